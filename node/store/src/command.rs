@@ -1,0 +1,288 @@
+//! What the log carries for the store: commands, and the replies that applying them gives.
+//!
+//! A command is encoded as one version byte and a protobuf message; a node that meets a version or an operation it
+//! does not know stops (it must never skip one). Replies are kept in the reply tables, so their encoding is part of
+//! the format on disk as well.
+
+use bytes::Bytes;
+
+/// The newest command version this build writes and the highest it understands.
+pub const COMMAND_VERSION: u8 = 1;
+
+/// One write, as proposed. Everything that applying depends on travels inside: there is no clock at apply.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Command {
+    /// Cluster time when the leader proposed it, in milliseconds since founding; never runs backwards in the log.
+    #[prost(uint64, tag = "1")]
+    pub time_ms: u64,
+    /// Makes a retry safe.
+    #[prost(oneof = "RequestId", tags = "2, 3")]
+    pub request: Option<RequestId>,
+    /// What to do. `None` after decoding: an operation this build does not know.
+    #[prost(oneof = "Operation", tags = "10, 11, 12, 13, 14, 15")]
+    pub operation: Option<Operation>,
+}
+
+/// How a retry is recognised.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum RequestId {
+    /// `Idempotency-Key`.
+    #[prost(message, tag = "2")]
+    Key(IdempotencyKey),
+    /// `Balsa-Session`.
+    #[prost(message, tag = "3")]
+    Session(SessionRequest),
+}
+
+/// An idempotency key and what it was first used for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct IdempotencyKey {
+    /// 1 to 255 bytes of visible ASCII.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// A hash of the request (method, target, body, conditions): another request under the same key is refused.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub fingerprint: Bytes,
+}
+
+/// A request within a session (thesis 6.3).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SessionRequest {
+    /// The session's number, from [`Reply::SessionOpened`].
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The request's number within the session, from 1.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// All below have been answered; their replies may be forgotten.
+    #[prost(uint64, tag = "3")]
+    pub lowest_unfinished: u64,
+    /// As in [`IdempotencyKey::fingerprint`].
+    #[prost(bytes = "bytes", tag = "4")]
+    pub fingerprint: Bytes,
+}
+
+/// The operations.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Operation {
+    /// Sets a key.
+    #[prost(message, tag = "10")]
+    Put(Put),
+    /// Deletes a key.
+    #[prost(message, tag = "11")]
+    Delete(Delete),
+    /// Deletes all keys (never sessions or replies).
+    #[prost(message, tag = "12")]
+    Clear(Clear),
+    /// Opens a session.
+    #[prost(message, tag = "13")]
+    OpenSession(OpenSession),
+    /// Forgets history below a revision.
+    #[prost(message, tag = "14")]
+    Compact(Compact),
+    /// Raises the feature level.
+    #[prost(message, tag = "15")]
+    SetFeatureLevel(SetFeatureLevel),
+}
+
+/// Sets a key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Put {
+    /// 1 to 4,096 bytes of UTF-8.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The value, byte for byte.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
+    /// `None`: the value is JSON. Else the content type it came with.
+    #[prost(string, optional, tag = "3")]
+    pub content_type: Option<String>,
+    /// Only then.
+    #[prost(message, optional, tag = "4")]
+    pub condition: Option<Condition>,
+    /// The reply carries the previous value.
+    #[prost(bool, tag = "5")]
+    pub want_previous: bool,
+}
+
+/// Deletes a key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Delete {
+    /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Only then.
+    #[prost(message, optional, tag = "2")]
+    pub condition: Option<Condition>,
+    /// The reply carries the previous value.
+    #[prost(bool, tag = "3")]
+    pub want_previous: bool,
+}
+
+/// `If-Match` and `If-None-Match`. The revision is that of the key's last change.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Condition {
+    /// `None` after decoding: a condition this build does not know.
+    #[prost(oneof = "ConditionKind", tags = "1, 2, 3")]
+    pub kind: Option<ConditionKind>,
+}
+
+/// What a condition asks.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ConditionKind {
+    /// The key is there with this revision.
+    #[prost(uint64, tag = "1")]
+    Revision(u64),
+    /// The key is there.
+    #[prost(message, tag = "2")]
+    Exists(Nothing),
+    /// The key is not there.
+    #[prost(message, tag = "3")]
+    Absent(Nothing),
+}
+
+/// An empty message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Nothing {}
+
+/// Deletes all keys.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Clear {}
+
+/// Opens a session.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OpenSession {}
+
+/// Forgets history: what is needed only to read revisions below `revision`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Compact {
+    /// The oldest revision that stays readable.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+}
+
+/// Raises the feature level.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetFeatureLevel {
+    /// The new level; a node whose build does not reach it stops.
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+}
+
+/// What applying a command gave.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Reply {
+    /// The answer. `None` after decoding: one this build does not know.
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    pub answer: Option<Answer>,
+    /// It is the recorded answer of an earlier, equal request. Never stored.
+    #[prost(bool, tag = "15")]
+    pub replayed: bool,
+}
+
+/// The answers. The first four are recorded in the reply tables; the refusals after them never are.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Answer {
+    /// The key was set.
+    #[prost(message, tag = "1")]
+    Put(PutDone),
+    /// The key is not there (any more).
+    #[prost(message, tag = "2")]
+    Delete(DeleteDone),
+    /// All keys are gone.
+    #[prost(message, tag = "3")]
+    Clear(ClearDone),
+    /// The condition did not hold; nothing was changed.
+    #[prost(message, tag = "4")]
+    PreconditionFailed(PreconditionFailed),
+    /// A session was opened.
+    #[prost(message, tag = "5")]
+    SessionOpened(SessionOpened),
+    /// The log has expired this session, or forgotten this request of it: refused, not applied.
+    #[prost(message, tag = "6")]
+    SessionExpired(Nothing),
+    /// The idempotency key (or sequence) was used for another request: refused.
+    #[prost(message, tag = "7")]
+    RequestMismatch(Nothing),
+    /// The reply table is full: refused, nothing was evicted.
+    #[prost(message, tag = "8")]
+    ReplyTableFull(Nothing),
+    /// History is compacted up to here.
+    #[prost(message, tag = "9")]
+    Compacted(Compact),
+    /// The feature level is now this.
+    #[prost(message, tag = "10")]
+    FeatureLevel(SetFeatureLevel),
+}
+
+/// A key's value and its counters, in replies.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Value {
+    /// The value, byte for byte.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub value: Bytes,
+    /// `None`: the value is JSON. Else its content type.
+    #[prost(string, optional, tag = "2")]
+    pub content_type: Option<String>,
+    /// The revision of its last change.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+    /// The revision of its creation.
+    #[prost(uint64, tag = "4")]
+    pub create_revision: u64,
+    /// Changes since its creation, from 1.
+    #[prost(uint64, tag = "5")]
+    pub version: u64,
+}
+
+/// The key was set.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PutDone {
+    /// The store's revision, which is the key's.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// What was there before, if asked for and there.
+    #[prost(message, optional, tag = "2")]
+    pub previous: Option<Value>,
+}
+
+/// The key is gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeleteDone {
+    /// It was there.
+    #[prost(bool, tag = "1")]
+    pub deleted: bool,
+    /// The store's revision.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// What was there before, if asked for and there.
+    #[prost(message, optional, tag = "3")]
+    pub previous: Option<Value>,
+}
+
+/// All keys are gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClearDone {
+    /// How many there were.
+    #[prost(uint64, tag = "1")]
+    pub deleted: u64,
+    /// The store's revision.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+
+/// The condition did not hold.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PreconditionFailed {
+    /// The key's revision; 0: absent.
+    #[prost(uint64, tag = "1")]
+    pub current_revision: u64,
+}
+
+/// A session was opened.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SessionOpened {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+}
