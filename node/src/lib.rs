@@ -1,1 +1,2 @@
 //! balsa-node
+pub mod engine;

@@ -1,20 +1,80 @@
 //! What the log carries for the store: commands, and the replies that applying them gives.
 //!
-//! A command is encoded as one version byte and a protobuf message; a node that meets a version or an operation it
-//! does not know stops (it must never skip one). Replies are kept in the reply tables, so their encoding is part of
-//! the format on disk as well.
+//! A command is encoded as one version byte, the cluster time in milliseconds (8 bytes, little endian; stamped by the
+//! leader when it proposes) and a protobuf message. A node that meets a version or an operation it does not know stops
+//! (it must never skip one). Replies are kept in the reply tables, so their encoding is part of the format on disk too.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 
 /// The newest command version this build writes and the highest it understands.
 pub const COMMAND_VERSION: u8 = 1;
 
+/// Version byte and time stamp.
+const HEADER_BYTES: usize = 9;
+
+/// Encodes a command for the log, its time not yet stamped.
+pub fn encode(command: &Command) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(HEADER_BYTES + command.encoded_len());
+    buffer.put_u8(COMMAND_VERSION);
+    buffer.put_u64_le(0);
+    command.encode_raw(&mut buffer);
+    buffer.freeze()
+}
+
+/// Stamps an encoded command with the cluster time, in milliseconds since founding, which never runs backwards in
+/// the log. In place where the bytes are not shared.
+pub fn stamp(encoded: Bytes, time_ms: u64) -> Bytes {
+    let mut buffer = encoded.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    buffer[1..HEADER_BYTES].copy_from_slice(&time_ms.to_le_bytes());
+    buffer.freeze()
+}
+
+/// Decodes what [`encode`] and [`stamp`] made. The values inside share the memory of `encoded`.
+pub fn decode(encoded: &Bytes) -> Result<(u64, Command), DecodeError> {
+    if encoded.len() < HEADER_BYTES {
+        return Err(DecodeError::Short { len: encoded.len() });
+    }
+    if encoded[0] != COMMAND_VERSION {
+        return Err(DecodeError::UnknownVersion { version: encoded[0], newest: COMMAND_VERSION });
+    }
+    let mut time = [0; 8];
+    time.copy_from_slice(&encoded[1..HEADER_BYTES]);
+    let command = Command::decode(encoded.slice(HEADER_BYTES..))?;
+    if command.operation.is_none() {
+        return Err(DecodeError::UnknownOperation);
+    }
+    Ok((u64::from_le_bytes(time), command))
+}
+
+/// Why bytes are not a command that this build can apply. The node stops: it must not skip what others apply.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Less than a header.
+    #[error("a command of {len} bytes is shorter than its header")]
+    Short {
+        /// Its length.
+        len: usize,
+    },
+    /// Written by a newer build.
+    #[error("command version {version} is newer than this build understands ({newest}): upgrade this node")]
+    UnknownVersion {
+        /// The version met.
+        version: u8,
+        /// The newest understood.
+        newest: u8,
+    },
+    /// Written by a newer build.
+    #[error("the command holds an operation that this build does not know: upgrade this node")]
+    UnknownOperation,
+    /// Not a command at all.
+    #[error("the command is malformed: {0}")]
+    Malformed(#[from] prost::DecodeError),
+}
+
 /// One write, as proposed. Everything that applying depends on travels inside: there is no clock at apply.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
-    /// Cluster time when the leader proposed it, in milliseconds since founding; never runs backwards in the log.
-    #[prost(uint64, tag = "1")]
-    pub time_ms: u64,
     /// Makes a retry safe.
     #[prost(oneof = "RequestId", tags = "2, 3")]
     pub request: Option<RequestId>,

@@ -1,1 +1,2 @@
-//! store
+//! balsa-store
+pub mod command;
