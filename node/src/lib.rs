@@ -1,2 +1,3 @@
 //! balsa-node
 pub mod engine;
+pub mod peer;
