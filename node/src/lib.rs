@@ -1,2 +1,4 @@
 //! balsa-node
 pub mod engine;
+pub mod http;
+pub mod metrics;
