@@ -168,7 +168,8 @@ impl Life {
         let id = self.any();
         self.cluster.checkpoint(id);
         if self.random.percent(50) {
-            let to = Index(self.cluster.node(id).disk.state.applied.0.saturating_sub(self.random.below(4) as u64));
+            let to =
+                Index(self.cluster.node(id).disk.state.applied.0.saturating_sub(self.random.below(4) as u64));
             self.cluster.compact(id, to);
         }
     }

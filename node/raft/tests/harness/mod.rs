@@ -1,7 +1,7 @@
 //! A whole cluster in one thread: cores, disks that forget what was not yet durable, and a network that keeps every message
 //! until a test decides its fate. The oracles watch after every input; they know the truth that no single node does.
 
-#![allow(dead_code, reason = "each test uses its own part of the harness")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its own part of the harness")]
 
 pub mod oracle;
 
@@ -62,7 +62,9 @@ impl Disk {
             self.entries.clear();
         }
         for entry in persist.entries.iter().take(max_entries) {
-            let at = entry.index.0.checked_sub(self.snapshot.index.0 + 1).expect("entry at or below the snapshot") as usize;
+            let at =
+                entry.index.0.checked_sub(self.snapshot.index.0 + 1).expect("entry at or below the snapshot")
+                    as usize;
             assert!(at <= self.entries.len(), "gap before {entry:?}");
             self.entries.truncate(at);
             self.entries.push(entry.clone());
@@ -140,7 +142,10 @@ impl Cluster {
         let seed = self.config.seed ^ id.0.wrapping_mul(0x9e37_79b9);
         let state = disk.state;
         let last_seen = (Role::Follower, disk.hard_state.term, None, Index::ZERO);
-        self.nodes.insert(id, Node { id, raft: None, disk, pending: VecDeque::new(), state, stalled: false, seed, last_seen });
+        self.nodes.insert(
+            id,
+            Node { id, raft: None, disk, pending: VecDeque::new(), state, stalled: false, seed, last_seen },
+        );
         self.restart(id);
     }
 
@@ -276,7 +281,8 @@ impl Cluster {
             entries: node.disk.entries.clone(),
             applied: node.state.applied,
         };
-        let raft = Raft::new(Config { id, seed: node.seed, ..config }, restored).expect("a disk that is in order");
+        let raft =
+            Raft::new(Config { id, seed: node.seed, ..config }, restored).expect("a disk that is in order");
         node.last_seen = (raft.role(), raft.term(), raft.leader(), node.last_seen.3.min(raft.commit_index()));
         node.raft = Some(raft);
         self.drain(id);
@@ -354,7 +360,14 @@ impl Cluster {
     }
 
     /// The receiving side: offered, and where wanted, installed.
-    pub fn install(&mut self, from: NodeId, to: NodeId, term: Term, meta: SnapshotMeta, state: State) -> &'static str {
+    pub fn install(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        term: Term,
+        meta: SnapshotMeta,
+        state: State,
+    ) -> &'static str {
         if self.cut.contains(&(from, to)) || !self.nodes.contains_key(&to) {
             return "unreachable";
         }
@@ -382,7 +395,11 @@ impl Cluster {
         }
     }
 
-    pub fn propose(&mut self, id: NodeId, text: &str) -> Option<Result<(Term, Index), balsa_raft::ProposeError>> {
+    pub fn propose(
+        &mut self,
+        id: NodeId,
+        text: &str,
+    ) -> Option<Result<(Term, Index), balsa_raft::ProposeError>> {
         let data = Bytes::copy_from_slice(text.as_bytes());
         self.input(id, |raft| raft.propose(data))
     }

@@ -90,7 +90,12 @@ impl Oracle {
                 let mut equal = false;
                 for index in (first..=last).rev().map(Index) {
                     let same = a.term_at(index) == b.term_at(index);
-                    assert!(same || !equal, "logs of {} and {} differ at {index} below a match", a.id(), b.id());
+                    assert!(
+                        same || !equal,
+                        "logs of {} and {} differ at {index} below a match",
+                        a.id(),
+                        b.id()
+                    );
                     equal |= same;
                 }
             }
