@@ -16,7 +16,7 @@
 
 use crate::membership::{DecodeError, Membership};
 use crate::ready::SnapshotMeta;
-use crate::types::{Entry, EntryKind, Index, Term};
+use crate::types::{Entry, EntryKind, Index, NodeId, Term};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -114,6 +114,19 @@ impl Log {
     /// The index that made it effective.
     pub(crate) fn membership_index(&self) -> Index {
         self.newest_membership().0
+    }
+
+    /// Whether the node votes by the committed membership or by any that follows it.
+    pub(crate) fn is_possible_voter(&self, id: NodeId) -> bool {
+        for (at, membership) in self.memberships.iter().rev() {
+            if membership.is_voter(id) {
+                return true;
+            }
+            if *at <= self.commit {
+                return false;
+            }
+        }
+        false
     }
 
     fn newest_membership(&self) -> &(Index, Arc<Membership>) {

@@ -34,10 +34,11 @@ impl Raft {
         }
     }
 
-    /// Whether this node may ask for votes: it votes by its newest membership, committed or not (hazard 15), and its disk could
-    /// serve a leader.
+    /// Whether this node may ask for votes: its disk could serve a leader, and it votes by the newest membership or by one that this
+    /// may yet fall back to. A node that holds its own removal, uncommitted, may be the only one that can be elected: it campaigns,
+    /// and does not count itself (thesis 4.2.2).
     pub(crate) fn may_campaign(&self) -> bool {
-        self.log.membership().is_voter(self.config.id) && !self.is_disk_stalled()
+        self.log.is_possible_voter(self.config.id) && !self.is_disk_stalled()
     }
 
     /// Asks everyone whether they would vote for this node in the next term.

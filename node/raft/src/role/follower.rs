@@ -194,6 +194,10 @@ impl Raft {
             self.send(After::HardState, from, Body::HeartbeatReply { context: 0 });
             return SnapshotDecision::Stale;
         }
+        if meta.term > term {
+            // Taken after the sender had ceased to lead that term: whoever leads now will offer its own.
+            return SnapshotDecision::Stale;
+        }
         if term > self.hard_state.term {
             self.become_follower(term, Some(from));
         }
@@ -212,7 +216,7 @@ impl Raft {
     /// The state of a snapshot is durable: begin the log anew behind it. `false`: it is no longer wanted (we have committed as much
     /// by now, or lead); the driver drops that state and keeps its own.
     pub fn install_snapshot(&mut self, meta: SnapshotMeta) -> bool {
-        if self.is_leader() || meta.index <= self.log.commit() {
+        if self.is_leader() || meta.index <= self.log.commit() || meta.term > self.hard_state.term {
             return false;
         }
         self.log.install_snapshot(&meta);
