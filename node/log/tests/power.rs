@@ -5,7 +5,7 @@ mod support;
 
 use balsa_log::files::sim::SplitMix;
 use balsa_log::{Log, SimDisk};
-use support::{Model, Step, folder, open, run, script};
+use support::{Model, Step, View, folder, open, run, script};
 
 /// Runs the script until the `nth` call fails and all after it; the process is gone then. None: it never came so far.
 fn run_until(nth: u64) -> Option<(SimDisk, Model, bool)> {
@@ -23,11 +23,15 @@ fn recover(disk: &SimDisk, mut model: Model, created: bool, context: &str) {
     }
     let (mut log, recovered) = open(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
     model.recovered(&recovered, context);
+    // What an opening returned is durable from then on, even if power fails right behind it.
+    let dark = disk.fork();
+    dark.power_loss(&mut || 0);
+    let (_, again) = open(&dark).unwrap_or_else(|error| panic!("{context}, in the dark: {error}"));
+    assert_eq!(View::of(&again), View::of(&recovered), "{context}, in the dark");
     for step in [Step::Append(3, 400), Step::Sync, Step::Overwrite(2), Step::Append(1, 60)] {
         model.step(&mut log, step).unwrap_or_else(|error| panic!("{context}: {step:?}: {error}"));
     }
     drop(log);
-    // Nothing that was not synced survives: what the first opening returned must.
     disk.power_loss(&mut || 0);
     let (_, recovered) = open(disk).unwrap_or_else(|error| panic!("{context}, again: {error}"));
     model.recovered(&recovered, context);
