@@ -12,8 +12,6 @@ use crate::state::{LogStart, State};
 use balsa_raft::{Entry, HardState, Index};
 use std::collections::VecDeque;
 
-/// A batch is written out when it would grow beyond this, so that its buffer stays small; in bytes.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 /// A buffer larger than this is given back after use, in bytes.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -69,7 +67,7 @@ impl Log {
             return Err(LogError::Exists(folder.path));
         }
         let state = State::new(hard_state, start);
-        let len_bytes = config.segment_bytes.max(first_segment_bytes(&state, entries));
+        let len_bytes = config.segment_bytes.max(first_segment_bytes(&config, &state, entries));
         let mut segments =
             Segments { folder, config, identity, prepared: VecDeque::new(), spares: Vec::new() };
         segments.make_reserve()?;
@@ -309,7 +307,9 @@ impl Log {
     fn push(&mut self, record: &Record<'_>) -> Result<(), LogError> {
         let bytes = record.encoded_bytes();
         self.begin_batch();
-        if self.buffer.len() > batch::HEADER_BYTES && self.buffer.len() + bytes > BATCH_BYTES_MAX {
+        if self.buffer.len() > batch::HEADER_BYTES
+            && self.buffer.len() + bytes > self.segments.config.batch_bytes_max()
+        {
             self.write_out()?;
             self.begin_batch();
         }
@@ -345,7 +345,7 @@ impl Log {
         for record_bytes in std::iter::once(control_bytes).chain(records) {
             let mut bytes = record_bytes as u64;
             batch_bytes += record_bytes;
-            if batch_bytes > BATCH_BYTES_MAX {
+            if batch_bytes > self.segments.config.batch_bytes_max() {
                 bytes += BATCH_OVERHEAD_BYTES;
                 batch_bytes = record_bytes;
             }
@@ -453,12 +453,12 @@ impl Log {
 }
 
 /// How long the first segment must be to hold all that a log begins with, in bytes: founding is one rename.
-fn first_segment_bytes(state: &State, entries: &[Entry]) -> u64 {
+fn first_segment_bytes(config: &LogConfig, state: &State, entries: &[Entry]) -> u64 {
     let records = entries.iter().map(|e| Record::Entry(EntryRef::of(e)).encoded_bytes()).sum::<usize>()
         + state.base().encoded_bytes()
         + Record::Marker.encoded_bytes();
     // Any two batches that follow each other hold more than the largest one may.
-    let batches = 3 + 2 * records / BATCH_BYTES_MAX;
+    let batches = 3 + 2 * records / config.batch_bytes_max();
     let bytes = records + batches * (batch::HEADER_BYTES + batch::ALIGN_BYTES as usize);
     segment::HEADER_BYTES + (bytes as u64).next_multiple_of(segment::HEADER_BYTES)
 }

@@ -90,7 +90,7 @@ fn several_appends_share_one_write_and_one_fsync() {
     let mut model = Model::new();
     let mut log = model.create(&disk).unwrap();
     let before = disk.counters();
-    for _ in 0..10 {
+    for _ in 0..5 {
         model.step(&mut log, Step::Append(1, 100)).unwrap();
     }
     assert_eq!(disk.counters(), before, "nothing is written before the sync");

@@ -3,20 +3,28 @@
 
 mod support;
 
-use balsa_log::files::sim::SplitMix;
+use balsa_log::files::sim::{Fault, OpKind, SplitMix};
 use balsa_log::{Log, LogConfig, LogIdentity, OpenError, SimDisk};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use support::{IDENTITY, Model, Step, View, config, folder, open, path, run, script};
 
 /// A log after the script, stopped cleanly: a marker is the last thing in it.
 fn stopped() -> (SimDisk, Model) {
+    use Step::*;
+    let more =
+        [Append(12, 333), Sync, Append(9, 500), Sync, Vote, Sync, Append(3, 90), Sync, Append(1, 0), Mark];
     let disk = SimDisk::new();
-    let more = [Step::Append(12, 333), Step::Sync, Step::Append(9, 500), Step::Vote, Step::Mark];
     let (model, log, result) = run(&disk, &[script(), more.to_vec()].concat());
     result.unwrap();
     drop(log);
     disk.crash();
     (disk, model)
+}
+
+/// Where the content of a file ends, in bytes.
+fn content_end(disk: &SimDisk, file: &Path) -> u64 {
+    let bytes = disk.contents(file).unwrap();
+    (bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count()) as u64
 }
 
 fn live(disk: &SimDisk) -> Vec<PathBuf> {
@@ -127,6 +135,61 @@ fn segments_taken_away_swapped_or_copied() {
 }
 
 #[test]
+fn a_segment_under_another_name() {
+    let disk = SimDisk::new();
+    let (model, _, _) = run(&disk, &[Step::Append(1, 50), Step::Mark]);
+    disk.crash();
+    disk.shared().rename(&path("0000000000000001.log"), &path("0000000000000002.log")).unwrap();
+    assert!(!whole_or_refused(&disk, &model, "renamed"));
+}
+
+#[test]
+fn the_last_segment_with_batches_taken_away_before_a_prepared_one() {
+    let disk = SimDisk::new();
+    let (model, _, _) = run(&disk, &[Step::Append(12, 500), Step::Mark, Step::Prepare]);
+    disk.crash();
+    let files = live(&disk);
+    assert!(files.len() >= 3, "{files:?}");
+    disk.shared().remove(&files[files.len() - 2]).unwrap();
+    assert!(!whole_or_refused(&disk, &model, "a gap before a prepared segment"));
+}
+
+/// An opening vouches for all that it returned.
+#[test]
+fn damage_after_an_unclean_start() {
+    let disk = SimDisk::new();
+    let (mut model, _, _) = run(&disk, &[Step::Append(2, 100), Step::Sync]);
+    disk.crash();
+    let file = live(&disk)[0].clone();
+    let end = content_end(&disk, &file);
+    let (_, recovered) = open(&disk).unwrap();
+    model.recovered(&recovered, "an unclean start");
+    disk.crash();
+    disk.flip_bit(&file, end - 1, 0);
+    assert!(!whole_or_refused(&disk, &model, "damage below the marker of a start"));
+}
+
+/// A batch that was torn tells by its header up to where the log was durable.
+#[test]
+fn damage_below_a_torn_batch() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[Step::Append(1, 100), Step::Sync]);
+    let file = live(&disk)[0].clone();
+    let acknowledged_end = content_end(&disk, &file);
+    let mut log = log.unwrap();
+    model.step(&mut log, Step::Append(2, 400)).unwrap();
+    disk.set_hook(|op| match op.kind {
+        OpKind::Write => Fault::Tear(512),
+        _ => Fault::None,
+    });
+    log.sync().unwrap_err();
+    disk.clear_faults();
+    disk.crash();
+    disk.flip_bit(&file, acknowledged_end - 1, 0);
+    assert!(!whole_or_refused(&disk, &model, "damage below a torn batch"));
+}
+
+#[test]
 fn an_older_version_of_a_segment() {
     let (old, _) = {
         let disk = SimDisk::new();
@@ -186,9 +249,7 @@ fn a_tail_without_a_marker() {
     drop(log);
     disk.crash();
     let file = live(&disk)[0].clone();
-    let bytes = disk.contents(&file).unwrap();
-    let end = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
-    disk.flip_bit(&file, end as u64 - 1, 0);
+    disk.flip_bit(&file, content_end(&disk, &file) - 1, 0);
     let (_, recovered) = open(&disk).unwrap();
     assert!(recovered.torn_tail_bytes >= 512, "{}", recovered.torn_tail_bytes);
     assert_eq!(View::of(&recovered), before.states[before.acknowledged]);
