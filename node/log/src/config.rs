@@ -46,6 +46,12 @@ impl LogConfig {
         }
         Ok(())
     }
+
+    /// A batch is written out before it grows beyond this, so that its buffer stays small and segments fill up, in
+    /// bytes. A larger record has a batch for itself.
+    pub(crate) fn batch_bytes_max(&self) -> usize {
+        (self.segment_bytes / 8).min(2 << 20) as usize
+    }
 }
 
 /// Whose log it is. In the header of each segment; a log of another cluster or node does not open.

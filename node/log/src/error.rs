@@ -17,6 +17,14 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk is full. Nothing was changed, the log goes on: release what is not needed, and try again.
+    #[error("the disk is full: cannot allocate {}: {source}", path.display())]
+    Full {
+        /// What could not be allocated.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An earlier call failed with this message.
     #[error("the log failed earlier and takes no more writes: {0}")]
     Poisoned(String),

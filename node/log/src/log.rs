@@ -7,15 +7,16 @@ use crate::files::Folder;
 use crate::record::{EntryRef, Record};
 use crate::recovery::{self, Recovered};
 use crate::segment;
-use crate::segments::{Listing, Segment, Segments};
+use crate::segments::{Listing, Purpose, Segment, Segments};
 use crate::state::{LogStart, State};
 use balsa_raft::{Entry, HardState, Index};
 use std::collections::VecDeque;
 
-/// A batch is written out when it would grow beyond this, so that its buffer stays small; in bytes.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 /// A buffer larger than this is given back after use, in bytes.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// Room that a marker surely fits in where it needs no new segment, in bytes.
+const MARKER_BYTES_MAX: u64 = batch::ALIGN_BYTES;
 
 /// One write: what the core wants persisted, in this order. Empty parts ask for nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,10 +67,11 @@ impl Log {
             return Err(LogError::Exists(folder.path));
         }
         let state = State::new(hard_state, start);
-        let len_bytes = config.segment_bytes.max(first_segment_bytes(&state, entries));
+        let len_bytes = config.segment_bytes.max(first_segment_bytes(&config, &state, entries));
         let mut segments =
             Segments { folder, config, identity, prepared: VecDeque::new(), spares: Vec::new() };
-        let active = segments.make(1, len_bytes)?;
+        segments.make_reserve()?;
+        let active = segments.make(1, len_bytes, Purpose::Entries)?;
         let synced = Position { segment: 1, offset: segment::HEADER_BYTES };
         let mut log = Log::new(segments, state, active, synced, 1, false);
         log.state.enter(1, len_bytes);
@@ -100,11 +102,14 @@ impl Log {
         let synced = Position { segment: opened.active.header.sequence, offset: opened.end };
         let mut log =
             Log::new(opened.segments, opened.state, opened.active, synced, opened.next_batch, opened.marked);
-        // A full disk must not keep a node from starting: without room the marker waits for the next write.
-        if log.ready_bytes() >= 2 * batch::ALIGN_BYTES {
-            log.mark()?;
-        }
         log.retire()?;
+        // A full disk must not keep a node from starting: without a reserve it takes no entries, but all else.
+        match log.segments.make_reserve() {
+            Ok(()) => log.mark()?,
+            Err(LogError::Full { .. }) if log.ready_bytes() >= MARKER_BYTES_MAX => log.mark()?,
+            Err(LogError::Full { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok((log, recovered))
     }
 
@@ -132,6 +137,8 @@ impl Log {
     }
 
     /// Takes a write. Nothing is durable before [`Log::sync`] returns; several appends before it share one fsync.
+    /// [`LogError::TooLarge`] and [`LogError::Full`] leave the log as it was. Only entries are refused by a full disk:
+    /// a vote, a release, a reset go into a reserve.
     ///
     /// # Panics
     /// If the entries are not contiguous, leave a gap behind the last one, or lie at or below the start: the core
@@ -144,6 +151,11 @@ impl Log {
             payloads.chain(write.reset.map(|start| start.membership.len())).find(|&b| b > max)
         {
             return Err(LogError::TooLarge { bytes, max });
+        }
+        if !write.entries.is_empty() {
+            let reserved = self.segments.make_reserve();
+            self.final_if_failed(reserved)?;
+            self.make_room(write)?;
         }
         if let Some(hard_state) = write.hard_state {
             self.push(&Record::HardState(hard_state))?;
@@ -215,21 +227,13 @@ impl Log {
 
     /// Makes the next segment ahead of need, and returns whether there was anything to do. For idle moments: without
     /// it, the write that fills a segment waits for a new one to be zero-filled (tens of ms) or recycled (few).
-    /// A failure to allocate, as on a full disk, leaves the log in order, and can be tried again.
+    /// [`LogError::Full`] leaves the log as it was, and can be tried again.
     pub fn prepare_next_segment(&mut self) -> Result<bool, LogError> {
         self.check()?;
         if !self.segments.prepared.is_empty() {
             return Ok(false);
         }
-        let sequence = self.active.header.sequence + 1;
-        let made = self.segments.make(sequence, self.segments.config.segment_bytes);
-        if made.is_err() {
-            self.segments.discard_new(sequence);
-        }
-        let mut segment = made?;
-        let published = self.segments.publish(&mut segment);
-        self.final_if_failed(published)?;
-        self.segments.prepared.push_back(segment);
+        self.prepare(Purpose::Entries)?;
         Ok(true)
     }
 
@@ -245,13 +249,18 @@ impl Log {
         self.state.extents.iter().map(|extent| extent.len_bytes).sum::<u64>() + self.segments.idle_bytes()
     }
 
-    /// Bytes that can be written before a new segment is needed, and with it space on the disk unless a spare is at
-    /// hand. A node that keeps a reserve for deletes looks at this.
+    /// Bytes that can be written before a new segment is needed, and with it space on the disk unless a spare beyond
+    /// the reserve is at hand. A node that keeps a reserve for deletes looks at this.
     pub fn ready_bytes(&self) -> u64 {
         let prepared =
             self.segments.prepared.iter().map(|segment| segment.header.len_bytes - segment::HEADER_BYTES);
         prepared.sum::<u64>()
             + (self.active.header.len_bytes - self.end).saturating_sub(self.buffer.len() as u64)
+    }
+
+    /// Why the log takes no more writes, if that is so.
+    pub fn failure(&self) -> Option<&str> {
+        self.poisoned.as_deref()
     }
 
     /// Where the log begins.
@@ -286,7 +295,9 @@ impl Log {
     }
 
     fn final_if_failed<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !matches!(error, LogError::Full { .. })
+        {
             self.poisoned = Some(error.to_string());
         }
         result
@@ -296,7 +307,9 @@ impl Log {
     fn push(&mut self, record: &Record<'_>) -> Result<(), LogError> {
         let bytes = record.encoded_bytes();
         self.begin_batch();
-        if self.buffer.len() > batch::HEADER_BYTES && self.buffer.len() + bytes > BATCH_BYTES_MAX {
+        if self.buffer.len() > batch::HEADER_BYTES
+            && self.buffer.len() + bytes > self.segments.config.batch_bytes_max()
+        {
             self.write_out()?;
             self.begin_batch();
         }
@@ -309,6 +322,55 @@ impl Log {
         if let Err(why) = self.state.note(record) {
             panic!("the log was asked for what cannot be: {why}");
         }
+        Ok(())
+    }
+
+    /// Prepares as many segments as a write needs before any of it is taken, so that a full disk refuses all or
+    /// nothing. Counts as `push` does, rounding up.
+    fn make_room(&mut self, write: &LogWrite<'_>) -> Result<(), LogError> {
+        const BATCH_OVERHEAD_BYTES: u64 = batch::HEADER_BYTES as u64 + batch::ALIGN_BYTES;
+        let membership =
+            write.reset.map_or(0, |start| start.membership.len()).max(self.state.start.membership.len());
+        let base_bytes = (self.state.base().encoded_bytes() + membership) as u64;
+        let control =
+            [write.hard_state.map(Record::HardState), write.reset.map(|start| Record::Reset(start.borrow()))];
+        let control_bytes = control.iter().flatten().map(Record::encoded_bytes).sum::<usize>()
+            + Record::Truncate(Index::ZERO).encoded_bytes();
+        let records = write.entries.iter().map(|entry| Record::Entry(EntryRef::of(entry)).encoded_bytes());
+
+        let mut left = (self.active.header.len_bytes - self.end)
+            .saturating_sub(self.buffer.len() as u64 + BATCH_OVERHEAD_BYTES + base_bytes);
+        let mut batch_bytes = self.buffer.len();
+        let mut prepared = 0;
+        for record_bytes in std::iter::once(control_bytes).chain(records) {
+            let mut bytes = record_bytes as u64;
+            batch_bytes += record_bytes;
+            if batch_bytes > self.segments.config.batch_bytes_max() {
+                bytes += BATCH_OVERHEAD_BYTES;
+                batch_bytes = record_bytes;
+            }
+            while bytes > left {
+                if prepared == self.segments.prepared.len() {
+                    self.prepare(Purpose::Entries)?;
+                }
+                let room = self.segments.prepared[prepared].header.len_bytes - segment::HEADER_BYTES;
+                left = room.saturating_sub(BATCH_OVERHEAD_BYTES + base_bytes);
+                batch_bytes = record_bytes;
+                prepared += 1;
+            }
+            left -= bytes;
+        }
+        Ok(())
+    }
+
+    /// Adds a segment to those that are prepared.
+    fn prepare(&mut self, purpose: Purpose) -> Result<(), LogError> {
+        let sequence = self.segments.next_sequence(&self.active);
+        let made = self.segments.make(sequence, self.segments.config.segment_bytes, purpose);
+        let mut segment = self.final_if_failed(made)?;
+        let published = self.segments.publish(&mut segment);
+        self.final_if_failed(published)?;
+        self.segments.prepared.push_back(segment);
         Ok(())
     }
 
@@ -361,7 +423,12 @@ impl Log {
             self.synced = self.position();
         }
         if self.segments.prepared.is_empty() {
-            let prepared = self.prepare_next_segment();
+            // For entries there is one already (see `make_room`); the rest have a reserve, and when that is used up
+            // as well, part of a write may have been taken.
+            let prepared = self.prepare(Purpose::Control).map_err(|error| match error {
+                LogError::Full { path, source } => LogError::Io { doing: "allocate", path, source },
+                error => error,
+            });
             self.final_if_failed(prepared)?;
         }
         let Some(next) = self.segments.prepared.pop_front() else {
@@ -386,12 +453,12 @@ impl Log {
 }
 
 /// How long the first segment must be to hold all that a log begins with, in bytes: founding is one rename.
-fn first_segment_bytes(state: &State, entries: &[Entry]) -> u64 {
+fn first_segment_bytes(config: &LogConfig, state: &State, entries: &[Entry]) -> u64 {
     let records = entries.iter().map(|e| Record::Entry(EntryRef::of(e)).encoded_bytes()).sum::<usize>()
         + state.base().encoded_bytes()
         + Record::Marker.encoded_bytes();
     // Any two batches that follow each other hold more than the largest one may.
-    let batches = 3 + 2 * records / BATCH_BYTES_MAX;
+    let batches = 3 + 2 * records / config.batch_bytes_max();
     let bytes = records + batches * (batch::HEADER_BYTES + batch::ALIGN_BYTES as usize);
     segment::HEADER_BYTES + (bytes as u64).next_multiple_of(segment::HEADER_BYTES)
 }

@@ -5,7 +5,6 @@
 //! What follows decides: a later batch header that is valid tells up to where the log was durable when it was
 //! written. If that lies beyond the place, acknowledged data is damaged, and the log does not open. Otherwise nothing
 //! above the place was ever acknowledged, and it is zeroed, durably, so that no later crash can bring it back.
-//! A segment is left only once it is durable, so any batch in a later segment proves the same.
 //!
 //! Memory: one segment at a time, and the live entries.
 
@@ -57,7 +56,7 @@ pub(crate) fn open(folder: Folder, config: LogConfig, identity: LogIdentity) -> 
     let mut segments = Segments { folder, config, identity, prepared: VecDeque::new(), spares: Vec::new() };
     let mut live = open_live(&segments, &listing)?;
     let mut scan = Scan { replay: None, next_batch: 0, marked: false, image: Vec::new() };
-    let (active, end) = scan.read_all(&mut live)?;
+    let (active, end) = scan.read_all(&live)?;
     let torn_tail_bytes = scan.cut(&live, active, end)?;
 
     let Some(replay) = scan.replay else {
@@ -166,16 +165,14 @@ impl Scan {
     }
 
     /// Replays every batch that continues the log, and returns where that ends: which segment, which byte.
-    fn read_all(&mut self, live: &mut [Segment]) -> Result<(usize, u64), OpenError> {
+    fn read_all(&mut self, live: &[Segment]) -> Result<(usize, u64), OpenError> {
         let mut at = 0;
         self.load(&live[at])?;
-        let mut offset = self.read_segment(&live[at], None)?;
+        let mut offset = self.read_segment(&live[at])?;
         while at + 1 < live.len() && self.replay.is_some() {
-            let here = Position { segment: live[at].header.sequence, offset };
             self.load(&live[at + 1])?;
-            let begin = segment::HEADER_BYTES;
-            let next_offset = self.read_segment(&live[at + 1], Some(here))?;
-            if next_offset == begin {
+            let next_offset = self.read_segment(&live[at + 1])?;
+            if next_offset == segment::HEADER_BYTES {
                 break;
             }
             at += 1;
@@ -184,8 +181,8 @@ impl Scan {
         Ok((at, offset))
     }
 
-    /// Replays the batches of one segment. `left_at` is where the segment before ended.
-    fn read_segment(&mut self, segment: &Segment, left_at: Option<Position>) -> Result<u64, OpenError> {
+    /// Replays the batches of one segment that continue the log, and returns where they end.
+    fn read_segment(&mut self, segment: &Segment) -> Result<u64, OpenError> {
         let mut offset = segment::HEADER_BYTES;
         let image = std::mem::take(&mut self.image);
         while let Some(found) = batch::find(&image, offset, segment.header.salt)
@@ -193,9 +190,6 @@ impl Scan {
         {
             let first = offset == segment::HEADER_BYTES;
             if self.replay.is_some() && found.header.sequence != self.next_batch {
-                break;
-            }
-            if first && left_at.is_some_and(|left_at| found.header.synced != left_at) {
                 break;
             }
             let here = Position { segment: segment.header.sequence, offset };
@@ -245,8 +239,7 @@ impl Scan {
             let mut offset = begin;
             while offset < segment.header.len_bytes {
                 if let Some(found) = batch::find(&self.image, offset, segment.header.salt) {
-                    let later = at > active && found.payload(&self.image).is_some();
-                    if found.header.synced > here || later {
+                    if found.header.synced > here {
                         let why = format!(
                             "no valid batch begins here, yet batch {} at byte {offset} of {} was written when the log \
                              was durable beyond it",

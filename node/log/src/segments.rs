@@ -12,7 +12,21 @@ use crate::error::{Doing, LogError};
 use crate::files::{DiskFile, Folder};
 use crate::segment::{self, FileName, SegmentHeader};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// How many spares are kept for records that a full disk must not stop: a release cannot free space without room to
+/// be written in (hazard 43).
+const RESERVE_SEGMENTS: usize = 1;
+
+/// What a segment is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// For entries, or ahead of need: the reserve is not touched.
+    Entries,
+    /// For a vote, a release, a reset, a marker.
+    Control,
+}
 
 /// An open segment.
 pub(crate) struct Segment {
@@ -66,19 +80,57 @@ impl Segments {
     }
 
     /// Makes a segment that is not part of the log yet. A failure leaves the log as it was.
-    pub(crate) fn make(&mut self, sequence: u64, len_bytes: u64) -> Result<Segment, LogError> {
-        if let Some(spare) = self.spares.pop_if(|_| len_bytes == self.config.segment_bytes) {
+    /// The last spare is the reserve: only for records that free space, or that a full disk must not stop.
+    pub(crate) fn make(
+        &mut self,
+        sequence: u64,
+        len_bytes: u64,
+        purpose: Purpose,
+    ) -> Result<Segment, LogError> {
+        let kept = match purpose {
+            Purpose::Entries => RESERVE_SEGMENTS,
+            Purpose::Control => 0,
+        };
+        if self.spares.len() > kept
+            && len_bytes == self.config.segment_bytes
+            && let Some(spare) = self.spares.pop()
+        {
             let path = self.path(&segment::spare_name(spare));
             let file = self.folder.disk.open(&path).doing("open", &path)?;
             return self.write_header(file, path, sequence, len_bytes);
         }
         let path = self.path(&segment::new_name(sequence));
-        if self.folder.disk.exists(&path).doing("look for", &path)? {
-            self.folder.disk.remove(&path).doing("remove", &path)?;
-        }
-        let file = self.folder.disk.create(&path).doing("create", &path)?;
-        file.allocate_zeroed(len_bytes).doing("allocate", &path)?;
+        let file = self.allocate(&path, len_bytes)?;
         self.write_header(file, path, sequence, len_bytes)
+    }
+
+    /// Makes sure that there is a reserve. A failure leaves the log as it was.
+    pub(crate) fn make_reserve(&mut self) -> Result<(), LogError> {
+        if self.spares.len() < RESERVE_SEGMENTS {
+            // No segment has this sequence, so no retiring one ever takes this name.
+            self.allocate(&self.path(&segment::spare_name(0)), self.config.segment_bytes)?;
+            self.spares.insert(0, 0);
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, path: &Path, len_bytes: u64) -> Result<Box<dyn DiskFile>, LogError> {
+        let disk = &self.folder.disk;
+        if disk.exists(path).doing("look for", path)? {
+            disk.remove(path).doing("remove", path)?;
+        }
+        let file = disk.create(path).doing("create", path)?;
+        if let Err(source) = file.allocate_zeroed(len_bytes) {
+            drop(file);
+            // To give the space back at once. If that fails, the next start does it: the file is not part of the log.
+            let _ = disk.remove(path);
+            let path = path.to_path_buf();
+            return Err(match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => LogError::Full { path, source },
+                _ => LogError::Io { doing: "allocate", path, source },
+            });
+        }
+        Ok(file)
     }
 
     fn write_header(
@@ -91,13 +143,6 @@ impl Segments {
         let header = SegmentHeader::new(self.identity, sequence, len_bytes, self.config.salt);
         file.write_all_at(&header.encode(), 0).doing("write", &path)?;
         Ok(Segment { header, file, path })
-    }
-
-    /// Gives back what a failed [`Segments::make`] took, as far as that is possible; the next start does the rest.
-    pub(crate) fn discard_new(&mut self, sequence: u64) {
-        let path = self.path(&segment::new_name(sequence));
-        // Not needed for correctness: a `.new` file is not part of the log.
-        let _ = self.folder.disk.remove(&path);
     }
 
     /// Makes a segment durable, then part of the log. A failure is final.
@@ -116,7 +161,7 @@ impl Segments {
     /// Takes the oldest segment out of the log. A failure is final.
     pub(crate) fn retire(&mut self, sequence: u64, len_bytes: u64) -> Result<(), LogError> {
         let live = self.path(&segment::live_name(sequence));
-        if len_bytes == self.config.segment_bytes && self.spares.len() < self.config.recycle_segments {
+        if len_bytes == self.config.segment_bytes && self.spares.len() < self.spares_max() {
             let spare = self.path(&segment::spare_name(sequence));
             self.folder.disk.rename(&live, &spare).doing("rename", &live)?;
             self.sync_dir()?;
@@ -126,6 +171,16 @@ impl Segments {
             self.sync_dir()?;
         }
         Ok(())
+    }
+
+    /// How many retired segments are worth keeping.
+    pub(crate) fn spares_max(&self) -> usize {
+        self.config.recycle_segments + RESERVE_SEGMENTS
+    }
+
+    /// The sequence of the segment behind those that there are.
+    pub(crate) fn next_sequence(&self, active: &Segment) -> u64 {
+        self.prepared.back().unwrap_or(active).header.sequence + 1
     }
 
     /// Bytes in segments that hold no batches.

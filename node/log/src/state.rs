@@ -122,3 +122,71 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::EntryRef;
+    use balsa_raft::EntryKind;
+
+    fn entry(index: u64) -> Record<'static> {
+        Record::Entry(EntryRef { index: Index(index), term: Term(1), kind: EntryKind::Noop, data: b"" })
+    }
+
+    fn to(index: u64) -> StartRef<'static> {
+        StartRef { index: Index(index), term: Term(1), membership: b"m" }
+    }
+
+    /// Entries 4 to 6 in segment 1, 7 to 9 in segment 2; segment 3 is active.
+    fn state() -> State {
+        let mut state = State::new(HardState::default(), to(3).to_owned());
+        for segment in 1..=2 {
+            state.enter(segment, 8192);
+            (1..=3).for_each(|n| state.note(&entry(3 * segment + n)).unwrap());
+        }
+        state.enter(3, 8192);
+        state
+    }
+
+    #[test]
+    fn what_cannot_follow_is_refused() {
+        let base = state();
+        let other = Record::Base(HardState::default(), to(3), Index(8));
+        for record in [
+            entry(9),
+            entry(11),
+            Record::Truncate(Index(2)),
+            Record::Truncate(Index(10)),
+            Record::Release(to(2)),
+            Record::Release(to(10)),
+            other,
+        ] {
+            assert!(base.clone().note(&record).is_err(), "{record:?}");
+        }
+        for record in
+            [entry(10), Record::Truncate(Index(3)), Record::Release(to(9)), base.base(), Record::Reset(to(1))]
+        {
+            base.clone().note(&record).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_segment_is_removable_once_no_live_entry_is_in_it() {
+        let removable = |records: &[Record<'_>]| {
+            let mut state = state();
+            records.iter().for_each(|record| state.note(record).unwrap());
+            let mut sequences = Vec::new();
+            while let Some(extent) = state.removable() {
+                sequences.push(extent.sequence);
+                state.extents.pop_front();
+            }
+            sequences
+        };
+        assert_eq!(removable(&[]), []);
+        assert_eq!(removable(&[Record::Release(to(5))]), []);
+        assert_eq!(removable(&[Record::Release(to(6))]), [1]);
+        assert_eq!(removable(&[Record::Release(to(9))]), [1, 2]);
+        assert_eq!(removable(&[Record::Truncate(Index(4)), Record::Release(to(4))]), [1, 2]);
+        assert_eq!(removable(&[Record::Reset(to(1))]), [1, 2]);
+    }
+}
