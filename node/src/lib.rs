@@ -1,4 +1,5 @@
 //! balsa-node
+pub mod config;
 pub mod engine;
 pub mod http;
 pub mod metrics;
