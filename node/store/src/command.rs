@@ -240,7 +240,8 @@ pub struct Reply {
     pub replayed: bool,
 }
 
-/// The answers. The first four are recorded in the reply tables; the refusals after them never are.
+/// The answers. All are recorded in the reply tables but the three refusals ([`Answer::SessionExpired`],
+/// [`Answer::RequestMismatch`] and [`Answer::ReplyTableFull`]), which are decided anew each time.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Answer {
     /// The key was set.
