@@ -21,7 +21,7 @@ pub mod peer;
 
 pub mod life;
 
-// pub mod config;
+pub mod config;
 pub mod metrics;
 // pub mod server;
 

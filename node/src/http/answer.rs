@@ -71,6 +71,20 @@ impl Answer {
         }
     }
 
+    /// As the bytes of the last answer on a connection where no request could be read.
+    pub(super) fn into_farewell(self) -> Vec<u8> {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let content_type =
+            self.content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{}connection: close\r\n\r\n",
+            self.status.as_u16(),
+            self.body.len(),
+            if self.retry_after { "retry-after: 1\r\n" } else { "" },
+        );
+        [head.as_bytes(), &self.body].concat()
+    }
+
     /// As HTTP, on a node with this status, whose store is at `node_revision`.
     pub(super) fn into_response(self, status: &StatusHeaders, node_revision: u64) -> Response {
         let mut response = Response::new(Body::from(self.body));

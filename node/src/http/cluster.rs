@@ -6,6 +6,7 @@ use super::call::Call;
 use super::problem::Failure;
 use super::query;
 use super::request_id;
+use crate::config::is_address;
 use crate::engine::handle::{AdminReply, AdminRequest};
 use crate::engine::status::{MemberStatus, Phase, Role, Status};
 use axum::body::Body;
@@ -16,9 +17,6 @@ use balsa_wire::cluster::{
     TransferLeadership,
 };
 use serde::Serialize;
-
-/// The longest `host:port`, in bytes: a DNS name and a port.
-const ADDRESS_BYTES_MAX: usize = 253 + 6;
 
 /// `GET /v1/cluster`: answers without a leader, too.
 pub(super) fn get(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -174,19 +172,6 @@ fn node_id(member: &str, text: &str) -> Result<NodeId, Failure> {
     }
 }
 
-fn is_address(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return false;
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let host_fits = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'));
-    text.len() <= ADDRESS_BYTES_MAX
-        && !host.is_empty()
-        && host_fits
-        && port.bytes().all(|b| b.is_ascii_digit())
-        && port.parse::<u16>().is_ok_and(|port| port != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,16 +183,6 @@ mod tests {
         }
         for text in ["", "0", "0000000000000000", "g", "-1", "+1", "0x1", "10000000000000000"] {
             assert!(node_id("id", text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn addresses() {
-        for text in ["127.0.0.1:3300", "balsa-0.balsa:3300", "[::1]:3300", "h:1", "h:65535"] {
-            assert!(is_address(text), "{text}");
-        }
-        for text in ["", "h", "h:", ":1", "h:0", "h:65536", "h:+1", "http://h:1", "h h:1", "[]:1", "h:1:"] {
-            assert!(!is_address(text), "{text}");
         }
     }
 }

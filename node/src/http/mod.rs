@@ -2,7 +2,7 @@
 //! published state; it knows neither Raft nor how keys are kept.
 //!
 //! In reading order:
-//! - [`serve`]: connections, their bounds and their end
+//! - [`serve`](mod@serve), `activity`: connections, their bounds and their end
 //! - `door`: every request comes through here
 //! - [`route`]: from a path to what it names
 //! - `kv`, `sessions`, `cluster`, `health`: the handlers, one file a resource
@@ -14,6 +14,7 @@
 //! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
 //! refused, never ignored; no request waits on a lock or starts a task.
 
+mod activity;
 mod answer;
 pub mod body;
 mod call;
@@ -36,7 +37,7 @@ mod sessions;
 mod state;
 
 pub use route::Route;
-pub use serve::{ConnectionLimits, serve};
+pub use serve::{ConnectionLimits, raise_open_files_limit, serve};
 pub use state::{ApiState, Limits, Parts, Probe};
 
 use axum::Router;

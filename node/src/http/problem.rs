@@ -110,6 +110,12 @@ pub enum Failure {
     /// The engine did not answer even after the deadline.
     #[error("the node did not answer in time")]
     Hangs,
+    /// The head of a request did not end in time.
+    #[error("the head of the request did not arrive in time")]
+    Head,
+    /// There are too many connections.
+    #[error("this node has as many client connections as it takes")]
+    TooManyConnections,
     /// `/livez`.
     #[error("the engine has not turned lately")]
     NotAlive,
@@ -196,6 +202,8 @@ impl Failure {
                 AdminError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
                 AdminError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
             },
+            Failure::Head => not_applied(S::REQUEST_TIMEOUT, Code::RequestTimeout),
+            Failure::TooManyConnections => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
             Failure::Hangs => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
             Failure::NotAlive => not_applied(S::SERVICE_UNAVAILABLE, Code::NotAlive),
             Failure::NotReady(_) => not_applied(S::SERVICE_UNAVAILABLE, Code::NotReady),
