@@ -24,7 +24,8 @@ pub struct PeerConfig {
     pub inbound_connections_max: usize,
     /// How often an idle stream says that it lives, in milliseconds, each way.
     pub keepalive_interval_ms: u64,
-    /// After how much silence a stream is closed, in milliseconds. At least twice the keepalive interval.
+    /// After how much silence a stream is closed, in milliseconds. At least three keepalive intervals: a healthy
+    /// stream may be silent for nearly two.
     pub dead_peer_timeout_ms: u64,
     /// How long an inbound connection may take to state its request (headers; the whole body of a control call), in
     /// milliseconds.
@@ -49,6 +50,13 @@ impl Default for PeerConfig {
     }
 }
 
+/// A frame and its header fit into what a length can say.
+const FRAME_BYTES_LIMIT: u64 = u32::MAX as u64 - HEADER_BYTES as u64;
+/// More descriptors than any process here has.
+const INBOUND_LIMIT: u64 = 1 << 20;
+/// No wait of this transport makes sense beyond a day, in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
 /// A setting that cannot work: one sentence with its name, its value and what would be right.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{setting} is {value}, but must be {must}")]
@@ -64,6 +72,12 @@ pub struct ConfigError {
 impl PeerConfig {
     /// Checks each setting and the relations between them; changes nothing.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let at_most = |setting, value: u64, max: u64| {
+            if value <= max {
+                return Ok(());
+            }
+            Err(ConfigError { setting, value, must: format!("at most {max}") })
+        };
         let at_least = |setting, value: u64, min: u64, why: &str| {
             if value >= min {
                 return Ok(());
@@ -75,23 +89,33 @@ impl PeerConfig {
         at_least("backoff_max_ms", self.backoff_max_ms, self.backoff_min_ms, "backoff_min_ms")?;
         at_least("refused_backoff_ms", self.refused_backoff_ms, self.backoff_min_ms, "backoff_min_ms")?;
         at_least("frame_bytes_max", self.frame_bytes_max as u64, 1_024, "a message needs room")?;
-        let frame_limit = u64::from(u32::MAX) - HEADER_BYTES as u64;
-        if self.frame_bytes_max as u64 > frame_limit {
-            let value = self.frame_bytes_max as u64;
-            return Err(ConfigError {
-                setting: "frame_bytes_max",
-                value,
-                must: format!("at most {frame_limit}"),
-            });
-        }
+        at_most("frame_bytes_max", self.frame_bytes_max as u64, FRAME_BYTES_LIMIT)?;
         let frame = self.frame_bytes_max as u64;
         at_least("message_queue_bytes_max", self.message_queue_bytes_max as u64, frame, "frame_bytes_max")?;
         at_least("bulk_queue_bytes_max", self.bulk_queue_bytes_max as u64, frame, "frame_bytes_max")?;
-        at_least("inbound_connections_max", self.inbound_connections_max as u64, 2, "a peer needs two")?;
+        let inbound = self.inbound_connections_max as u64;
+        at_least("inbound_connections_max", inbound, 2, "a peer needs two")?;
+        at_most("inbound_connections_max", inbound, INBOUND_LIMIT)?;
         at_least("keepalive_interval_ms", self.keepalive_interval_ms, 1, "zero would never rest")?;
-        let twice = self.keepalive_interval_ms.saturating_mul(2);
-        at_least("dead_peer_timeout_ms", self.dead_peer_timeout_ms, twice, "twice keepalive_interval_ms")?;
-        at_least("request_timeout_ms", self.request_timeout_ms, 1, "zero refuses everyone")
+        let three = self.keepalive_interval_ms.saturating_mul(3);
+        at_least(
+            "dead_peer_timeout_ms",
+            self.dead_peer_timeout_ms,
+            three,
+            "three times keepalive_interval_ms",
+        )?;
+        at_least("request_timeout_ms", self.request_timeout_ms, 1, "zero refuses everyone")?;
+        let times = [
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("backoff_max_ms", self.backoff_max_ms),
+            ("refused_backoff_ms", self.refused_backoff_ms),
+            ("dead_peer_timeout_ms", self.dead_peer_timeout_ms),
+            ("request_timeout_ms", self.request_timeout_ms),
+        ];
+        for (setting, value) in times {
+            at_most(setting, value, DAY_MS)?;
+        }
+        Ok(())
     }
 }
 
@@ -110,14 +134,14 @@ mod tests {
         let error = config.validate().unwrap_err().to_string();
         assert_eq!(
             error,
-            "dead_peer_timeout_ms is 700, but must be at least 1000 (twice keepalive_interval_ms)"
+            "dead_peer_timeout_ms is 700, but must be at least 1500 (three times keepalive_interval_ms)"
         );
     }
 
     #[test]
     fn each_bound_is_checked() {
         type Break = fn(&mut PeerConfig);
-        let cases: [(&str, Break); 11] = [
+        let cases: [(&str, Break); 14] = [
             ("connect_timeout_ms", |c| c.connect_timeout_ms = 0),
             ("backoff_min_ms", |c| c.backoff_min_ms = 0),
             ("backoff_max_ms", |c| c.backoff_max_ms = 1),
@@ -127,6 +151,9 @@ mod tests {
             ("message_queue_bytes_max", |c| c.message_queue_bytes_max = 2_048),
             ("bulk_queue_bytes_max", |c| c.bulk_queue_bytes_max = 2_048),
             ("inbound_connections_max", |c| c.inbound_connections_max = 1),
+            ("inbound_connections_max", |c| c.inbound_connections_max = usize::MAX),
+            ("backoff_max_ms", |c| c.backoff_max_ms = u64::MAX),
+            ("dead_peer_timeout_ms", |c| c.keepalive_interval_ms = u64::MAX),
             ("keepalive_interval_ms", |c| c.keepalive_interval_ms = 0),
             ("request_timeout_ms", |c| c.request_timeout_ms = 0),
         ];

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 pub(super) const PATH: &str = "/peer/v1/control";
 /// The largest reply that is read, in bytes.
@@ -56,24 +58,23 @@ pub enum CallError {
 /// Asks the node at `address` (`host:port`) and waits for its reply, at most for `timeout`. All addresses of the name are
 /// tried in turn.
 pub async fn call_control(address: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
-    match tokio::time::timeout(timeout, call(address, payload)).await {
+    match tokio::time::timeout(timeout, call(address, payload, timeout)).await {
         Ok(result) => result,
         Err(_) => Err(CallError::TimedOut { address: address.to_owned(), timeout_ms: timeout.as_millis() }),
     }
 }
 
-async fn call(address: &str, payload: Bytes) -> Result<Bytes, CallError> {
-    // A TcpStream given a name tries all of its addresses.
-    let stream = TcpStream::connect(address)
+async fn call(address: &str, payload: Bytes, limit: Duration) -> Result<Bytes, CallError> {
+    let stream = connect(address, limit)
         .await
-        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
         .map_err(|source| CallError::Unreachable { address: address.to_owned(), source })?;
     let broken =
         |source: hyper::Error| CallError::Broken { address: address.to_owned(), source: source.into() };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {
-        let mut request = Request::post(PATH).body(Full::new(payload)).unwrap_or_default();
-        *request.method_mut() = hyper::Method::POST;
+        let mut request = Request::new(Full::new(payload));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(PATH);
         let headers = request.headers_mut();
         handshake::write_protocol(headers);
         headers.insert(HOST, host_header(address));
@@ -101,6 +102,24 @@ async fn call(address: &str, payload: Bytes) -> Result<Bytes, CallError> {
         // The connection ends before the exchange only when it broke; the exchange then says how.
         _ = connection => exchange.await,
     }
+}
+
+/// Tries all addresses of the name; each has an equal share of the time, so that a dead one leaves some to the others.
+async fn connect(address: &str, limit: Duration) -> io::Result<TcpStream> {
+    let found: Vec<SocketAddr> = lookup_host(address).await?.collect();
+    let share = limit / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no addresses");
+    for candidate in found {
+        match tokio::time::timeout(share, TcpStream::connect(candidate)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failed)
 }
 
 /// The address as a Host header; a name that cannot be one is left out of it.

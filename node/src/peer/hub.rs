@@ -28,6 +28,7 @@ pub struct PeerHub {
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     inbound: Inbound,
     config: Arc<PeerConfig>,
+    local: LocalIdentity,
     spawn: Box<dyn Fn(Target) -> [JoinHandle<()>; 2] + Send + Sync>,
 }
 
@@ -96,14 +97,16 @@ impl PeerHub {
             peers: Mutex::default(),
             inbound,
             config,
+            local,
             spawn: Box::new(spawn),
         }
     }
 
     /// Makes these, with their addresses (`host:port`), the peers: dials new ones, drops the others, moves those whose
-    /// address changed. The node itself must not be among them.
+    /// address changed. The node itself may be among them, and is passed over.
     pub fn set_peers(&self, wanted: Vec<(NodeId, String)>) {
-        let wanted: BTreeMap<NodeId, String> = wanted.into_iter().collect();
+        let mut wanted: BTreeMap<NodeId, String> = wanted.into_iter().collect();
+        wanted.remove(&self.local.node);
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|node, _| {
             let keep = wanted.contains_key(node);

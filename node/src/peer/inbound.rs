@@ -39,6 +39,7 @@ struct State {
 struct Session {
     /// Its incarnation and stream number: later is newer.
     age: (u64, u64),
+    superseded: bool,
     cancel: Arc<Notify>,
     delivering: Arc<tokio::sync::Mutex<()>>,
 }
@@ -126,21 +127,20 @@ impl Inbound {
                 return Err((Refusal::Superseded, text));
             }
         }
-        let mut delivering = None;
         for other in LaneKind::ALL {
-            let key = (hello.from, other);
-            let older = state.sessions.get(&key).is_some_and(|s| other == lane || s.age.0 < age.0);
-            if let Some(session) = older.then(|| state.sessions.remove(&key)).flatten() {
+            let Some(session) = state.sessions.get_mut(&(hello.from, other)) else { continue };
+            if !session.superseded && (other == lane || session.age.0 < age.0) {
+                session.superseded = true;
                 session.cancel.notify_one();
                 self.0.counters.superseded.fetch_add(1, Relaxed);
-                if other == lane {
-                    delivering = Some(session.delivering);
-                }
             }
         }
-        let delivering = delivering.unwrap_or_default();
+        // A session that may still deliver is in the map, and with it what the new one has to wait for.
+        let older = state.sessions.get(&(hello.from, lane));
+        let delivering = older.map(|session| session.delivering.clone()).unwrap_or_default();
         let cancel = Arc::new(Notify::new());
-        let session = Session { age, cancel: cancel.clone(), delivering: delivering.clone() };
+        let session =
+            Session { age, superseded: false, cancel: cancel.clone(), delivering: delivering.clone() };
         state.sessions.insert((hello.from, lane), session);
         let received = match state.sender(hello.from) {
             Some(sender) => {
