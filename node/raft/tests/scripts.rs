@@ -1,8 +1,8 @@
 //! Golden scripts: a whole cluster, driven step by step by the text files in `scripts/`.
 //!
-//! A script opens with a sentence of intent. Lines that begin with two spaces are what the line above them gave; all else is a
-//! command or a comment (`#`). `BALSA_BLESS=1 cargo test -p balsa-raft --test scripts` writes the output anew: read the diff,
-//! then commit it. `help` below lists the commands.
+//! A script opens with a sentence of intent. Lines that begin with two spaces are what the line above them
+//! gave; all else is a command or a comment (`#`). `BALSA_BLESS=1 cargo test -p balsa-raft --test scripts`
+//! writes the output anew: read the diff, then commit it. `help` below lists the commands.
 
 mod harness;
 
@@ -16,7 +16,8 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// The commands, one a line. NODE is a number; a LINK is `1->2`, and may be followed by the name of a message.
+/// The commands, one a line. NODE is a number; a LINK is `1->2`, and may be followed by the name of a
+/// message.
 const HELP: &str = "
 append-bytes N                the limit of an append, in bytes (before the nodes)
 founders 1,2,3 [learners=4]   a founded cluster: each has the same first entry
