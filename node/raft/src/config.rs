@@ -1,4 +1,5 @@
-//! The settings of the core. All times are in ticks, all sizes in bytes; what a tick is, only the driver knows.
+//! The settings of the core. All times are in ticks, all sizes in bytes; what a tick is, only the driver
+//! knows.
 
 use crate::types::NodeId;
 use thiserror::Error;
@@ -8,20 +9,24 @@ use thiserror::Error;
 pub struct Config {
     /// This node's identity; not 0.
     pub id: NodeId,
-    /// The shortest election timeout in ticks; each one is drawn anew from `[election_ticks, 2 * election_ticks)`. Also the
-    /// time after which a leader that hears from no quorum, or whose disk has stalled, steps down.
+    /// The shortest election timeout in ticks; each one is drawn anew from `[election_ticks, 2 *
+    /// election_ticks)`. Also the time after which a leader that hears from no quorum, or whose disk has
+    /// stalled, steps down.
     pub election_ticks: u32,
     /// Ticks between a leader's heartbeats; at least 1 and below half of `election_ticks`.
     pub heartbeat_ticks: u32,
-    /// Entries of one append message, in bytes by [`crate::Entry::size_bytes`]; one entry is sent whatever its size.
+    /// Entries of one append message, in bytes by [`crate::Entry::size_bytes`]; one entry is sent whatever
+    /// its size.
     pub max_append_bytes: usize,
     /// Appends to one peer that may be unanswered.
     pub max_inflight_appends: usize,
     /// Bytes of entries to one peer that may be unanswered.
     pub max_inflight_bytes: usize,
-    /// Bytes of proposals that may be uncommitted before further ones are refused; one is taken whatever its size.
+    /// Bytes of proposals that may be uncommitted before further ones are refused; one is taken whatever its
+    /// size.
     pub max_uncommitted_bytes: usize,
-    /// Bytes of entries that may be handed out and not yet reported applied; one entry is handed out whatever its size.
+    /// Bytes of entries that may be handed out and not yet reported applied; one entry is handed out whatever
+    /// its size.
     pub max_apply_bytes: usize,
     /// Reads that may wait for their confirmation before further ones are refused.
     pub max_pending_reads: usize,

@@ -1,4 +1,5 @@
-//! What can be refused, one type an operation. Nothing here is about a disk or a network: the core has neither.
+//! What can be refused, one type an operation. Nothing here is about a disk or a network: the core has
+//! neither.
 
 use crate::config::ConfigError;
 use crate::membership::{ChangeError, DecodeError};
@@ -31,7 +32,8 @@ pub enum MembershipError {
         /// Who leads, as far as this node knows.
         leader: Option<NodeId>,
     },
-    /// An earlier change is uncommitted or joint, or no entry of the leader's term has committed yet (hazard 14).
+    /// An earlier change is uncommitted or joint, or no entry of the leader's term has committed yet (hazard
+    /// 14).
     #[error("an earlier membership change is under way")]
     Busy,
     /// Leadership is being handed over.

@@ -1,16 +1,17 @@
 //! The log in memory, and how far it is stable, committed and applied.
 //!
-//! Holds every entry since the compaction point; the driver bounds it by compacting. Also holds the history of memberships
-//! within it, since a membership is effective as soon as its entry is appended and is rolled back when that is
-//! truncated (Raft thesis 4.1, hazard 15).
+//! Holds every entry since the compaction point; the driver bounds it by compacting. Also holds the history
+//! of memberships within it, since a membership is effective as soon as its entry is appended and is rolled
+//! back when that is truncated (Raft thesis 4.1, hazard 15).
 //!
 //! Invariants, asserted by [`Log::check`] after every input:
 //! ```text
 //! compacted <= applied <= handed_out <= commit <= last
 //! compacted <= stable <= last,   handed_out <= stable,   stable < unsent <= last + 1
 //! ```
-//! `commit` may be beyond `stable`, on a follower and on a leader alike: a quorum may be durable without this node. Such
-//! entries are not handed out yet: a state must never be ahead of the log that would have to explain it after a crash.
+//! `commit` may be beyond `stable`, on a follower and on a leader alike: a quorum may be durable without this
+//! node. Such entries are not handed out yet: a state must never be ahead of the log that would have to
+//! explain it after a crash.
 //!
 //! Does not know who leads, nor what a quorum is.
 
@@ -29,7 +30,8 @@ pub(crate) struct Log {
     entries: VecDeque<Entry>,
     /// The sum of their sizes.
     bytes: usize,
-    /// Each membership with the index that made it effective, ascending. The first is the one effective at `compacted`.
+    /// Each membership with the index that made it effective, ascending. The first is the one effective at
+    /// `compacted`.
     memberships: VecDeque<(Index, Arc<Membership>)>,
     commit: Index,
     applied: Index,
@@ -154,14 +156,15 @@ impl Log {
         Some(SnapshotMeta { index, term, membership: Arc::clone(&newest.1) })
     }
 
-    /// Whether a candidate whose log ends so may lead us: the later last term, then the longer log (thesis 3.6.1).
+    /// Whether a candidate whose log ends so may lead us: the later last term, then the longer log (thesis
+    /// 3.6.1).
     pub(crate) fn is_up_to_date(&self, last_index: Index, last_term: Term) -> bool {
         (last_term, last_index) >= (self.last_term(), self.last())
     }
 
-    /// The greatest index at or below `index` whose term is at most `term`: what lies between cannot match a log whose entry
-    /// at `index` has that term. Terms never fall along a log, so this is a binary search. Not below the compaction point,
-    /// unless `index` is.
+    /// The greatest index at or below `index` whose term is at most `term`: what lies between cannot match a
+    /// log whose entry at `index` has that term. Terms never fall along a log, so this is a binary search.
+    /// Not below the compaction point, unless `index` is.
     pub(crate) fn last_with_term_at_most(&self, index: Index, term: Term) -> Index {
         if index <= self.compacted.0 {
             return index;
@@ -176,7 +179,8 @@ impl Log {
         assert!(entry.term >= self.last_term(), "appended {entry:?} after term {}", self.last_term());
         let changes_membership = entry.kind == EntryKind::Membership;
         if changes_membership {
-            // Written by a version this node does not know: it must not go on as if it were not there (hazard 49).
+            // Written by a version this node does not know: it must not go on as if it were not there (hazard
+            // 49).
             let membership = Membership::decode(&entry.data).unwrap_or_else(|error| {
                 panic!("membership entry {} at term {}: {error}", entry.index, entry.term)
             });
@@ -187,7 +191,8 @@ impl Log {
         changes_membership
     }
 
-    /// Drops all entries from `from` on. They must not be committed (hazard 5). Tells whether that rolled a membership back.
+    /// Drops all entries from `from` on. They must not be committed (hazard 5). Tells whether that rolled a
+    /// membership back.
     pub(crate) fn truncate(&mut self, from: Index) -> bool {
         assert!(from > self.commit, "truncation from {from} at or below commit {}", self.commit);
         assert!(from <= self.last(), "truncation from {from} beyond the end {}", self.last());
@@ -237,7 +242,8 @@ impl Log {
         self.handed_out
     }
 
-    /// Committed, stable entries to apply, within the budget of bytes outstanding; one is given whatever its size.
+    /// Committed, stable entries to apply, within the budget of bytes outstanding; one is given whatever its
+    /// size.
     pub(crate) fn take_apply(&mut self, max_bytes: usize) -> Vec<Entry> {
         let until = self.commit.min(self.stable);
         let mut entries = Vec::new();
@@ -276,8 +282,9 @@ impl Log {
         }
     }
 
-    /// Begins anew behind a snapshot. What follows it is kept only where the log holds the snapshot's own entry: anything
-    /// else may conflict with it (hazard 22). The whole suffix becomes part of the next persist.
+    /// Begins anew behind a snapshot. What follows it is kept only where the log holds the snapshot's own
+    /// entry: anything else may conflict with it (hazard 22). The whole suffix becomes part of the next
+    /// persist.
     pub(crate) fn install_snapshot(&mut self, meta: &SnapshotMeta) {
         assert!(meta.index > self.commit, "snapshot at {} behind commit {}", meta.index, self.commit);
         let keeps = self.matches(meta.index, meta.term);

@@ -1,20 +1,22 @@
 //! Who votes, who learns, and how that changes.
 //!
-//! Pure: a change is a function from one [`Membership`] to the next. A membership entry carries the whole result, never
-//! the difference, so that applying one is total: no replica can fail on a removal of a member it does not have
-//! (hazard 18). What may be proposed is checked by the leader before anything is appended.
+//! Pure: a change is a function from one [`Membership`] to the next. A membership entry carries the whole
+//! result, never the difference, so that applying one is total: no replica can fail on a removal of a member
+//! it does not have (hazard 18). What may be proposed is checked by the leader before anything is appended.
 //!
 //! Two ways to change (Raft thesis 4.1, 4.3):
-//! - *simple*: at most one voter is added or removed. Any majority of the old overlaps any majority of the new.
-//! - *joint*: any number. The entry that *enters* makes both the old and the new voters decide; once it has committed, a
-//!   second entry *leaves* and the new voters stand alone. A voter that becomes a learner goes on voting in the outgoing set
-//!   until then (`learners_next`).
+//! - *simple*: at most one voter is added or removed. Any majority of the old overlaps any majority of the
+//!   new.
+//! - *joint*: any number. The entry that *enters* makes both the old and the new voters decide; once it has
+//!   committed, a second entry *leaves* and the new voters stand alone. A voter that becomes a learner goes
+//!   on voting in the outgoing set until then (`learners_next`).
 //!
-//! This module does not know when a change is allowed (that is the leader's: one at a time, and none before an entry of its
-//! own term has committed), nor what `context` means.
+//! This module does not know when a change is allowed (that is the leader's: one at a time, and none before
+//! an entry of its own term has committed), nor what `context` means.
 //!
-//! Invariants, checked by [`Membership::check`]: learners are disjoint from both sets of voters; `learners_next` is a
-//! part of `outgoing` and disjoint from `voters`; both `learners_next` and `auto_leave` are empty unless joint.
+//! Invariants, checked by [`Membership::check`]: learners are disjoint from both sets of voters;
+//! `learners_next` is a part of `outgoing` and disjoint from `voters`; both `learners_next` and `auto_leave`
+//! are empty unless joint.
 
 use crate::types::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -137,8 +139,8 @@ impl Membership {
         self.all_voters().chain(self.learners.iter().copied()).collect()
     }
 
-    /// Applies changes at most one of which, in the end, alters the set of voters. Idempotent; unknown removals and node 0
-    /// change nothing.
+    /// Applies changes at most one of which, in the end, alters the set of voters. Idempotent; unknown
+    /// removals and node 0 change nothing.
     pub fn simple(&self, changes: &[Change]) -> Result<Membership, ChangeError> {
         if self.is_joint() {
             return Err(ChangeError::AlreadyJoint);
@@ -177,8 +179,8 @@ impl Membership {
         })
     }
 
-    /// What a leader appends for these changes: a simple change where one will do, else the entry that enters a joint
-    /// phase which ends by itself. Stricter than [`Membership::simple`]: removals must name members.
+    /// What a leader appends for these changes: a simple change where one will do, else the entry that enters
+    /// a joint phase which ends by itself. Stricter than [`Membership::simple`]: removals must name members.
     pub fn change(&self, changes: &[Change], context: Bytes) -> Result<Membership, ChangeError> {
         for change in changes {
             match *change {

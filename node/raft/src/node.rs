@@ -1,8 +1,9 @@
 //! One node: its inputs, the one place where terms are compared, and what it asks of its driver.
 //!
-//! Every public method is one input. It changes the node, queues messages and returns at once; [`Raft::take_ready`] then hands
-//! out all that follows from the inputs since the last one. Appends and heartbeats are built there and not earlier, so
-//! that any number of proposals and reads costs one append and one heartbeat a peer.
+//! Every public method is one input. It changes the node, queues messages and returns at once;
+//! [`Raft::take_ready`] then hands out all that follows from the inputs since the last one. Appends and
+//! heartbeats are built there and not earlier, so that any number of proposals and reads costs one append and
+//! one heartbeat a peer.
 //!
 //! What the roles do is in [`crate::role`]; this module knows of them only which one to ask.
 
@@ -29,7 +30,8 @@ pub struct Restored {
     pub snapshot: SnapshotMeta,
     /// The log, contiguous from `snapshot.index + 1`.
     pub entries: Vec<Entry>,
-    /// What the state has applied, at or above `snapshot.index`; entries above are handed out again once committed.
+    /// What the state has applied, at or above `snapshot.index`; entries above are handed out again once
+    /// committed.
     pub applied: Index,
 }
 
@@ -131,8 +133,8 @@ impl Raft {
         Ok(raft)
     }
 
-    /// The first entry of a new cluster. Each founder writes it, with a hard state of term 1 and no vote, before it starts:
-    /// equal logs need no leader to agree on.
+    /// The first entry of a new cluster. Each founder writes it, with a hard state of term 1 and no vote,
+    /// before it starts: equal logs need no leader to agree on.
     pub fn bootstrap_entry(membership: &Membership) -> Entry {
         let data = membership.encode();
         Entry { index: Index(1), term: Term(1), kind: EntryKind::Membership, data }
@@ -159,8 +161,8 @@ impl Raft {
         self.check();
     }
 
-    /// The one place where terms are compared (thesis 3.3). Afterwards the message is of our term, or one of those that mean
-    /// something across terms (pre-votes); `false`: it has been dealt with.
+    /// The one place where terms are compared (thesis 3.3). Afterwards the message is of our term, or one of
+    /// those that mean something across terms (pre-votes); `false`: it has been dealt with.
     fn admit_term(&mut self, message: &Message) -> bool {
         let Message { from, term, ref body, .. } = *message;
         if term > self.hard_state.term {
@@ -237,15 +239,15 @@ impl Raft {
         self.check();
     }
 
-    /// The state has applied all up to `index`; reports from before a snapshot was installed are ignored. Makes room for further
-    /// entries to be handed out.
+    /// The state has applied all up to `index`; reports from before a snapshot was installed are ignored.
+    /// Makes room for further entries to be handed out.
     pub fn handle_applied(&mut self, index: Index) {
         self.log.applied_to(index);
         self.check();
     }
 
-    /// Drops the entries up to `to` from memory. They must be applied, and not be needed from the log on disk either, or still be
-    /// there: the core does not ask. A follower that lacks them will need a snapshot.
+    /// Drops the entries up to `to` from memory. They must be applied, and not be needed from the log on disk
+    /// either, or still be there: the core does not ask. A follower that lacks them will need a snapshot.
     pub fn compact(&mut self, to: Index) {
         self.log.compact(to);
         self.check();
@@ -344,7 +346,8 @@ impl Raft {
         self.log.membership()
     }
 
-    /// The index of the entry that made the membership effective; it is committed once [`Raft::commit_index`] is there.
+    /// The index of the entry that made the membership effective; it is committed once [`Raft::commit_index`]
+    /// is there.
     pub fn membership_index(&self) -> Index {
         self.log.membership_index()
     }
@@ -384,7 +387,8 @@ impl Raft {
         self.log.first()
     }
 
-    /// The term of the entry at `index`; `None` when that is compacted (but for the last such one) or beyond the end.
+    /// The term of the entry at `index`; `None` when that is compacted (but for the last such one) or beyond
+    /// the end.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
     }
@@ -422,7 +426,8 @@ impl Raft {
         self.timeout = self.config.election_ticks + self.random.below(self.config.election_ticks);
     }
 
-    /// Whether a write to the log has been under way for an election timeout (hazard 13): such a node must not lead.
+    /// Whether a write to the log has been under way for an election timeout (hazard 13): such a node must
+    /// not lead.
     pub(crate) fn is_disk_stalled(&self) -> bool {
         let limit = u64::from(self.config.election_ticks);
         self.pipeline.oldest_since().is_some_and(|since| self.now - since >= limit)

@@ -1,14 +1,15 @@
 //! Writes to the log that are under way, and what waits for them.
 //!
-//! The driver persists in the order of tokens and reports completions when it likes; a completion confirms all before it.
-//! Two dangers live here:
-//! - *A late completion confirms entries that were overwritten since* (ABA, hazard 3). So whenever the log is truncated,
-//!   every write under way is cut back to what it still has in common with the log. Completing it then confirms only that; the
-//!   entries that took their place are confirmed by their own write.
-//! - *A message leaves before what it promises is durable* (hazard 2). A message that depends on a write which was already
-//!   handed out is held here until that completes.
+//! The driver persists in the order of tokens and reports completions when it likes; a completion confirms
+//! all before it. Two dangers live here:
+//! - *A late completion confirms entries that were overwritten since* (ABA, hazard 3). So whenever the log is
+//!   truncated, every write under way is cut back to what it still has in common with the log. Completing it
+//!   then confirms only that; the entries that took their place are confirmed by their own write.
+//! - *A message leaves before what it promises is durable* (hazard 2). A message that depends on a write
+//!   which was already handed out is held here until that completes.
 //!
-//! Does not know what is written, nor what the messages say, except to fold repeated acknowledgements into one.
+//! Does not know what is written, nor what the messages say, except to fold repeated acknowledgements into
+//! one.
 
 use crate::message::{Body, Message};
 use crate::ready::PersistToken;
@@ -70,7 +71,8 @@ impl Pipeline {
         }
     }
 
-    /// Everything up to `token` is durable. Gives the last index that this confirms and the messages that waited for it.
+    /// Everything up to `token` is durable. Gives the last index that this confirms and the messages that
+    /// waited for it.
     pub(crate) fn complete(&mut self, token: PersistToken) -> (Option<Index>, Vec<Message>) {
         assert!(token <= self.issued, "completion of {token:?}, of which only {:?} was issued", self.issued);
         let mut stable = None;
@@ -94,7 +96,8 @@ impl Pipeline {
 
     /// Keeps a message until `token` completes.
     pub(crate) fn hold(&mut self, token: PersistToken, message: Message) {
-        // At most one of a kind, peer and write is kept, so that what is held is bounded by the writes under way.
+        // At most one of a kind, peer and write is kept, so that what is held is bounded by the writes under
+        // way.
         let same = self.held.iter_mut().rev().take_while(|(other, _)| *other == token);
         for (_, held) in same {
             if fold(held, &message) {
@@ -110,8 +113,8 @@ impl Pipeline {
     }
 }
 
-/// Folds `newer` into `older` where one message says what both do: acknowledgements of the same leader, of which the
-/// furthest counts, and repetitions.
+/// Folds `newer` into `older` where one message says what both do: acknowledgements of the same leader, of
+/// which the furthest counts, and repetitions.
 pub(crate) fn fold(older: &mut Message, newer: &Message) -> bool {
     if (older.to, older.term) != (newer.to, newer.term) {
         return false;

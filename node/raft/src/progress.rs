@@ -7,10 +7,12 @@
 //!     └────────▶ Snapshot ◀─────┘      Snapshot ── sent, failed ──▶ Probe
 //!                    └── installed ──▶ Replicate
 //! ```
-//! *Probe* finds where the logs match: one append at a time, again when it was answered or, if the peer shows life, a heartbeat
-//! interval later. *Replicate* pipelines within a limit of messages and bytes. *Snapshot* sends nothing: the driver does.
+//! *Probe* finds where the logs match: one append at a time, again when it was answered or, if the peer shows
+//! life, a heartbeat interval later. *Replicate* pipelines within a limit of messages and bytes. *Snapshot*
+//! sends nothing: the driver does.
 //!
-//! Invariant: `matched < next`. Does not know the log: what can be sent, and whether a quorum has it, others decide.
+//! Invariant: `matched < next`. Does not know the log: what can be sent, and whether a quorum has it, others
+//! decide.
 
 use crate::status::PeerState;
 use crate::types::Index;
@@ -156,8 +158,8 @@ impl Progress {
         }
     }
 
-    /// Whether a rejection of `prev_index` answers what is in flight; anything else is late and says nothing (hazard 7). What
-    /// matched once is durable there: its rejection is late, too.
+    /// Whether a rejection of `prev_index` answers what is in flight; anything else is late and says nothing
+    /// (hazard 7). What matched once is durable there: its rejection is late, too.
     pub(crate) fn is_current_rejection(&self, prev_index: Index) -> bool {
         prev_index > self.matched
             && match self.state {

@@ -1,11 +1,12 @@
 //! Majorities, and joint majorities: who has won a vote, and what a quorum has acknowledged.
 //!
-//! Pure functions of a set of voters and what is known of each. They do not know what is counted: the leader asks them
-//! about match indexes, about read contexts and about who was heard from; a candidate asks about votes. While a
-//! membership is joint, both majorities must agree, for every question alike (Raft thesis 4.3).
+//! Pure functions of a set of voters and what is known of each. They do not know what is counted: the leader
+//! asks them about match indexes, about read contexts and about who was heard from; a candidate asks about
+//! votes. While a membership is joint, both majorities must agree, for every question alike (Raft thesis
+//! 4.3).
 //!
-//! An empty set of voters agrees to anything: that is what makes a membership that is not joint the special case of one
-//! whose outgoing set is empty.
+//! An empty set of voters agrees to anything: that is what makes a membership that is not joint the special
+//! case of one whose outgoing set is empty.
 
 use crate::membership::Membership;
 use crate::types::NodeId;
@@ -84,7 +85,8 @@ pub fn majority_reached<T: Ord + Copy>(
     values.get(count.checked_sub(majority_size(count))?).copied().flatten()
 }
 
-/// The greatest value that a quorum of `membership` has reached: the lower one of the two majorities' while joint.
+/// The greatest value that a quorum of `membership` has reached: the lower one of the two majorities' while
+/// joint.
 pub fn joint_reached<T: Ord + Copy>(membership: &Membership, reached: impl Fn(NodeId) -> T) -> Option<T> {
     match (majority_reached(&membership.voters, &reached), majority_reached(&membership.outgoing, &reached)) {
         (Some(incoming), Some(outgoing)) => Some(incoming.min(outgoing)),

@@ -1,9 +1,10 @@
 //! Reads that wait for a quorum to confirm this leader (Raft thesis 6.4).
 //!
-//! A read that arrives before the leader's term has committed anything waits for that first: until then the leader does not know
-//! what is committed (hazard 29). All reads that arrived since the last Ready share one context, a number that only this leader makes,
-//! rising within its term; it travels on heartbeats and comes back on their replies. A reply to context `c` confirms every
-//! round up to `c`, and none that was begun later (hazard 30).
+//! A read that arrives before the leader's term has committed anything waits for that first: until then the
+//! leader does not know what is committed (hazard 29). All reads that arrived since the last Ready share one
+//! context, a number that only this leader makes, rising within its term; it travels on heartbeats and comes
+//! back on their replies. A reply to context `c` confirms every round up to `c`, and none that was begun
+//! later (hazard 30).
 //!
 //! Does not know who voted, nor what a quorum is: it is told the greatest context that one has acknowledged.
 

@@ -44,7 +44,8 @@ fn quorums(membership: &Membership) -> Vec<BTreeSet<NodeId>> {
 }
 
 proptest! {
-    /// A vote is won when those who said yes are a quorum; lost when even all the outstanding ones would not make it one.
+    /// A vote is won when those who said yes are a quorum; lost when even all the outstanding ones would not
+    /// make it one.
     #[test]
     fn votes_are_as_by_brute_force(membership in joint(), answers in vec(any::<Option<bool>>(), 8)) {
         let answer = |id: NodeId| answers[id.0 as usize - 1];
@@ -69,8 +70,8 @@ proptest! {
         prop_assert_eq!(joint_reached(&membership, value), if unlimited { None } else { expected });
     }
 
-    /// Any quorum of a membership shares a node with any quorum of the one that follows it: no two leaders, nothing
-    /// committed that a later leader lacks. Holds for each arrow: simple, entering joint, leaving it.
+    /// Any quorum of a membership shares a node with any quorum of the one that follows it: no two leaders,
+    /// nothing committed that a later leader lacks. Holds for each arrow: simple, entering joint, leaving it.
     #[test]
     fn successive_memberships_overlap(voters in nodes(5), changes in vec(change(), 1..6)) {
         prop_assume!(!voters.is_empty());

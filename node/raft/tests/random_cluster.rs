@@ -1,6 +1,7 @@
-//! A cluster under a random, seeded life: messages are lost, repeated and reordered, disks complete late and forget on a crash what
-//! was not durable, members come and go. Nothing may ever contradict the oracles; once all faults end, the cluster must elect
-//! a leader, commit, and agree. `BALSA_RAFT_SEED` replays one seed, `BALSA_RAFT_SEEDS` runs so many.
+//! A cluster under a random, seeded life: messages are lost, repeated and reordered, disks complete late and
+//! forget on a crash what was not durable, members come and go. Nothing may ever contradict the oracles; once
+//! all faults end, the cluster must elect a leader, commit, and agree. `BALSA_RAFT_SEED` replays one seed,
+//! `BALSA_RAFT_SEEDS` runs so many.
 
 mod harness;
 
@@ -239,10 +240,10 @@ impl Life {
             }
             self.cluster.settle();
             if let Some(leader) = self.cluster.leader() {
-                if goal.is_none() || round % 100 == 99 {
-                    if let Some(Ok((_, index))) = self.cluster.propose(leader, &format!("last {round}")) {
-                        goal = Some(index);
-                    }
+                if (goal.is_none() || round % 100 == 99)
+                    && let Some(Ok((_, index))) = self.cluster.propose(leader, &format!("last {round}"))
+                {
+                    goal = Some(index);
                 }
                 let raft = self.cluster.raft(leader).expect("a leader runs");
                 let members: BTreeSet<NodeId> = raft.membership().members();

@@ -1,7 +1,7 @@
 //! Elections from the asking side: pre-vote, then vote (Raft thesis 3.4, 9.6).
 //!
-//! A pre-vote asks whether a quorum would vote, and changes no one's term: a node that was cut off does not depose a working
-//! leader when it returns. An own vote counts like any other's: once it is durable.
+//! A pre-vote asks whether a quorum would vote, and changes no one's term: a node that was cut off does not
+//! depose a working leader when it returns. An own vote counts like any other's: once it is durable.
 
 use crate::message::{Body, Message};
 use crate::node::Raft;
@@ -34,9 +34,9 @@ impl Raft {
         }
     }
 
-    /// Whether this node may ask for votes: its disk could serve a leader, and it votes by the newest membership or by one that this
-    /// may yet fall back to. A node that holds its own removal, uncommitted, may be the only one that can be elected: it campaigns,
-    /// and does not count itself (thesis 4.2.2).
+    /// Whether this node may ask for votes: its disk could serve a leader, and it votes by the newest
+    /// membership or by one that this may yet fall back to. A node that holds its own removal, uncommitted,
+    /// may be the only one that can be elected: it campaigns, and does not count itself (thesis 4.2.2).
     pub(crate) fn may_campaign(&self) -> bool {
         self.log.is_possible_voter(self.config.id) && !self.is_disk_stalled()
     }
@@ -63,7 +63,8 @@ impl Raft {
         );
     }
 
-    /// Enters the next term, votes for itself, and asks everyone to do so, too. `transfer`: the leader itself asked for it.
+    /// Enters the next term, votes for itself, and asks everyone to do so, too. `transfer`: the leader itself
+    /// asked for it.
     pub(crate) fn become_candidate(&mut self, transfer: bool) {
         self.leader = None;
         self.reset_election_timer();
@@ -83,7 +84,8 @@ impl Raft {
 
     pub(crate) fn handle_pre_vote_reply(&mut self, from: NodeId, term: Term, granted: bool) {
         let asked = self.hard_state.term.next();
-        // A yes carries the term that was asked for, a no the term of who answers; others are answers to older questions.
+        // A yes carries the term that was asked for, a no the term of who answers; others are answers to
+        // older questions.
         let current = if granted { term == asked } else { term == self.hard_state.term };
         if let RoleState::PreCandidate(candidacy) = &mut self.role
             && current

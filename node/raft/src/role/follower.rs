@@ -24,7 +24,8 @@ impl Raft {
             self.hard_state = HardState { term, vote: None };
             self.hard_state_unsent = true;
         }
-        // Only a leader's message or a granted vote puts an election off (hazard 9); one that led has no timer to go on with.
+        // Only a leader's message or a granted vote puts an election off (hazard 9); one that led has no
+        // timer to go on with.
         let led = matches!(self.role, RoleState::Leader(_));
         if led || leader.is_some() {
             self.reset_election_timer();
@@ -48,8 +49,8 @@ impl Raft {
         self.become_follower(term, Some(from));
     }
 
-    /// Whether there is a leader that this node must stand by: itself, or one heard from within the shortest election timeout, to
-    /// which our connection holds.
+    /// Whether there is a leader that this node must stand by: itself, or one heard from within the shortest
+    /// election timeout, to which our connection holds.
     pub(crate) fn is_leader_alive(&self) -> bool {
         self.is_leader()
             || self.leader.is_some_and(|leader| {
@@ -57,8 +58,8 @@ impl Raft {
             })
     }
 
-    /// Our connection to `peer` broke. If it leads, an election need not wait for the timer (the contract, Peers). Report it after
-    /// all messages that had arrived by then.
+    /// Our connection to `peer` broke. If it leads, an election need not wait for the timer (the contract,
+    /// Peers). Report it after all messages that had arrived by then.
     pub fn handle_connection_lost(&mut self, peer: NodeId) {
         if self.is_leader() {
             return self.handle_unreachable(peer);
@@ -76,13 +77,13 @@ impl Raft {
         self.disconnected.remove(&peer);
     }
 
-    /// Someone asks whether we would vote for it. Nothing changes here, but for an own candidacy that gives way. Learners
-    /// answer too: one that has not heard of its promotion must (hazard 17).
+    /// Someone asks whether we would vote for it. Nothing changes here, but for an own candidacy that gives
+    /// way. Learners answer too: one that has not heard of its promotion must (hazard 17).
     pub(crate) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last_index: Index, last_term: Term) {
         let open = term > self.hard_state.term || self.may_vote_for(from);
         let mut granted = open && !self.is_leader_alive() && self.log.is_up_to_date(last_index, last_term);
-        // When a leader's connections break, all its followers ask at the same moment. Of equals the least goes first, so that
-        // they do not split the vote; the timer of whoever gave way still runs.
+        // When a leader's connections break, all its followers ask at the same moment. Of equals the least
+        // goes first, so that they do not split the vote; the timer of whoever gave way still runs.
         if let RoleState::PreCandidate(candidacy) = &self.role
             && granted
             && candidacy.hasty
@@ -171,8 +172,8 @@ impl Raft {
         self.pipeline.truncate(from);
     }
 
-    /// Says where to look for a match instead: the leader's entries up to `prev_index` have terms of at most `prev_term`, so
-    /// ours with higher terms cannot match.
+    /// Says where to look for a match instead: the leader's entries up to `prev_index` have terms of at most
+    /// `prev_term`, so ours with higher terms cannot match.
     fn rejection(&self, prev_index: Index, prev_term: Term) -> Body {
         let hint = self.log.last_with_term_at_most(prev_index.min(self.log.last()), prev_term);
         let hint_index = hint.max(self.log.commit());
@@ -180,8 +181,9 @@ impl Raft {
         Body::AppendRejected { prev_index, hint_index, hint_term }
     }
 
-    /// The leader hands over: campaign at once, without asking first. A target that lacks part of the leader's log would lose, and
-    /// a message that was overtaken by another leader is of another term (hazard 12).
+    /// The leader hands over: campaign at once, without asking first. A target that lacks part of the
+    /// leader's log would lose, and a message that was overtaken by another leader is of another term (hazard
+    /// 12).
     pub(crate) fn handle_timeout_now(&mut self, from: NodeId, last_index: Index) {
         if self.leader == Some(from) && self.log.last() >= last_index && self.may_campaign() {
             self.become_candidate(true);
@@ -213,8 +215,8 @@ impl Raft {
         SnapshotDecision::Wanted
     }
 
-    /// The state of a snapshot is durable: begin the log anew behind it. `false`: it is no longer wanted (we have committed as much
-    /// by now, or lead); the driver drops that state and keeps its own.
+    /// The state of a snapshot is durable: begin the log anew behind it. `false`: it is no longer wanted (we
+    /// have committed as much by now, or lead); the driver drops that state and keeps its own.
     pub fn install_snapshot(&mut self, meta: SnapshotMeta) -> bool {
         if self.is_leader() || meta.index <= self.log.commit() || meta.term > self.hard_state.term {
             return false;

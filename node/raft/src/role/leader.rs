@@ -1,8 +1,9 @@
 //! Leading: the clock, the answers of peers, and what commits.
 //!
-//! The leader counts itself only up to what its own disk has confirmed (hazard 4), and counts only entries of its own term; all
-//! before commit with them (thesis 3.6.2, hazard 1). It steps down when it has not heard from a quorum for an election timeout,
-//! when its disk has stalled that long (hazard 13), and when an entry that removes it has committed (thesis 4.2.2).
+//! The leader counts itself only up to what its own disk has confirmed (hazard 4), and counts only entries of
+//! its own term; all before commit with them (thesis 3.6.2, hazard 1). It steps down when it has not heard
+//! from a quorum for an election timeout, when its disk has stalled that long (hazard 13), and when an entry
+//! that removes it has committed (thesis 4.2.2).
 
 use crate::message::Body;
 use crate::node::Raft;
@@ -84,8 +85,8 @@ impl Raft {
         (term, index)
     }
 
-    /// Makes the peers those of the effective membership. New ones begin at `next`; those that are no longer members are served
-    /// until they know (see [`Progress::departing`]).
+    /// Makes the peers those of the effective membership. New ones begin at `next`; those that are no longer
+    /// members are served until they know (see [`Progress::departing`]).
     fn update_peers(&mut self, next: Index, active: bool) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let (me, at) = (self.config.id, self.log.membership_index());
@@ -158,7 +159,8 @@ impl Raft {
         let Some(peer) = leader.peers.get_mut(&from) else { return };
         peer.active = true;
         if peer.is_current_rejection(prev_index) {
-            // The peer's entries up to the hint have terms of at most the hint's: ours with higher terms cannot match.
+            // The peer's entries up to the hint have terms of at most the hint's: ours with higher terms
+            // cannot match.
             let (hint_index, hint_term) = hint;
             let candidate = self.log.last_with_term_at_most(hint_index.min(prev_index.prev()), hint_term);
             peer.become_probe(candidate.next());

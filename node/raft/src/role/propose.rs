@@ -24,8 +24,9 @@ impl Raft {
         Ok(self.append_as_leader(EntryKind::Command, data))
     }
 
-    /// Appends a membership: today's with `changes` applied, and `context` in place of the old one. Without changes it replaces the
-    /// context alone. Effective at once; where more than one voter changes, it enters a joint phase that ends by itself.
+    /// Appends a membership: today's with `changes` applied, and `context` in place of the old one. Without
+    /// changes it replaces the context alone. Effective at once; where more than one voter changes, it enters
+    /// a joint phase that ends by itself.
     pub fn propose_membership(
         &mut self,
         changes: &[Change],
@@ -57,8 +58,8 @@ impl Raft {
         Ok(())
     }
 
-    /// Hands leadership to `to`, or to the active voter that holds most of the log. Gives the target. Proposals are refused until it
-    /// took over, or the transfer is aborted after an election timeout.
+    /// Hands leadership to `to`, or to the active voter that holds most of the log. Gives the target.
+    /// Proposals are refused until it took over, or the transfer is aborted after an election timeout.
     pub fn transfer_leadership(&mut self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
         let leader = self.leading().ok_or(TransferError::NotLeader { leader: self.leader })?;
         if let Some(Transfer { to: target, .. }) = leader.transfer {

@@ -1,8 +1,8 @@
 //! What a leader sends, built once per Ready: appends, heartbeats, and the wish to be succeeded.
 //!
-//! One append a peer carries all that was proposed since the last Ready. A commit index travels with the next append; a peer that
-//! has nothing in flight, and so no next append in sight, is told at once by a heartbeat. A read round is a heartbeat as
-//! well: what it confirms, it also brings.
+//! One append a peer carries all that was proposed since the last Ready. A commit index travels with the next
+//! append; a peer that has nothing in flight, and so no next append in sight, is told at once by a heartbeat.
+//! A read round is a heartbeat as well: what it confirms, it also brings.
 
 use crate::log::Log;
 use crate::message::Body;

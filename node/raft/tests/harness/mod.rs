@@ -1,5 +1,6 @@
-//! A whole cluster in one thread: cores, disks that forget what was not yet durable, and a network that keeps every message
-//! until a test decides its fate. The oracles watch after every input; they know the truth that no single node does.
+//! A whole cluster in one thread: cores, disks that forget what was not yet durable, and a network that keeps
+//! every message until a test decides its fate. The oracles watch after every input; they know the truth that
+//! no single node does.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part of the harness")]
 
@@ -52,7 +53,8 @@ impl Disk {
         Disk { hard_state, entries: vec![Raft::bootstrap_entry(membership)], ..Disk::blank() }
     }
 
-    /// Writes, as the log does: a snapshot begins it anew, entries truncate what they overlap. At most `max_entries` of them.
+    /// Writes, as the log does: a snapshot begins it anew, entries truncate what they overlap. At most
+    /// `max_entries` of them.
     fn write(&mut self, persist: &Persist, max_entries: usize) {
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
@@ -244,7 +246,8 @@ impl Cluster {
         }
     }
 
-    /// The node dies. Of what it was writing, `writes` batches and `entries` entries of the next one had reached the disk.
+    /// The node dies. Of what it was writing, `writes` batches and `entries` entries of the next one had
+    /// reached the disk.
     pub fn crash(&mut self, id: NodeId, writes: usize, entries: usize) {
         let node = self.node_mut(id);
         if node.raft.take().is_none() {
@@ -375,7 +378,8 @@ impl Cluster {
             None => "unreachable",
             Some(SnapshotDecision::Stale) => "stale",
             Some(SnapshotDecision::Wanted) => {
-                // One write: the state and where its log begins. What was under way before it is durable by then.
+                // One write: the state and where its log begins. What was under way before it is durable by
+                // then.
                 self.persist(to, usize::MAX);
                 let installed = self.input_only(to, |raft| raft.install_snapshot(meta)).unwrap_or(false);
                 if !installed {

@@ -1,5 +1,6 @@
-//! The quorum and membership tables of etcd-io/raft, read from the folder that `BALSA_TESTDATA` names; they are not part of this
-//! repository. Their meaning is compared: results, not wording, nor what they print of replication.
+//! The quorum and membership tables of etcd-io/raft, read from the folder that `BALSA_TESTDATA` names; they
+//! are not part of this repository. Their meaning is compared: results, not wording, nor what they print of
+//! replication.
 
 mod confchange;
 mod quorum;
@@ -28,7 +29,8 @@ impl Case {
     }
 }
 
-/// The cases of all files in a folder of the test data, file by file; `None`, and a word about it, when there is no test data.
+/// The cases of all files in a folder of the test data, file by file; `None`, and a word about it, when there
+/// is no test data.
 fn read_tables(folder: &str) -> Option<Vec<(String, Vec<Case>)>> {
     let Some(root) = std::env::var_os("BALSA_TESTDATA") else {
         println!("left out: {folder}, because BALSA_TESTDATA is not set");
