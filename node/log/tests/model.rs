@@ -114,3 +114,9 @@ fn a_marker_is_written_once() {
     let (_, _) = open(&disk).unwrap();
     assert_eq!(disk.counters().writes, before.writes, "a clean log is opened without a write");
 }
+
+#[test]
+fn a_log_may_move_to_its_own_thread() {
+    fn check<T: Send + 'static>() {}
+    check::<balsa_log::Log>();
+}
