@@ -27,6 +27,8 @@ fn measure(folder: &Folder) -> Result<(), Box<dyn Error>> {
     bare.sync_data()?;
     report("fdatasync of 4 KiB", 1, &mut bare_syncs(&*bare)?);
 
+    report("zero-fill and fdatasync of 16 MiB", 1, &mut zero_fills(folder)?);
+
     let identity = LogIdentity { cluster: 1, node: 1 };
     let start = LogStart::default();
     let log_folder = Folder { disk: folder.disk.clone(), path: folder.path.join("log") };
@@ -47,6 +49,17 @@ fn bare_syncs(file: &dyn DiskFile) -> std::io::Result<Vec<Duration>> {
         Ok(begin.elapsed())
     };
     (0..ROUNDS).map(once).collect()
+}
+
+fn zero_fills(folder: &Folder) -> std::io::Result<Vec<Duration>> {
+    let once = |round: usize| {
+        let begin = Instant::now();
+        let file = folder.disk.create(&folder.path.join(format!("zeros-{round}")))?;
+        file.allocate_zeroed(16 << 20)?;
+        file.sync_data()?;
+        Ok(begin.elapsed())
+    };
+    (0..10).map(once).collect()
 }
 
 fn appends(log: &mut Log, count: usize, bytes: usize) -> Result<Vec<Duration>, LogError> {

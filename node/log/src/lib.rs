@@ -8,7 +8,8 @@
 //! folder/0000000000000007.log    oldest segment: its first batch begins with a Base, the state to start replay from
 //!        0000000000000008.log    active segment: batches up to the end of the log, then zeros or recycled bytes
 //!        0000000000000009.log    prepared: a header, no batch yet
-//!        0000000000000003.spare  retired, to be recycled        *.new  being made, not part of the log
+//!        0000000000000003.spare  retired, to be recycled; the last one is a reserve for releases and votes
+//!        000000000000000a.new    being made, not part of the log
 //! ```
 //! `append` encodes into one buffer; `sync` writes it as one checksummed batch and calls fdatasync once, however
 //! many appends there were (group commit). A batch header tells up to where the log was durable when it was written:

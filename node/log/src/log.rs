@@ -315,6 +315,8 @@ impl Log {
         }
         while !self.fits(bytes) {
             self.write_out()?;
+            let counted = !matches!(record, Record::Entry(_)) || !self.segments.prepared.is_empty();
+            debug_assert!(counted, "no room was made for an entry of {bytes} bytes");
             self.roll()?;
             self.begin_batch();
         }
@@ -338,24 +340,26 @@ impl Log {
             + Record::Truncate(Index::ZERO).encoded_bytes();
         let records = write.entries.iter().map(|entry| Record::Entry(EntryRef::of(entry)).encoded_bytes());
 
+        let begun = |bytes: usize| batch::HEADER_BYTES + base_bytes as usize + bytes;
+
         let mut left = (self.active.header.len_bytes - self.end)
-            .saturating_sub(self.buffer.len() as u64 + BATCH_OVERHEAD_BYTES + base_bytes);
-        let mut batch_bytes = self.buffer.len();
+            .saturating_sub(self.buffer.len() as u64 + 2 * BATCH_OVERHEAD_BYTES + base_bytes);
+        let mut batch_bytes = begun(self.buffer.len());
         let mut prepared = 0;
         for record_bytes in std::iter::once(control_bytes).chain(records) {
             let mut bytes = record_bytes as u64;
             batch_bytes += record_bytes;
             if batch_bytes > self.segments.config.batch_bytes_max() {
                 bytes += BATCH_OVERHEAD_BYTES;
-                batch_bytes = record_bytes;
+                batch_bytes = begun(record_bytes);
             }
             while bytes > left {
                 if prepared == self.segments.prepared.len() {
                     self.prepare(Purpose::Entries)?;
                 }
                 let room = self.segments.prepared[prepared].header.len_bytes - segment::HEADER_BYTES;
-                left = room.saturating_sub(BATCH_OVERHEAD_BYTES + base_bytes);
-                batch_bytes = record_bytes;
+                left = room.saturating_sub(2 * BATCH_OVERHEAD_BYTES + base_bytes);
+                batch_bytes = begun(record_bytes);
                 prepared += 1;
             }
             left -= bytes;

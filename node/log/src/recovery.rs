@@ -57,12 +57,20 @@ pub(crate) fn open(folder: Folder, config: LogConfig, identity: LogIdentity) -> 
     let mut live = open_live(&segments, &listing)?;
     let mut scan = Scan { replay: None, next_batch: 0, marked: false, image: Vec::new() };
     let (active, end) = scan.read_all(&live)?;
-    let torn_tail_bytes = scan.cut(&live, active, end)?;
-
-    let Some(replay) = scan.replay else {
+    let Some(replay) = &scan.replay else {
         return Err(damaged(&live[0], segment::HEADER_BYTES, "the oldest segment has no valid first batch"));
     };
-    replay.finish().map_err(|why| damaged(&live[0], 0, why))?;
+    replay.finish().map_err(|why| damaged(&live[0], segment::HEADER_BYTES, why))?;
+    let torn = scan.judge(&live, active, end)?;
+    // Only now is it certain that the log may be changed.
+    let torn_tail_bytes = torn.iter().map(|torn| torn.end - torn.begin).sum();
+    for torn in torn {
+        zero(&live[torn.at], torn.begin, torn.end)?;
+    }
+    let Scan { replay: Some(replay), next_batch, marked, .. } = scan else {
+        unreachable!("a replay that was there is gone")
+    };
+
     segments.prepared = live.split_off(active + 1).into();
     clear_leftovers(&mut segments, &listing)?;
     let Some(active) = live.pop() else { unreachable!("{} of {} segments", active, listing.live.len()) };
@@ -74,8 +82,8 @@ pub(crate) fn open(folder: Folder, config: LogConfig, identity: LogIdentity) -> 
         state: replay.state,
         active,
         end,
-        next_batch: scan.next_batch,
-        marked: scan.marked,
+        next_batch,
+        marked,
         entries: replay.entries.into(),
         torn_tail_bytes,
     })
@@ -228,42 +236,43 @@ impl Scan {
         Ok(())
     }
 
-    /// Decides between torn tail and damage, and cuts the tail. Returns how many bytes that were.
-    fn cut(&mut self, live: &[Segment], active: usize, end: u64) -> Result<u64, OpenError> {
+    /// Decides between torn tail and damage, given where the valid batches end. Returns what is to be zeroed.
+    fn judge(&mut self, live: &[Segment], active: usize, end: u64) -> Result<Vec<Torn>, OpenError> {
         let here = Position { segment: live[active].header.sequence, offset: end };
         let mut torn = Vec::new();
         for (at, segment) in live.iter().enumerate().skip(active) {
             self.load(segment)?;
             let begin = if at == active { end } else { segment::HEADER_BYTES };
             let mut torn_end = begin;
-            let mut offset = begin;
-            while offset < segment.header.len_bytes {
-                if let Some(found) = batch::find(&self.image, offset, segment.header.salt) {
-                    if found.header.synced > here {
-                        let why = format!(
-                            "no valid batch begins here, yet batch {} at byte {offset} of {} was written when the log \
-                             was durable beyond it",
-                            found.header.sequence,
-                            segment.path.display()
-                        );
-                        return Err(damaged(&live[active], end, why));
-                    }
-                    torn_end = torn_end.max(found.end().min(segment.header.len_bytes));
+            for offset in (begin..segment.header.len_bytes).step_by(batch::ALIGN_BYTES as usize) {
+                let Some(found) = batch::find(&self.image, offset, segment.header.salt) else { continue };
+                if found.header.synced > here {
+                    let why = format!(
+                        "no valid batch begins here, yet batch {} at byte {offset} of {} was written when the log \
+                         was durable beyond it",
+                        found.header.sequence,
+                        segment.path.display()
+                    );
+                    return Err(damaged(&live[active], end, why));
                 }
-                offset += batch::ALIGN_BYTES;
+                torn_end = torn_end.max(found.end().min(segment.header.len_bytes));
             }
             if torn_end > begin {
-                torn.push((segment, begin, torn_end));
+                torn.push(Torn { at, begin, end: torn_end });
             }
         }
-        // Only now is it certain that this may be changed.
-        let mut bytes = 0;
-        for (segment, begin, end) in torn {
-            zero(segment, begin, end)?;
-            bytes += end - begin;
-        }
-        Ok(bytes)
+        Ok(torn)
     }
+}
+
+/// A part of the torn tail.
+struct Torn {
+    /// Which live segment.
+    at: usize,
+    /// From where in it, in bytes.
+    begin: u64,
+    /// To where in it, in bytes.
+    end: u64,
 }
 
 fn zero(segment: &Segment, begin: u64, end: u64) -> Result<(), LogError> {

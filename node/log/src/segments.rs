@@ -12,7 +12,7 @@ use crate::error::{Doing, LogError};
 use crate::files::{DiskFile, Folder};
 use crate::segment::{self, FileName, SegmentHeader};
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// How many spares are kept for records that a full disk must not stop: a release cannot free space without room to
@@ -119,16 +119,12 @@ impl Segments {
         if disk.exists(path).doing("look for", path)? {
             disk.remove(path).doing("remove", path)?;
         }
-        let file = disk.create(path).doing("create", path)?;
+        let file = disk.create(path).map_err(|source| full_or_failed("create", path, source))?;
         if let Err(source) = file.allocate_zeroed(len_bytes) {
             drop(file);
             // To give the space back at once. If that fails, the next start does it: the file is not part of the log.
             let _ = disk.remove(path);
-            let path = path.to_path_buf();
-            return Err(match source.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => LogError::Full { path, source },
-                _ => LogError::Io { doing: "allocate", path, source },
-            });
+            return Err(full_or_failed("allocate", path, source));
         }
         Ok(file)
     }
@@ -187,5 +183,13 @@ impl Segments {
     pub(crate) fn idle_bytes(&self) -> u64 {
         let prepared: u64 = self.prepared.iter().map(|segment| segment.header.len_bytes).sum();
         prepared + self.spares.len() as u64 * self.config.segment_bytes
+    }
+}
+
+fn full_or_failed(doing: &'static str, path: &Path, source: io::Error) -> LogError {
+    let path = path.to_path_buf();
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => LogError::Full { path, source },
+        _ => LogError::Io { doing, path, source },
     }
 }

@@ -176,3 +176,37 @@ fn a_full_disk_while_founding_leaves_nothing() {
         model.step(&mut log, Step::Mark).unwrap();
     }
 }
+
+/// Some file systems notice only when a name is made that they are full.
+#[test]
+fn a_full_folder_refuses_entries() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    disk.set_hook(|op| match op.kind {
+        OpKind::Create => Fault::Fail(ErrorKind::StorageFull),
+        _ => Fault::None,
+    });
+    assert!(matches!(log.prepare_next_segment(), Err(LogError::Full { .. })));
+    assert!(matches!(model.clone().step(&mut log, Step::Append(20, 600)), Err(LogError::Full { .. })));
+    model.step(&mut log, Step::Vote).unwrap();
+    model.step(&mut log, Step::Sync).unwrap();
+    restart(&disk, model, true, Some(1), "a full folder");
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_changes_nothing() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    let refused = model.clone().step(&mut log, Step::Append(3, 601));
+    assert!(matches!(refused, Err(LogError::TooLarge { bytes: 601, max: 600 })), "{refused:?}");
+    let start = LogStart { index: log.last_index(), membership: vec![0; 601].into(), ..LogStart::default() };
+    assert!(matches!(log.release(&start), Err(LogError::TooLarge { .. })));
+    let reset = log.append(&LogWrite { reset: Some(&start), ..LogWrite::default() });
+    assert!(matches!(reset, Err(LogError::TooLarge { .. })));
+    assert!(log.failure().is_none());
+    model.step(&mut log, Step::Append(3, 600)).unwrap();
+    model.step(&mut log, Step::Sync).unwrap();
+    restart(&disk, model, true, Some(1), "too large");
+}

@@ -2,8 +2,10 @@
 
 mod support;
 
-use balsa_log::SimDisk;
 use balsa_log::files::sim::SplitMix;
+use balsa_log::{OpenError, SimDisk};
+use balsa_raft::{Entry, Index};
+use bytes::Bytes;
 use proptest::prelude::*;
 use support::{Model, Step, open, run, script};
 
@@ -24,6 +26,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Do(Step::Mark)),
         3 => (0usize..8).prop_map(|left| Action::Do(Step::Release(left))),
         1 => (0usize..9).prop_map(|ahead| Action::Do(Step::Reset(ahead))),
+        1 => (0usize..9).prop_map(|back| Action::Do(Step::ResetBack(back))),
         1 => Just(Action::Do(Step::Prepare)),
         1 => Just(Action::Restart),
         2 => any::<u64>().prop_map(Action::PowerLoss),
@@ -63,6 +66,66 @@ proptest! {
         let (_, recovered) = open(&disk).unwrap();
         prop_assert_eq!(recovered.torn_tail_bytes, 0);
         model.recovered(&recovered, "at the end");
+    }
+}
+
+/// A disk with one damaged file, and what was done to it.
+fn damaged(disk: &SimDisk, file: usize, place: u64, kind: u8) -> (SimDisk, String) {
+    let disk = disk.fork();
+    let files: Vec<_> = disk.paths().into_iter().filter(|path| path.extension().unwrap() == "log").collect();
+    let file = &files[file % files.len()];
+    let mut bytes = disk.contents(file).unwrap();
+    // Mostly where batches are.
+    let used = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
+    let at = place as usize % used;
+    let sector = at / 512 * 512;
+    match kind {
+        0 => bytes[at] ^= 1 << (place % 8),
+        1 => bytes[sector..sector + 512].fill(0),
+        _ => bytes[sector..].fill(0),
+    }
+    disk.edit(file, &bytes);
+    (disk, format!("damage of kind {kind} at {at} of {}", file.display()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Rot in one place, whenever it is: what a later batch vouches for is there, or the log refuses to open. What a
+    /// last sync acknowledged may look like a torn tail until the next batch, or a marker, vouches for it.
+    #[test]
+    fn damage_loses_nothing_that_is_vouched_for(
+        actions in prop::collection::vec(action(), 1..60),
+        damages in prop::collection::vec((any::<usize>(), any::<u64>(), 0u8..3), 20),
+    ) {
+        let disk = SimDisk::new();
+        let mut model = Model::new();
+        let mut log = model.create(&disk).unwrap();
+        for action in actions {
+            match action {
+                Action::Do(step) => model.step(&mut log, step).unwrap(),
+                Action::Restart | Action::PowerLoss(_) => {
+                    disk.crash();
+                    let (reopened, recovered) = open(&disk).unwrap();
+                    model.recovered(&recovered, "after a restart");
+                    log = reopened;
+                }
+            }
+        }
+        drop(log);
+        disk.crash();
+        for (file, place, kind) in damages {
+            let (disk, context) = damaged(&disk, file, place, kind);
+            match open(&disk) {
+                Ok((_, recovered)) => {
+                    let mut model = model.clone();
+                    // Zeros to the end take the evidence with them.
+                    model.acknowledged = if kind == 2 { 0 } else { model.vouched };
+                    model.recovered(&recovered, &context);
+                }
+                Err(OpenError::Damaged { .. }) => {}
+                Err(error) => panic!("{context}: {error}"),
+            }
+        }
     }
 }
 
@@ -113,4 +176,36 @@ fn a_marker_is_written_once() {
     disk.crash();
     let (_, _) = open(&disk).unwrap();
     assert_eq!(disk.counters().writes, before.writes, "a clean log is opened without a write");
+}
+
+#[test]
+fn a_log_may_move_to_its_own_thread() {
+    fn check<T: Send + 'static>() {}
+    check::<balsa_log::Log>();
+}
+
+#[test]
+fn founding_takes_more_than_a_segment() {
+    let disk = SimDisk::new();
+    let mut model = Model::new();
+    let template = model.now().entries[1].clone();
+    model.states[0].entries = (1..=100)
+        .map(|n| Entry {
+            index: Index(n),
+            data: Bytes::from(vec![n as u8; 6 * n as usize]),
+            ..template.clone()
+        })
+        .collect();
+    let mut log = model.create(&disk).unwrap();
+    assert!(log.size_bytes() > 30_000, "{} bytes", log.size_bytes());
+    model.step(&mut log, Step::Append(6, 600)).unwrap();
+    model.step(&mut log, Step::Sync).unwrap();
+    disk.crash();
+    let (mut log, recovered) = open(&disk).unwrap();
+    model.recovered(&recovered, "after a restart");
+    for _ in 0..9 {
+        model.step(&mut log, Step::Release(2)).unwrap();
+        model.step(&mut log, Step::Append(6, 600)).unwrap();
+    }
+    assert!(log.disk_bytes() <= 5 * 8192, "{} bytes", log.disk_bytes());
 }

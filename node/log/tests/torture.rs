@@ -33,6 +33,8 @@ fn live(disk: &SimDisk) -> Vec<PathBuf> {
 
 /// Whether the log opens with everything (true) or refuses for a reason that helps (false). Anything else fails.
 fn whole_or_refused(disk: &SimDisk, model: &Model, context: &str) -> bool {
+    let changes = |disk: &SimDisk| (disk.counters().writes, disk.paths());
+    let before = changes(disk);
     match open(disk) {
         Ok((_, recovered)) => {
             assert_eq!(View::of(&recovered), *model.now(), "{context}");
@@ -42,6 +44,7 @@ fn whole_or_refused(disk: &SimDisk, model: &Model, context: &str) -> bool {
             let text = error.to_string();
             assert!(text.contains("/node/log/0") && text.contains("at byte"), "{context}: {text}");
             assert!(text.contains("Restore") && text.contains("wipe"), "{context}: {text}");
+            assert!(before == changes(disk), "{context}: a refusal changed the log");
             false
         }
         Err(error) => panic!("{context}: {error}"),
@@ -167,6 +170,20 @@ fn damage_after_an_unclean_start() {
     disk.crash();
     disk.flip_bit(&file, end - 1, 0);
     assert!(!whole_or_refused(&disk, &model, "damage below the marker of a start"));
+}
+
+/// Where the first batch itself is damaged there is nothing to go on from, whatever could be a torn tail.
+#[test]
+fn damage_to_the_only_batch() {
+    let disk = SimDisk::new();
+    let (model, _, _) = run(&disk, &[]);
+    disk.crash();
+    let file = live(&disk)[0].clone();
+    let mut bytes = disk.contents(&file).unwrap();
+    bytes[4096 + 512..].fill(0);
+    bytes[4096 + 70] ^= 1;
+    disk.edit(&file, &bytes);
+    assert!(!whole_or_refused(&disk, &model, "the only batch"));
 }
 
 /// A batch that was torn tells by its header up to where the log was durable.

@@ -52,6 +52,8 @@ impl View {
 pub struct Model {
     pub states: Vec<View>,
     pub acknowledged: usize,
+    /// The state that a later batch vouches for: damage to the log never loses more, unless the log refuses to open.
+    pub vouched: usize,
     term: u64,
     fresh: u8,
 }
@@ -71,6 +73,8 @@ pub enum Step {
     Release(usize),
     /// A snapshot so many entries ahead, and some entries behind it.
     Reset(usize),
+    /// A snapshot so many entries back, and some other entries behind it.
+    ResetBack(usize),
     Prepare,
 }
 
@@ -79,7 +83,7 @@ impl Model {
         let start = LogStart { index: Index(0), term: Term(0), membership: Bytes::from_static(b"founders") };
         let hard_state = HardState { term: Term(1), vote: Some(NodeId(IDENTITY.node)) };
         let first = View { hard_state, start, entries: Vec::new() };
-        let mut model = Model { states: vec![first], acknowledged: 0, term: 1, fresh: 0 };
+        let mut model = Model { states: vec![first], acknowledged: 0, vouched: 0, term: 1, fresh: 0 };
         // A log is founded with the first membership in it, all or nothing.
         let mut entries = model.entries(Index(1), 2, 30);
         entries[0].kind = EntryKind::Membership;
@@ -168,15 +172,24 @@ impl Model {
                 let entries = self.entries(first, count.saturating_sub(1).max(1), 40);
                 self.append(log, Some(vote), None, &entries)
             }
-            Step::Reset(ahead) => {
-                let index = Index(self.now().last().0 + ahead as u64);
+            Step::Reset(distance) | Step::ResetBack(distance) => {
+                let last = self.now().last().0;
+                let ahead = last + distance as u64;
+                let back = last.saturating_sub(distance as u64).max(1);
+                let index = Index(if step == Step::Reset(distance) { ahead } else { back });
                 let start =
                     LogStart { index, term: Term(self.term), membership: Bytes::from_static(b"others") };
-                let entries = self.entries(index.next(), ahead % 3, 20);
+                let entries = self.entries(index.next(), distance % 3, 20);
                 self.append(log, None, Some(&start), &entries)
             }
             Step::Sync => self.acknowledged_by(log.sync()),
-            Step::Mark => self.acknowledged_by(log.mark()),
+            Step::Mark => {
+                let marked = self.acknowledged_by(log.mark());
+                if marked.is_ok() {
+                    self.vouched = self.acknowledged;
+                }
+                marked
+            }
             Step::Release(left) => {
                 let view = self.now();
                 let keep = left.min(view.entries.len());
@@ -196,7 +209,8 @@ impl Model {
     }
 
     fn acknowledged_by(&mut self, result: Result<(), LogError>) -> Result<(), LogError> {
-        if result.is_ok() {
+        if result.is_ok() && self.acknowledged < self.states.len() - 1 {
+            self.vouched = self.acknowledged;
             self.acknowledge_all();
         }
         result
@@ -215,6 +229,7 @@ impl Model {
         };
         self.states.truncate(self.acknowledged + at + 1);
         self.acknowledge_all();
+        self.vouched = self.acknowledged;
     }
 }
 
@@ -249,6 +264,8 @@ pub fn script() -> Vec<Step> {
         Append(9, 590),
         Sync,
         Reset(5),
+        Sync,
+        ResetBack(2),
         Sync,
         Append(5, 600),
         Sync,
