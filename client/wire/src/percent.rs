@@ -57,7 +57,7 @@ pub fn decode(text: &str) -> Result<Cow<'_, str>, DecodeError> {
 
 /// Encodes `key` as one segment of a path (`/{key}`): slashes too.
 pub fn encode_segment(key: &str) -> String {
-    encode(key, |b| is_unreserved(b))
+    encode(key, is_unreserved)
 }
 
 /// Encodes `key` as the rest of a path (`/v1/kv/{key}`): slashes stay.

@@ -29,7 +29,6 @@ mod kv;
 pub mod origin;
 pub mod problem;
 pub mod query;
-pub mod reader;
 pub mod request_id;
 pub mod route;
 pub mod serve;

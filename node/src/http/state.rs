@@ -5,10 +5,10 @@
 
 use super::headers::StatusHeaders;
 use super::in_flight::InFlight;
-use super::reader::Reader;
 use crate::engine::handle::Handle;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
+use balsa_store::Reader;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
