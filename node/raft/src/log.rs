@@ -343,3 +343,6 @@ impl Log {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
