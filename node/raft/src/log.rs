@@ -237,6 +237,11 @@ impl Log {
         entries
     }
 
+    /// The last entry handed out to be applied.
+    pub(crate) fn handed_out(&self) -> Index {
+        self.handed_out
+    }
+
     /// Committed, stable entries to apply, within the budget of bytes outstanding; one is given whatever its
     /// size.
     pub(crate) fn take_apply(&mut self, max_bytes: usize) -> Vec<Entry> {

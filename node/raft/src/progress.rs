@@ -4,7 +4,7 @@
 //!            accepted                      rejected, unreachable
 //!   Probe ─────────────▶ Replicate ───────────────────────────────▶ Probe
 //!     │ next was compacted      │ next was compacted
-//!     └────────▶ Snapshot ◀─────┘      Snapshot ── sent, failed ──▶ Probe
+//!     └────────▶ Snapshot ◀─────┘      Snapshot ── failed, or long not installed ──▶ Probe
 //!                    └── installed ──▶ Replicate
 //! ```
 //! *Probe* finds where the logs match: one append at a time, again when it was answered or, if the peer shows
@@ -57,8 +57,15 @@ enum State {
         waiting: bool,
     },
     Replicate,
-    Snapshot,
+    /// `sent`: the driver has sent a snapshot at this index, and the peer is at work on it.
+    Snapshot {
+        sent: Option<Index>,
+    },
 }
+
+/// A peer that was sent a snapshot is left alone for this many times the usual patience: installing a large one takes
+/// time, and a probe that it must reject would only cause another.
+const INSTALL_PATIENCE: u64 = 100;
 
 /// What to send to a peer now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +101,7 @@ impl Progress {
         match self.state {
             State::Probe { .. } => PeerState::Probe,
             State::Replicate => PeerState::Replicate,
-            State::Snapshot => PeerState::Snapshot,
+            State::Snapshot { .. } => PeerState::Snapshot,
         }
     }
 
@@ -104,7 +111,7 @@ impl Progress {
             State::Probe { waiting: false } => Sending::Entries,
             State::Replicate if self.next <= last && !self.is_full(window) => Sending::Entries,
             State::Replicate if self.nudge => Sending::Empty,
-            State::Probe { waiting: true } | State::Replicate | State::Snapshot => Sending::Nothing,
+            State::Probe { waiting: true } | State::Replicate | State::Snapshot { .. } => Sending::Nothing,
         }
     }
 
@@ -135,7 +142,7 @@ impl Progress {
                 self.inflight_bytes += bytes;
             }
             State::Replicate => {}
-            State::Snapshot => unreachable!("append to a peer that awaits a snapshot"),
+            State::Snapshot { .. } => unreachable!("append to a peer that awaits a snapshot"),
         }
     }
 
@@ -148,8 +155,8 @@ impl Progress {
         self.next = self.next.max(self.matched.next());
         match self.state {
             State::Probe { .. } => self.become_replicate(),
-            State::Snapshot if self.matched >= compacted => self.become_replicate(),
-            State::Snapshot => {}
+            State::Snapshot { .. } if self.matched >= compacted => self.become_replicate(),
+            State::Snapshot { .. } => {}
             State::Replicate => {
                 while let Some((_, bytes)) = self.inflight.pop_front_if(|(last, _)| *last <= index) {
                     self.inflight_bytes -= bytes;
@@ -165,7 +172,7 @@ impl Progress {
             && match self.state {
                 State::Probe { waiting } => waiting && prev_index == self.next.prev(),
                 State::Replicate => prev_index < self.next,
-                State::Snapshot => false,
+                State::Snapshot { .. } => false,
             }
     }
 
@@ -184,20 +191,21 @@ impl Progress {
 
     /// The peer is behind the leader's log.
     pub(crate) fn become_snapshot(&mut self) {
-        self.state = State::Snapshot;
+        self.state = State::Snapshot { sent: None };
         self.clear_inflight();
     }
 
     /// The driver has sent a snapshot at `index`: the peer's own word for it may be on its way.
-    pub(crate) fn snapshot_sent(&mut self, index: Index) {
-        if self.state == State::Snapshot {
-            self.become_probe(index.next());
+    pub(crate) fn snapshot_sent(&mut self, index: Index, now: u64) {
+        if let State::Snapshot { sent } = &mut self.state {
+            *sent = Some(index);
+            self.moved_at = now;
         }
     }
 
     /// The driver could not send the snapshot: ask for another, but not at once.
     pub(crate) fn snapshot_failed(&mut self, now: u64) {
-        if self.state == State::Snapshot {
+        if matches!(self.state, State::Snapshot { .. }) {
             self.become_probe(self.matched.next());
             self.state = State::Probe { waiting: true };
             self.moved_at = now;
@@ -220,11 +228,15 @@ impl Progress {
         }
         match &mut self.state {
             State::Probe { waiting } => *waiting = false,
+            State::Snapshot { sent: Some(index) } if now - self.moved_at >= u64::from(patience) * INSTALL_PATIENCE => {
+                let next = index.next();
+                self.become_probe(next);
+            }
             State::Replicate if !self.inflight.is_empty() => {
                 self.nudge = true;
                 self.moved_at = now;
             }
-            State::Replicate | State::Snapshot => {}
+            State::Replicate | State::Snapshot { .. } => {}
         }
     }
 

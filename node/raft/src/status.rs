@@ -75,3 +75,27 @@ pub enum PeerState {
     /// Nothing but heartbeats: it needs a snapshot, and the driver sends that.
     Snapshot,
 }
+
+impl crate::Raft {
+    /// As leader: what is known of one peer.
+    pub fn peer_status(&self, id: NodeId) -> Option<PeerStatus> {
+        let peer = self.leading()?.peers.get(&id).filter(|peer| peer.departing.is_none())?;
+        let (matched, next, state, active) = (peer.matched, peer.next, peer.state(), peer.active);
+        Some(PeerStatus { id, matched, next, state, active })
+    }
+
+    /// As leader: whether leadership is being handed over.
+    pub fn is_transferring(&self) -> bool {
+        self.leading().is_some_and(|leader| leader.transfer.is_some())
+    }
+
+    /// Whether a membership change is under way: uncommitted, or joint.
+    pub fn is_changing_membership(&self) -> bool {
+        self.log.membership().is_joint() || self.membership_index() > self.commit_index()
+    }
+
+    /// The last entry that [`crate::Ready::apply`] has handed out.
+    pub fn handed_out_index(&self) -> Index {
+        self.log.handed_out()
+    }
+}

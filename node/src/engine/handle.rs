@@ -179,10 +179,14 @@ impl Handle {
         let request = Request::Write { command: command::encode(command), repeatable, deadline, answer };
         match self.requests.try_send(request) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(WriteError::Overloaded { what: "engine queue" }),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(WriteError::Overloaded { what: "engine queue" });
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(WriteError::Stopping),
         }
-        answered.await.unwrap_or(Err(WriteError::Unknown { why: "the node stopped while the write was under way" }))
+        answered
+            .await
+            .unwrap_or(Err(WriteError::Unknown { why: "the node stopped while the write was under way" }))
     }
 
     /// Waits until a read that starts now may be served from this node's store.
@@ -190,7 +194,9 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         match self.requests.try_send(Request::Read { deadline, answer }) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(ReadError::Overloaded { what: "engine queue" }),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(ReadError::Overloaded { what: "engine queue" });
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(ReadError::Stopping),
         }
         answered.await.unwrap_or(Err(ReadError::Stopping))
@@ -201,10 +207,14 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         match self.requests.try_send(Request::Admin { request, deadline, answer }) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(AdminError::Overloaded { what: "engine queue" }),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(AdminError::Overloaded { what: "engine queue" });
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(AdminError::Stopping),
         }
-        answered.await.unwrap_or(Err(AdminError::Unknown { why: "the node stopped while the change was under way" }))
+        answered
+            .await
+            .unwrap_or(Err(AdminError::Unknown { why: "the node stopped while the change was under way" }))
     }
 
     /// The engine's newest state.

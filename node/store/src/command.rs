@@ -30,6 +30,14 @@ pub fn stamp(encoded: Bytes, time_ms: u64) -> Bytes {
     buffer.freeze()
 }
 
+/// The cluster time stamped on an encoded command, in milliseconds; 0 where the bytes are no command.
+pub fn stamp_of(encoded: &[u8]) -> u64 {
+    match encoded.get(1..HEADER_BYTES) {
+        Some(stamp) => u64::from_le_bytes(std::array::from_fn(|i| stamp[i])),
+        None => 0,
+    }
+}
+
 /// Decodes what [`encode`] and [`stamp`] made. The values inside share the memory of `encoded`.
 pub fn decode(encoded: &Bytes) -> Result<(u64, Command), DecodeError> {
     if encoded.len() < HEADER_BYTES {
@@ -240,7 +248,8 @@ pub struct Reply {
     pub replayed: bool,
 }
 
-/// The answers. The first four are recorded in the reply tables; the refusals after them never are.
+/// The answers. All are recorded in the reply tables but the three refusals ([`Answer::SessionExpired`],
+/// [`Answer::RequestMismatch`] and [`Answer::ReplyTableFull`]), which are decided anew each time.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Answer {
     /// The key was set.

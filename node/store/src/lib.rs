@@ -1,2 +1,53 @@
-//! balsa-store
+//! balsa-store: the keyspace and its persistence.
+//!
+//! The store turns log entries into replies and a state that can be read. It knows keys, revisions, replies and
+//! sessions; it does not know Raft: an index is only a number that goes up by one.
+//!
+//! ```text
+//! entry ──apply──▶ active overlay ──rotate──▶ frozen overlay ──flush job──▶ engine (on disk)
+//!                     │                            │                          │
+//!                     └────────────── publish: a View over all three ─────────┘
+//! ```
+//!
+//! Modules in reading order: [`command`] is what entries and replies are; [`model`] says what they mean, in the
+//! simplest way; [`store`](Store) does the same at speed; [`engine`] is what it stands on.
+//!
+//! What this crate never does: read a clock, draw a random number, let the order of a hash map show, answer from a
+//! state that was not published, or skip an entry.
+
 pub mod command;
+pub mod model;
+
+mod apply;
+mod store;
+
+mod config;
+mod error;
+mod position;
+
+mod digest;
+mod layers;
+mod overlay;
+mod replies;
+mod rows;
+mod sessions;
+mod side;
+
+mod flush;
+mod reader;
+mod snapshot;
+mod sweep;
+
+pub mod engine;
+mod fjall_engine;
+mod memory_engine;
+
+pub use config::StoreConfig;
+pub use error::{ApplyError, EngineError, StoreError};
+pub use fjall_engine::FjallEngine;
+pub use flush::FlushJob;
+pub use memory_engine::MemoryEngine;
+pub use position::{FEATURE_LEVEL, Position};
+pub use reader::{Page, Reader, Stats, View};
+pub use snapshot::{SnapshotSink, SnapshotSource, StagedSnapshot};
+pub use store::Store;

@@ -88,7 +88,7 @@ impl Raft {
             && let Some(peer) = leader.peers.get_mut(&peer)
         {
             match outcome {
-                SnapshotOutcome::Done { index } => peer.snapshot_sent(index.min(self.log.last())),
+                SnapshotOutcome::Done { index } => peer.snapshot_sent(index.min(self.log.last()), self.now),
                 SnapshotOutcome::Failed => peer.snapshot_failed(self.now),
             }
         }

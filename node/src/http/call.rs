@@ -1,0 +1,87 @@
+//! One request on its way: what handlers share of asking the engine, reading bodies and keeping bounds.
+
+use super::body;
+use super::conditions;
+use super::in_flight::Admitted;
+use super::problem::Failure;
+use super::state::Shared;
+use crate::engine::handle::{AdminReply, AdminRequest, ReadError};
+use axum::body::Body;
+use balsa_store::command::{self, Command, Operation, RequestId};
+use bytes::Bytes;
+use hyper::http::request::Parts;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long after the deadline the door still waits for the engine, which answers by the deadline unless it hangs.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A request and what it may reach.
+pub(super) struct Call<'a> {
+    pub(super) state: &'a Shared,
+    pub(super) parts: &'a Parts,
+    /// When its head was there.
+    pub(super) started: Instant,
+}
+
+impl Call<'_> {
+    fn deadline(&self) -> Instant {
+        self.started + self.state.limits.request_timeout
+    }
+
+    /// Checks a key's length.
+    pub(super) fn check_key(&self, key: &str) -> Result<(), Failure> {
+        let limit_bytes = self.state.limits.key_bytes;
+        match key.len() {
+            0 => Err(Failure::KeyEmpty { limit_bytes }),
+            bytes if bytes > limit_bytes => Err(Failure::KeyTooLong { bytes, limit_bytes }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a place among the writes in flight.
+    pub(super) fn admit(&self, bytes: usize) -> Result<Admitted<'_>, Failure> {
+        self.state.in_flight.admit(bytes).map_err(Failure::InFlight)
+    }
+
+    /// Reads the body.
+    pub(super) async fn read_body(&self, body: Body, limit_bytes: usize) -> Result<Bytes, Failure> {
+        Ok(body::read(body, limit_bytes, self.started, self.state.limits.request_timeout).await?)
+    }
+
+    /// Refuses conditions on a call that has no key.
+    pub(super) fn refuse_conditions(&self) -> Result<(), Failure> {
+        Ok(conditions::refuse(&self.parts.headers)?)
+    }
+
+    /// Waits until a read that starts now may be served from the store.
+    pub(super) async fn confirm_read(&self) -> Result<(), Failure> {
+        match self.within_grace(self.state.handle.confirm_read(self.deadline())).await {
+            Ok(confirmed) => Ok(confirmed?),
+            Err(Failure::Hangs) => Err(ReadError::NotConfirmed.into()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Proposes a command; gives what applying it gave, and whether that was recorded earlier.
+    pub(super) async fn write(
+        &self,
+        request: Option<RequestId>,
+        operation: Operation,
+    ) -> Result<(command::Answer, bool), Failure> {
+        let command = Command { request, operation: Some(operation) };
+        let reply = self.within_grace(self.state.handle.write(&command, self.deadline())).await??;
+        let answer = reply.answer.ok_or(Failure::Misfit)?;
+        Ok((answer, reply.replayed))
+    }
+
+    /// Changes the membership or the leader.
+    pub(super) async fn admin(&self, request: AdminRequest) -> Result<AdminReply, Failure> {
+        Ok(self.within_grace(self.state.handle.admin(request, self.deadline())).await??)
+    }
+
+    async fn within_grace<T>(&self, asked: impl Future<Output = T>) -> Result<T, Failure> {
+        let latest = tokio::time::Instant::from_std(self.deadline() + GRACE);
+        tokio::time::timeout_at(latest, asked).await.map_err(|_| Failure::Hangs)
+    }
+}

@@ -1,0 +1,122 @@
+//! Every request comes through here: where it comes from, what it names, which handler, and what every answer has.
+
+use super::answer::Answer;
+use super::body::Dialect;
+use super::call::Call;
+use super::headers::StatusHeaders;
+use super::origin;
+use super::problem::Failure;
+use super::route::{self, Route, Target};
+use super::state::{ApiState, Shared};
+use super::{cluster, health, kv, sessions};
+use crate::metrics;
+use axum::body::Body;
+use axum::response::Response;
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Answers a request. Never fails: what goes wrong is a problem document.
+pub(super) async fn answer(ApiState(state): ApiState, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let target = route::target(parts.uri.path());
+    let route = target.as_ref().map_or(Route::Nothing, Target::route);
+    let answered = match target {
+        Ok(target) => {
+            let call = Call { state: &state, parts: &parts, started };
+            dispatch(&call, target, body).await
+        }
+        Err(error) => Err(Failure::Path(error)),
+    };
+    let answer = answered.unwrap_or_else(|failure| {
+        if let Some(reason) = failure.rejected() {
+            state.metrics.reject(reason);
+        }
+        let read_only = parts.method == Method::GET || parts.method == Method::HEAD;
+        failure.answer(!read_only)
+    });
+    state.metrics.observe_http(route, method_label(&parts), answer.status.as_u16(), started.elapsed());
+    finish(&state, answer)
+}
+
+async fn dispatch(call: &Call<'_>, target: Target<'_>, body: Body) -> Result<Answer, Failure> {
+    origin::check(&call.parts.headers)?;
+    let method = &call.parts.method;
+    let get = method == Method::GET || method == Method::HEAD;
+    match target {
+        Target::Key { route, key } => {
+            let dialect = if route == Route::RootKey { Dialect::Root } else { Dialect::Full };
+            match *method {
+                _ if get => kv::get(call, &key).await,
+                Method::PUT => kv::put(call, dialect, &key, body).await,
+                Method::DELETE => kv::delete(call, &key, body).await,
+                _ => Err(wrong_method(call, route)),
+            }
+        }
+        Target::Reserved { name, .. } if *method == Method::PUT || *method == Method::DELETE => {
+            Err(Failure::ReservedName { name })
+        }
+        Target::Reserved { route, .. } | Target::Fixed(route) => match route {
+            Route::Clear if *method == Method::POST => kv::clear(call, body).await,
+            Route::Sessions if *method == Method::POST => sessions::open(call, body).await,
+            Route::Cluster if get => cluster::get(call),
+            Route::Members if *method == Method::POST => cluster::add_member(call, body).await,
+            Route::TransferLeadership if *method == Method::POST => {
+                cluster::transfer_leadership(call, body).await
+            }
+            Route::Livez if get => health::live(call),
+            Route::Readyz if get => health::ready(call),
+            Route::Metrics if get => health::metrics(call),
+            Route::Nothing => Err(nothing_at(call.parts.uri.path())),
+            _ => Err(wrong_method(call, route)),
+        },
+        Target::Member { route, id } => match route {
+            Route::Member if *method == Method::DELETE => cluster::remove(call, id, body).await,
+            Route::Promote if *method == Method::POST => cluster::promote(call, id, body).await,
+            _ => Err(wrong_method(call, route)),
+        },
+    }
+}
+
+fn wrong_method(call: &Call<'_>, route: Route) -> Failure {
+    Failure::Method { method: call.parts.method.to_string(), allow: route.allow() }
+}
+
+/// Says what might have been meant.
+fn nothing_at(path: &str) -> Failure {
+    let key = path.trim_start_matches('/');
+    let hint = if key.is_empty() {
+        "there is nothing here; keys are at /{key} and /v1/kv/{key}, the cluster at /v1/cluster".to_owned()
+    } else if path.starts_with("/v1/") || !key.contains('/') {
+        "there is nothing here".to_owned()
+    } else {
+        "a key at the root is one path segment; keys with slashes are at /v1/kv/{key}".to_owned()
+    };
+    Failure::NoSuchRoute(hint)
+}
+
+fn finish(state: &Arc<Shared>, answer: Answer) -> Response {
+    let status = state.handle.status();
+    let node_revision = state.reader.view().revision();
+    let headers = state.status_headers.load();
+    if headers.fits(&status) {
+        return answer.into_response(&headers, node_revision);
+    }
+    let made = Arc::new(StatusHeaders::of(&status));
+    let response = answer.into_response(&made, node_revision);
+    state.status_headers.store(made);
+    response
+}
+
+fn method_label(parts: &Parts) -> metrics::Method {
+    match parts.method {
+        Method::GET => metrics::Method::Get,
+        Method::HEAD => metrics::Method::Head,
+        Method::PUT => metrics::Method::Put,
+        Method::POST => metrics::Method::Post,
+        Method::DELETE => metrics::Method::Delete,
+        _ => metrics::Method::Other,
+    }
+}

@@ -1,0 +1,231 @@
+//! Keys: `/{key}` and `/v1/kv/{key}`, and `POST /clear`.
+//!
+//! A read asks the engine only "may I?", then looks at the store's published state; a write is a command to the engine
+//! and an answer made from its reply. This module knows no rule of either.
+
+use super::answer::Answer;
+use super::body::{self, Dialect, Empty};
+use super::call::Call;
+use super::conditions;
+use super::json::Writer;
+use super::problem::Failure;
+use super::query::{self, Consistency, Param};
+use super::request_id;
+use crate::engine::handle::ReadError;
+use axum::body::Body;
+use balsa_store::command::{self, Answer as Applied, Clear, Delete, Operation, Put, Value};
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
+
+/// GET and HEAD.
+pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
+    call.check_key(key)?;
+    let query = query::parse(call.parts.uri.query(), &[Param::Raw, Param::Consistency])?;
+    let known = conditions::of_read(&call.parts.headers)?;
+    let age_ms = match query.consistency {
+        Consistency::Linearizable => {
+            call.confirm_read().await?;
+            None
+        }
+        Consistency::Stale => {
+            if call.state.handle.status().cluster.is_none() {
+                return Err(ReadError::NoLeader.into()); // a blank node's empty store is nobody's state
+            }
+            Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX))
+        }
+    };
+    let view = call.state.reader.view();
+    let found = view.get(key.as_bytes()).map_err(|error| Failure::Store(error.to_string()))?;
+    let Some(value) = found else {
+        return Err(Failure::KeyNotFound { revision: view.revision() });
+    };
+    let raw = query.raw || accepts_raw(&call.parts.headers);
+    let mut answer = if known == Some(value.revision) {
+        Answer::new(StatusCode::NOT_MODIFIED)
+    } else if raw {
+        raw_answer(&value)
+    } else {
+        let mut json = Writer::with_capacity(key.len() + value.value.len() + 128);
+        Answer::json(json.item(key, &value).finish())
+    };
+    answer.revision = view.revision();
+    answer.etag = Some(value.revision);
+    answer.vary_accept = true;
+    answer.age_ms = age_ms;
+    Ok(answer)
+}
+
+/// PUT.
+pub(super) async fn put(call: &Call<'_>, dialect: Dialect, key: &str, body: Body) -> Result<Answer, Failure> {
+    call.check_key(key)?;
+    let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
+    let condition = conditions::of_write(&call.parts.headers)?;
+    let claim = request_id::claim(&call.parts.headers)?;
+    let format = body::format(dialect, &call.parts.headers)?;
+    let value_bytes_max = call.state.limits.value_bytes;
+    let body_bytes_max = value_bytes_max + body::ENVELOPE_BYTES;
+
+    let _admitted = call.admit(body::size_max(&body, body_bytes_max))?;
+    let body = call.read_body(body, body_bytes_max).await?;
+    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
+    let new = body::value(format, &body, value_bytes_max)?;
+    let put = Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: new.value,
+        content_type: new.content_type,
+        condition,
+        want_previous: query.prev,
+    };
+    let (applied, replayed) = call.write(request, Operation::Put(put)).await?;
+    let Applied::Put(done) = applied else {
+        return Err(refusal(applied, replayed));
+    };
+    let mut json = Writer::with_capacity(key.len() + 48);
+    json.raw("{\"key\":").string(key).raw(",\"revision\":").number(done.revision);
+    write_previous(&mut json, query.prev, key, done.previous.as_ref());
+    let mut answer = Answer::json(json.raw("}").finish());
+    answer.revision = done.revision;
+    answer.etag = Some(done.revision);
+    answer.replayed = replayed;
+    Ok(answer)
+}
+
+/// DELETE.
+pub(super) async fn delete(call: &Call<'_>, key: &str, body: Body) -> Result<Answer, Failure> {
+    call.check_key(key)?;
+    let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
+    let condition = conditions::of_write(&call.parts.headers)?;
+    let claim = request_id::claim(&call.parts.headers)?;
+    let _admitted = call.admit(body::size_max(&body, body::SMALL_BYTES))?;
+    let body = call.read_body(body, body::SMALL_BYTES).await?;
+    body::members::<Empty>(&body, "empty")?;
+    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
+    let delete = Delete { key: Bytes::copy_from_slice(key.as_bytes()), condition, want_previous: query.prev };
+    let (applied, replayed) = call.write(request, Operation::Delete(delete)).await?;
+    let Applied::Delete(done) = applied else {
+        return Err(refusal(applied, replayed));
+    };
+    let mut json = Writer::with_capacity(key.len() + 64);
+    json.raw("{\"key\":").string(key);
+    json.raw(if done.deleted { ",\"deleted\":true" } else { ",\"deleted\":false" });
+    json.raw(",\"revision\":").number(done.revision);
+    write_previous(&mut json, query.prev, key, done.previous.as_ref());
+    let mut answer = Answer::json(json.raw("}").finish());
+    answer.revision = done.revision;
+    answer.replayed = replayed;
+    Ok(answer)
+}
+
+/// `POST /clear`.
+pub(super) async fn clear(call: &Call<'_>, body: Body) -> Result<Answer, Failure> {
+    query::parse(call.parts.uri.query(), &[])?;
+    call.refuse_conditions()?;
+    let claim = request_id::claim(&call.parts.headers)?;
+    let _admitted = call.admit(body::size_max(&body, body::SMALL_BYTES))?;
+    let body = call.read_body(body, body::SMALL_BYTES).await?;
+    body::members::<Empty>(&body, "empty")?;
+    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
+    let (applied, replayed) = call.write(request, Operation::Clear(Clear {})).await?;
+    let Applied::Clear(done) = applied else {
+        return Err(refusal(applied, replayed));
+    };
+    let mut json = Writer::with_capacity(64);
+    json.raw("{\"deleted\":").number(done.deleted).raw(",\"revision\":").number(done.revision).raw("}");
+    let mut answer = Answer::json(json.finish());
+    answer.revision = done.revision;
+    answer.replayed = replayed;
+    Ok(answer)
+}
+
+/// What an applied command that is not the one hoped for means.
+pub(super) fn refusal(applied: Applied, replayed: bool) -> Failure {
+    match applied {
+        Applied::PreconditionFailed(command::PreconditionFailed { current_revision }) => {
+            Failure::PreconditionFailed { current_revision, replayed }
+        }
+        Applied::SessionExpired(_) => Failure::SessionExpired,
+        Applied::RequestMismatch(_) => Failure::RequestMismatch,
+        Applied::ReplyTableFull(_) => Failure::ReplyTableFull,
+        Applied::Put(_)
+        | Applied::Delete(_)
+        | Applied::Clear(_)
+        | Applied::SessionOpened(_)
+        | Applied::Compacted(_)
+        | Applied::FeatureLevel(_) => Failure::Misfit,
+    }
+}
+
+fn write_previous(json: &mut Writer, asked: bool, key: &str, previous: Option<&Value>) {
+    match previous {
+        _ if !asked => {}
+        None => {
+            json.raw(",\"prev\":null");
+        }
+        Some(previous) => {
+            json.raw(",\"prev\":").item(key, previous);
+        }
+    }
+}
+
+fn raw_answer(value: &Value) -> Answer {
+    let mut answer = Answer::new(StatusCode::OK);
+    answer.content_type = match &value.content_type {
+        None => Some(HeaderValue::from_static("application/json")),
+        // It came in a header; one that no header can carry any more is left out.
+        Some(content_type) => HeaderValue::from_str(content_type).ok(),
+    };
+    answer.body = value.value.clone();
+    answer.user_content = true;
+    answer
+}
+
+/// Whether `Accept` wants bytes rather than the envelope: `application/octet-stream` named, with a weight above that
+/// of `application/json` where that is named too (RFC 9110 section 12.5.1).
+fn accepts_raw(headers: &HeaderMap) -> bool {
+    let weight_of = |wanted: &str| {
+        let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges = ranges.flat_map(|value| value.split(','));
+        ranges.filter_map(|range| weight(range, wanted)).max().unwrap_or(0)
+    };
+    headers.contains_key(ACCEPT) && weight_of("application/octet-stream") > weight_of("application/json")
+}
+
+/// The weight of a media range in thousandths, if it names `wanted`.
+fn weight(range: &str, wanted: &str) -> Option<u32> {
+    let mut parts = range.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case(wanted) {
+        return None;
+    }
+    let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let weight: f32 = q.map_or(Some(1.0), |q| q.parse().ok())?;
+    Some((weight.clamp(0.0, 1.0) * 1000.0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept() {
+        for (accept, raw) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("application/json"), false),
+            (Some("application/octet-stream"), true),
+            (Some("Application/Octet-Stream"), true),
+            (Some("application/octet-stream, */*"), true),
+            (Some("application/octet-stream, application/json"), false),
+            (Some("application/octet-stream, application/json;q=0.5"), true),
+            (Some("application/json, application/octet-stream;q=0.5"), false),
+            (Some("application/octet-stream;q=0"), false),
+            (Some("text/html, application/octet-stream ; q=0.1"), true),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(accepts_raw(&headers), raw, "{accept:?}");
+        }
+    }
+}

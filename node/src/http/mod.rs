@@ -1,0 +1,52 @@
+//! The HTTP API: a door of the node. It turns requests into questions to the engine and looks at the store's
+//! published state; it knows neither Raft nor how keys are kept.
+//!
+//! In reading order:
+//! - [`serve`](mod@serve), `activity`: connections, their bounds and their end
+//! - `door`: every request comes through here
+//! - [`route`]: from a path to what it names
+//! - `kv`, `sessions`, `cluster`, `health`: the handlers, one file a resource
+//! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
+//! - [`problem`]: the one match from errors to problem documents
+//! - `answer`, `headers`, `json`: writing answers
+//! - `state`, `in_flight`, `call`: what requests share
+//!
+//! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
+//! refused, never ignored; no request waits on a lock or starts a task.
+
+mod activity;
+mod answer;
+pub mod body;
+mod call;
+mod cluster;
+pub mod conditions;
+mod door;
+mod headers;
+mod health;
+mod in_flight;
+mod json;
+mod kv;
+pub mod origin;
+pub mod problem;
+pub mod query;
+pub mod request_id;
+pub mod route;
+pub mod serve;
+mod sessions;
+mod state;
+
+pub use route::Route;
+pub use serve::{ConnectionLimits, raise_open_files_limit, serve};
+pub use state::{ApiState, Limits, Parts, Probe};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use hyper::Request;
+
+/// The API as a service. All paths come through one door (see [`route`] for why); what has its own place, as a web
+/// console, can be merged before it.
+pub fn router(state: ApiState) -> Router {
+    let door = |State(state): State<ApiState>, request: Request<Body>| door::answer(state, request);
+    Router::new().fallback(door).with_state(state)
+}

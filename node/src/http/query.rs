@@ -1,0 +1,200 @@
+//! Query parameters: percent-decoded, `+` is `+`, unknown ones refused by name, each at most once.
+
+use balsa_wire::percent::{self, DecodeError};
+
+/// A parameter that some call knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Param {
+    /// `?prev`: the answer to a write carries what was there before.
+    Prev,
+    /// `?raw`: the value's bytes instead of the JSON envelope.
+    Raw,
+    /// `?consistency=linearizable|stale`.
+    Consistency,
+    /// `?verbose`: what was checked.
+    Verbose,
+}
+
+impl Param {
+    fn name(self) -> &'static str {
+        match self {
+            Param::Prev => "prev",
+            Param::Raw => "raw",
+            Param::Consistency => "consistency",
+            Param::Verbose => "verbose",
+        }
+    }
+}
+
+/// Parameters of the contract that this build does not have yet.
+const NOT_YET: [&str; 3] = ["ttl", "lease", "revision"];
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Consistency {
+    /// Confirmed by a quorum.
+    #[default]
+    Linearizable,
+    /// This node's state, whatever its age.
+    Stale,
+}
+
+/// The parameters of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Query {
+    /// See [`Param::Prev`].
+    pub prev: bool,
+    /// See [`Param::Raw`].
+    pub raw: bool,
+    /// See [`Param::Consistency`].
+    pub consistency: Consistency,
+    /// See [`Param::Verbose`].
+    pub verbose: bool,
+}
+
+/// Why a query was refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum QueryError {
+    /// Not known on this call.
+    #[error("unknown query parameter `{name}`; {known}")]
+    Unknown {
+        /// As it was sent, decoded.
+        name: String,
+        /// Which ones this call knows.
+        known: String,
+    },
+    /// In the contract, not in this build.
+    #[error("the query parameter `{name}` is not supported by this version yet; {known}")]
+    NotYet {
+        /// Its name.
+        name: &'static str,
+        /// Which ones this call knows.
+        known: String,
+    },
+    /// Given twice.
+    #[error("the query parameter `{name}` is given twice")]
+    Twice {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A value it does not take.
+    #[error("the query parameter `{name}` does not take `{value}`; it takes {right}")]
+    Value {
+        /// Its name.
+        name: &'static str,
+        /// As it was sent, decoded.
+        value: String,
+        /// What would be right.
+        right: &'static str,
+    },
+    /// Not decodable.
+    #[error("the query cannot be decoded: {0}")]
+    Malformed(#[from] DecodeError),
+}
+
+/// Reads `query` (what follows the `?`), of a call that knows `allowed`.
+pub fn parse(query: Option<&str>, allowed: &[Param]) -> Result<Query, QueryError> {
+    let mut parsed = Query::default();
+    let Some(query) = query else {
+        return Ok(parsed);
+    };
+    let mut seen: Vec<Param> = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let (name, value) = (percent::decode(name)?, percent::decode(value)?);
+        let Some(param) = allowed.iter().copied().find(|param| param.name() == name) else {
+            let known = known(allowed);
+            return Err(match NOT_YET.into_iter().find(|n| *n == name) {
+                Some(name) => QueryError::NotYet { name, known },
+                None => QueryError::Unknown { name: name.into_owned(), known },
+            });
+        };
+        if seen.contains(&param) {
+            return Err(QueryError::Twice { name: param.name() });
+        }
+        seen.push(param);
+        match param {
+            Param::Prev => parsed.prev = flag(param, &value)?,
+            Param::Raw => parsed.raw = flag(param, &value)?,
+            Param::Verbose => parsed.verbose = flag(param, &value)?,
+            Param::Consistency => parsed.consistency = consistency(&value)?,
+        }
+    }
+    Ok(parsed)
+}
+
+fn flag(param: Param, value: &str) -> Result<bool, QueryError> {
+    match value {
+        "" | "true" => Ok(true),
+        "false" => Ok(false),
+        other => {
+            let right = "no value, true or false";
+            Err(QueryError::Value { name: param.name(), value: other.to_owned(), right })
+        }
+    }
+}
+
+fn consistency(value: &str) -> Result<Consistency, QueryError> {
+    match value {
+        "linearizable" => Ok(Consistency::Linearizable),
+        "stale" => Ok(Consistency::Stale),
+        other => {
+            let right = "linearizable or stale";
+            Err(QueryError::Value { name: "consistency", value: other.to_owned(), right })
+        }
+    }
+}
+
+fn known(allowed: &[Param]) -> String {
+    if allowed.is_empty() {
+        return "this call takes none".to_owned();
+    }
+    let names: Vec<&str> = allowed.iter().map(|param| param.name()).collect();
+    format!("this call takes: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: &[Param] = &[Param::Raw, Param::Consistency];
+
+    #[test]
+    fn what_is_known() {
+        let stale = Query { consistency: Consistency::Stale, ..Query::default() };
+        for (query, expected) in [
+            (None, Query::default()),
+            (Some(""), Query::default()),
+            (Some("&&"), Query::default()),
+            (Some("raw"), Query { raw: true, ..Query::default() }),
+            (Some("raw=true"), Query { raw: true, ..Query::default() }),
+            (Some("raw=false"), Query::default()),
+            (Some("consistency=stale"), stale),
+            (Some("consistency=%73tale&raw="), Query { raw: true, ..stale }),
+            (Some("consistency=linearizable"), Query::default()),
+        ] {
+            assert_eq!(parse(query, READ), Ok(expected), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not() {
+        for (query, says) in [
+            ("foo=1", "unknown query parameter `foo`; this call takes: raw, consistency"),
+            ("prev", "unknown query parameter `prev`"),
+            ("Raw", "unknown query parameter `Raw`"),
+            ("a+b=1", "unknown query parameter `a+b`"),
+            ("=1", "unknown query parameter ``"),
+            ("ttl=30s", "`ttl` is not supported by this version yet"),
+            ("raw&raw", "`raw` is given twice"),
+            ("raw=yes", "`raw` does not take `yes`"),
+            ("consistency=lease", "`consistency` does not take `lease`"),
+            ("consistency", "`consistency` does not take ``"),
+            ("raw=%", "cannot be decoded"),
+        ] {
+            let error = parse(Some(query), READ).unwrap_err().to_string();
+            assert!(error.contains(says), "{query}: {error}");
+        }
+        assert!(parse(Some("x"), &[]).unwrap_err().to_string().contains("this call takes none"));
+    }
+}

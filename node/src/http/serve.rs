@@ -1,0 +1,263 @@
+//! Connections: how many, for how long, and how they end.
+//!
+//! Hyper speaks HTTP; this module bounds it. Each connection is one task. What it is busy with (waiting for a request,
+//! reading a head, answering) is noted beside it as bytes move, and looked at now and then, so that a request sets no
+//! timer of the connection.
+//!
+//! Invariants:
+//! - At most `connections` are open; one more is answered 503 and closed, never left waiting in the backlog.
+//! - A connection without a request ends after `idle_timeout`; a head that does not end is answered 408.
+//! - After `shutdown` no request is begun; those in flight have `drain_timeout` to finish.
+
+use super::activity::{Activity, Doing, Watched};
+use super::problem::Failure;
+use super::state::ApiState;
+use crate::metrics::{Metrics, Rejected};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// The largest head of a request, in bytes: the longest key, percent-encoded, and much room for headers.
+const HEAD_BYTES_MAX: usize = 128 * 1024;
+
+/// How many connections may be told that there are too many, at once; beyond, they are closed without a word.
+const REFUSALS_MAX: usize = 128;
+
+/// How long the farewell to a connection may take.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// How long to wait before accepting again when the system has no file or memory left for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Open connections; beyond, a connection is answered 503 and closed.
+    pub connections: usize,
+    /// From a request's first byte to the end of its head; noticed within half as much again.
+    pub head_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
+    /// How long requests in flight may take to finish once the node stops.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
+            connections: 16_384,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(6),
+        }
+    }
+}
+
+/// What connections are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Go on.
+    Serving,
+    /// Finish what is in flight, begin nothing.
+    Draining,
+    /// End now.
+    Closing,
+}
+
+/// Serves the API on `listener` until `shutdown` is ready and requests in flight are done.
+pub async fn serve(
+    listener: TcpListener,
+    state: ApiState,
+    limits: ConnectionLimits,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let metrics = Arc::clone(&state.0.metrics);
+    let router = super::router(state);
+    let places_max = u32::try_from(limits.connections).unwrap_or(u32::MAX).min(1 << 24);
+    let places = Arc::new(Semaphore::new(places_max as usize));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let (stage, stage_seen) = watch::channel(Stage::Serving);
+    let limits = Arc::new(limits);
+
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) if is_of_the_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "a client's connection cannot be accepted");
+                metrics.reject(Rejected::Connections);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            metrics.reject(Rejected::Connections);
+            if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(refuse(stream, turn));
+            }
+            continue;
+        };
+        let connection = Connection {
+            stream,
+            router: router.clone(),
+            limits: Arc::clone(&limits),
+            stage: stage_seen.clone(),
+            metrics: Arc::clone(&metrics),
+            _place: place,
+        };
+        tokio::spawn(connection.run());
+    }
+
+    drop(listener);
+    stage.send_replace(Stage::Draining);
+    if timeout(limits.drain_timeout, places.acquire_many(places_max)).await.is_err() {
+        let left = places_max as usize - places.available_permits();
+        tracing::warn!(connections = left, "requests did not finish in time; their connections are closed");
+        stage.send_replace(Stage::Closing);
+        // They end at their next turn; a turn is never long.
+        let _ = timeout(FAREWELL_TIME, places.acquire_many(places_max)).await;
+    }
+    Ok(())
+}
+
+/// A connection that is served.
+struct Connection {
+    stream: TcpStream,
+    router: Router,
+    limits: Arc<ConnectionLimits>,
+    stage: watch::Receiver<Stage>,
+    metrics: Arc<Metrics>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a connection is looked at.
+enum Look {
+    /// Hyper has ended it; how, is the client's affair.
+    Ended,
+    /// It is time to see what it is busy with.
+    Time,
+    /// The server wants something else.
+    Stage,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        self.metrics.connections.inc();
+        self.speak().await;
+        self.metrics.connections.dec();
+    }
+
+    async fn speak(&mut self) {
+        // Answers are written whole: waiting to fill a packet would only delay them. Failing is harmless.
+        let _ = self.stream.set_nodelay(true);
+        let activity = Arc::new(Activity::new());
+        let io = TokioIo::new(Watched::new(&mut self.stream, Arc::clone(&activity)));
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(|request| {
+            activity.set(Doing::Answering);
+            let answering = router.call(request);
+            let activity = &activity;
+            async move {
+                let answered = answering.await;
+                activity.set(Doing::Waiting);
+                answered
+            }
+        });
+        let mut http = http1::Builder::new();
+        // A client that closes its sending side still wants its answer. No timer of hyper's: one a request costs.
+        http.half_close(true).max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
+        let mut talk = http.serve_connection(io, service);
+
+        let every = self.limits.head_timeout.min(self.limits.idle_timeout) / 2;
+        let mut next = pin!(sleep_until(Instant::now() + every));
+        let mut told = false;
+        loop {
+            let look = tokio::select! {
+                biased;
+                _ = &mut talk => Look::Ended,
+                () = &mut next => Look::Time,
+                _ = self.stage.changed() => Look::Stage,
+            };
+            match look {
+                Look::Ended => return,
+                Look::Stage => match *self.stage.borrow_and_update() {
+                    Stage::Serving => {}
+                    Stage::Draining => std::pin::Pin::new(&mut talk).graceful_shutdown(),
+                    Stage::Closing => return,
+                },
+                Look::Time => {
+                    let (doing, since) = activity.get();
+                    match doing {
+                        Doing::Answering => {}
+                        Doing::Waiting if since < self.limits.idle_timeout => {}
+                        Doing::Waiting if told => return,
+                        Doing::Waiting => {
+                            told = true;
+                            std::pin::Pin::new(&mut talk).graceful_shutdown();
+                        }
+                        Doing::ReadingHead if since < self.limits.head_timeout => {}
+                        Doing::ReadingHead => {
+                            drop(talk);
+                            self.metrics.reject(Rejected::Timeout);
+                            farewell(&mut self.stream, Failure::Head).await;
+                            return;
+                        }
+                    }
+                    next.as_mut().reset(Instant::now() + every);
+                }
+            }
+        }
+    }
+}
+
+/// Tells a connection that there are too many.
+async fn refuse(mut stream: TcpStream, _turn: OwnedSemaphorePermit) {
+    farewell(&mut stream, Failure::TooManyConnections).await;
+}
+
+/// Writes a last answer, and takes what the client still sends for a moment, so that it reads the answer rather than
+/// that the connection broke.
+async fn farewell(stream: &mut TcpStream, why: Failure) {
+    let talking = async {
+        stream.write_all(&why.answer(true).into_farewell()).await?;
+        stream.shutdown().await?;
+        let mut scratch = [0; 1024];
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether the client hears it is its affair.
+    let _ = timeout(FAREWELL_TIME, talking).await;
+}
+
+/// Whether accepting failed for one connection only; anything else is the system being out of something.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Raises the process's limit of open files as far as it may, and tells what it is now: each connection takes one.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(limit.current.unwrap_or(u64::MAX))
+}

@@ -1,0 +1,486 @@
+//! What is measured: every metric of the node, registered once, with its meaning and unit.
+//!
+//! This module knows no owner of a number: doors and engine hold the fields and feed them. Labels come from closed
+//! sets, so the number of series is fixed when the process starts; the series of hot paths are looked up here once,
+//! never at a request. Names have the prefix `balsa_`, base units, and `_total` on counters.
+
+use crate::http::Route;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+use std::time::Duration;
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Bounds of latency histograms, in seconds: from a page-cache hit to the default request timeout.
+const LATENCY_SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// How many slots have series of their own; members in higher slots share the label `other`.
+pub const SLOTS_MAX: u32 = 16;
+
+/// Request methods as a label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// PUT.
+    Put,
+    /// POST.
+    Post,
+    /// DELETE.
+    Delete,
+    /// Any other.
+    Other,
+}
+
+impl Method {
+    const ALL: [Method; 6] =
+        [Method::Get, Method::Head, Method::Put, Method::Post, Method::Delete, Method::Other];
+
+    fn label(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Put => "PUT",
+            Method::Post => "POST",
+            Method::Delete => "DELETE",
+            Method::Other => "other",
+        }
+    }
+}
+
+/// Why a request or a connection was turned away without being tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejected {
+    /// The connection bound is met.
+    Connections,
+    /// Too many writes are in flight.
+    WritesInFlight,
+    /// Too many bytes of writes are in flight.
+    BytesInFlight,
+    /// The engine's queue is full.
+    EngineQueue,
+    /// The body is over its limit.
+    TooLarge,
+    /// The request did not arrive in time.
+    Timeout,
+    /// A web page of another origin.
+    CrossOrigin,
+    /// The reply table is full.
+    ReplyTable,
+}
+
+impl Rejected {
+    const ALL: [Rejected; 8] = [
+        Rejected::Connections,
+        Rejected::WritesInFlight,
+        Rejected::BytesInFlight,
+        Rejected::EngineQueue,
+        Rejected::TooLarge,
+        Rejected::Timeout,
+        Rejected::CrossOrigin,
+        Rejected::ReplyTable,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Rejected::Connections => "connections",
+            Rejected::WritesInFlight => "writes_in_flight",
+            Rejected::BytesInFlight => "bytes_in_flight",
+            Rejected::EngineQueue => "engine_queue",
+            Rejected::TooLarge => "too_large",
+            Rejected::Timeout => "timeout",
+            Rejected::CrossOrigin => "cross_origin",
+            Rejected::ReplyTable => "reply_table",
+        }
+    }
+}
+
+/// A node's role as a label; see [`Metrics::set_role`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoleLabel {
+    /// Follows and votes.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Replicates, does not vote.
+    Learner,
+}
+
+impl RoleLabel {
+    const ALL: [(RoleLabel, &'static str); 4] = [
+        (RoleLabel::Follower, "follower"),
+        (RoleLabel::Candidate, "candidate"),
+        (RoleLabel::Leader, "leader"),
+        (RoleLabel::Learner, "learner"),
+    ];
+}
+
+/// Why a peer's message was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerRefused {
+    /// It names another cluster.
+    Cluster,
+    /// It is meant for another node.
+    Receiver,
+    /// Its sender is no member.
+    Sender,
+    /// It speaks another protocol version.
+    Version,
+    /// It cannot be read.
+    Malformed,
+}
+
+impl PeerRefused {
+    const ALL: [(PeerRefused, &'static str); 5] = [
+        (PeerRefused::Cluster, "cluster"),
+        (PeerRefused::Receiver, "receiver"),
+        (PeerRefused::Sender, "sender"),
+        (PeerRefused::Version, "version"),
+        (PeerRefused::Malformed, "malformed"),
+    ];
+}
+
+/// The series of one route and method.
+#[derive(Debug)]
+struct HttpSeries {
+    /// By hundreds of the status: 1xx to 5xx.
+    requests: [IntCounter; 5],
+    seconds: Histogram,
+}
+
+/// Every metric of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// By [`Route`], then by [`Method`]; only the routes' series exist, not a product of strings.
+    http: Vec<HttpSeries>,
+    /// By [`Rejected`].
+    rejected: Vec<IntCounter>,
+    /// By [`RoleLabel`]: 1 for the present role, 0 for the others.
+    role: Vec<IntGauge>,
+    /// By [`PeerRefused`].
+    peer_refused: Vec<IntCounter>,
+    /// By slot, the last one for all slots from [`SLOTS_MAX`].
+    peer_lag: Vec<IntGauge>,
+
+    /// Client connections that are open.
+    pub connections: IntGauge,
+    /// Writes that are in flight: taken, not yet answered.
+    pub writes_in_flight: IntGauge,
+    /// Bytes that the bodies of writes in flight may take.
+    pub write_bytes_in_flight: IntGauge,
+
+    /// Seconds of each fdatasync of the log.
+    pub fsync_seconds: Histogram,
+    /// Seconds from propose to commit of own proposals.
+    pub commit_seconds: Histogram,
+    /// Seconds to apply a batch of committed entries.
+    pub apply_seconds: Histogram,
+    /// Entries in a synced batch of the log.
+    pub append_batch_entries: Histogram,
+
+    /// The current term.
+    pub term: IntGauge,
+    /// 1: a leader is known.
+    pub has_leader: IntGauge,
+    /// Leader changes seen since start.
+    pub leader_changes: IntCounter,
+    /// The oldest entry in the log.
+    pub first_index: IntGauge,
+    /// The newest entry in the log.
+    pub last_index: IntGauge,
+    /// Committed up to here.
+    pub commit_index: IntGauge,
+    /// Applied up to here.
+    pub applied_index: IntGauge,
+    /// Members that vote.
+    pub voters: IntGauge,
+    /// Members that do not.
+    pub learners: IntGauge,
+
+    /// The store's revision.
+    pub revision: IntGauge,
+    /// Bytes of the log on disk.
+    pub log_bytes: IntGauge,
+    /// Bytes of the store on disk.
+    pub store_bytes: IntGauge,
+    /// Bytes of the store's overlay in memory.
+    pub overlay_bytes: IntGauge,
+    /// Recorded replies under idempotency keys.
+    pub reply_table_entries: IntGauge,
+    /// Open sessions.
+    pub sessions: IntGauge,
+
+    /// Bytes sent to peers.
+    pub peer_sent_bytes: IntCounter,
+    /// Bytes received from peers.
+    pub peer_received_bytes: IntCounter,
+    /// Messages to peers that were dropped because a queue was full.
+    pub peer_dropped: IntCounter,
+    /// Dials of peers that failed.
+    pub peer_dial_failures: IntCounter,
+}
+
+/// Registers collectors; a name given twice is a bug that the first test finds.
+struct Register {
+    registry: Registry,
+}
+
+impl Register {
+    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
+        let collector = made?;
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> prometheus::Result<Histogram> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+}
+
+impl Metrics {
+    /// Registers everything. Fails only where a name is not valid or given twice.
+    pub fn new() -> prometheus::Result<Metrics> {
+        let r = Register { registry: Registry::new() };
+        let requests = r.counters(
+            "balsa_http_requests_total",
+            "HTTP requests answered, by route, method and class of the status.",
+            &["route", "method", "status"],
+        )?;
+        let seconds = r.add(HistogramVec::new(
+            HistogramOpts::new(
+                "balsa_http_request_duration_seconds",
+                "From the end of a request's head to its answer being handed to the connection, in seconds.",
+            )
+            .buckets(LATENCY_SECONDS.to_vec()),
+            &["route", "method"],
+        ))?;
+        let mut http = Vec::with_capacity(Route::ALL.len() * Method::ALL.len());
+        for route in Route::ALL {
+            for method in Method::ALL {
+                let labels = [route.label(), method.label()];
+                let class = |class| requests.with_label_values(&[labels[0], labels[1], class]);
+                http.push(HttpSeries {
+                    requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
+                    seconds: seconds.with_label_values(&labels),
+                });
+            }
+        }
+        let rejected = r.counters(
+            "balsa_rejected_total",
+            "Requests and connections turned away without being tried, by reason.",
+            &["reason"],
+        )?;
+        let role = r.gauges("balsa_role", "1 for the role that the node has now.", &["role"])?;
+        let peer_refused = r.counters(
+            "balsa_peer_refused_total",
+            "Messages of peers that were refused, by what did not match.",
+            &["reason"],
+        )?;
+        let peer_lag = r.gauges(
+            "balsa_peer_lag_entries",
+            "On the leader: entries that the member in a slot does not yet hold durably.",
+            &["slot"],
+        )?;
+        let build = r.gauges("balsa_build_info", "1; the version is in the label.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let start: Gauge = r.add(Gauge::new(
+            "balsa_start_time_seconds",
+            "When the process started, in seconds since 1970.",
+        ))?;
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        start.set(since_1970.map_or(0.0, |since| since.as_secs_f64()));
+
+        Ok(Metrics {
+            http,
+            rejected: Rejected::ALL.map(|reason| rejected.with_label_values(&[reason.label()])).into(),
+            role: RoleLabel::ALL.map(|(_, label)| role.with_label_values(&[label])).into(),
+            peer_refused: PeerRefused::ALL.map(|(_, label)| peer_refused.with_label_values(&[label])).into(),
+            peer_lag: (0..SLOTS_MAX)
+                .map(|slot| slot.to_string())
+                .chain(["other".to_string()])
+                .map(|slot| peer_lag.with_label_values(&[&slot]))
+                .collect(),
+            connections: r.gauge("balsa_http_connections", "Client connections that are open.")?,
+            writes_in_flight: r.gauge("balsa_writes_in_flight", "Writes taken and not yet answered.")?,
+            write_bytes_in_flight: r.gauge(
+                "balsa_write_bytes_in_flight",
+                "Bytes that the bodies of the writes in flight may take.",
+            )?,
+            fsync_seconds: r.histogram(
+                "balsa_log_fsync_duration_seconds",
+                "Seconds of each fdatasync of the log.",
+                LATENCY_SECONDS,
+            )?,
+            commit_seconds: r.histogram(
+                "balsa_commit_duration_seconds",
+                "Seconds from propose to commit of this node's own proposals.",
+                LATENCY_SECONDS,
+            )?,
+            apply_seconds: r.histogram(
+                "balsa_apply_duration_seconds",
+                "Seconds to apply a batch of committed entries.",
+                LATENCY_SECONDS,
+            )?,
+            append_batch_entries: r.histogram(
+                "balsa_log_batch_entries",
+                "Entries in a batch of the log that was synced at once.",
+                &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0],
+            )?,
+            term: r.gauge("balsa_term", "The current term.")?,
+            has_leader: r.gauge("balsa_has_leader", "1: a leader is known.")?,
+            leader_changes: r.counter("balsa_leader_changes_total", "Leader changes seen since start.")?,
+            first_index: r.gauge("balsa_log_first_index", "The oldest entry in the log.")?,
+            last_index: r.gauge("balsa_log_last_index", "The newest entry in the log.")?,
+            commit_index: r.gauge("balsa_commit_index", "Committed up to this index.")?,
+            applied_index: r.gauge("balsa_applied_index", "Applied up to this index.")?,
+            voters: r.gauge("balsa_voters", "Members that vote.")?,
+            learners: r.gauge("balsa_learners", "Members that do not vote.")?,
+            revision: r.gauge("balsa_revision", "The store's revision.")?,
+            log_bytes: r.gauge("balsa_log_size_bytes", "Bytes of the log on disk.")?,
+            store_bytes: r.gauge("balsa_store_size_bytes", "Bytes of the store on disk.")?,
+            overlay_bytes: r.gauge("balsa_overlay_size_bytes", "Bytes of the store's overlay in memory.")?,
+            reply_table_entries: r
+                .gauge("balsa_reply_table_entries", "Recorded replies under idempotency keys.")?,
+            sessions: r.gauge("balsa_sessions", "Open sessions.")?,
+            peer_sent_bytes: r.counter("balsa_peer_sent_bytes_total", "Bytes sent to peers.")?,
+            peer_received_bytes: r
+                .counter("balsa_peer_received_bytes_total", "Bytes received from peers.")?,
+            peer_dropped: r.counter(
+                "balsa_peer_dropped_total",
+                "Messages to peers that were dropped because a queue was full.",
+            )?,
+            peer_dial_failures: r.counter("balsa_peer_dial_failures_total", "Dials of peers that failed.")?,
+            registry: r.registry,
+        })
+    }
+
+    /// Counts an answered request.
+    pub fn observe_http(&self, route: Route, method: Method, status: u16, took: Duration) {
+        let series = &self.http[route as usize * Method::ALL.len() + method as usize];
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        series.requests[class].inc();
+        series.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts what was turned away.
+    pub fn reject(&self, reason: Rejected) {
+        self.rejected[reason as usize].inc();
+    }
+
+    /// Counts a refused message of a peer.
+    pub fn refuse_peer(&self, reason: PeerRefused) {
+        self.peer_refused[reason as usize].inc();
+    }
+
+    /// Sets the present role.
+    pub fn set_role(&self, role: RoleLabel) {
+        for (gauge, (label, _)) in self.role.iter().zip(RoleLabel::ALL) {
+            gauge.set(i64::from(label == role));
+        }
+    }
+
+    /// Sets how many entries the member in `slot` is behind; 0 where this node does not lead.
+    pub fn set_peer_lag(&self, slot: u32, entries: u64) {
+        let gauge = &self.peer_lag[slot.min(SLOTS_MAX) as usize];
+        gauge.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// All of it as text, in Prometheus's exposition format.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(64 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn labels_are_where_their_enums_say() {
+        let metrics = Metrics::new().unwrap();
+        metrics.observe_http(Route::KvKey, Method::Put, 412, Duration::from_millis(3));
+        metrics.reject(Rejected::CrossOrigin);
+        metrics.refuse_peer(PeerRefused::Malformed);
+        metrics.set_role(RoleLabel::Candidate);
+        metrics.set_role(RoleLabel::Leader);
+        metrics.set_peer_lag(2, 7);
+        metrics.set_peer_lag(99, 8);
+        let text = text(&metrics);
+        for line in [
+            r#"balsa_http_requests_total{method="PUT",route="/v1/kv/{key}",status="4xx"} 1"#,
+            r#"balsa_http_request_duration_seconds_count{method="PUT",route="/v1/kv/{key}"} 1"#,
+            r#"balsa_rejected_total{reason="cross_origin"} 1"#,
+            r#"balsa_peer_refused_total{reason="malformed"} 1"#,
+            r#"balsa_role{role="leader"} 1"#,
+            r#"balsa_role{role="candidate"} 0"#,
+            r#"balsa_peer_lag_entries{slot="2"} 7"#,
+            r#"balsa_peer_lag_entries{slot="other"} 8"#,
+            concat!(r#"balsa_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_follow_the_rules() {
+        let metrics = Metrics::new().unwrap();
+        for family in metrics.registry.gather() {
+            assert!(family.name().starts_with("balsa_"), "{}", family.name());
+            assert!(!family.help().is_empty());
+            let counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
+            assert_eq!(counter, family.name().ends_with("_total"), "{}", family.name());
+        }
+    }
+
+    #[test]
+    fn enums_and_tables_have_the_same_order() {
+        for (at, method) in Method::ALL.into_iter().enumerate() {
+            assert_eq!(method as usize, at);
+        }
+        for (at, reason) in Rejected::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
+        }
+        for (at, (role, _)) in RoleLabel::ALL.into_iter().enumerate() {
+            assert_eq!(role as usize, at);
+        }
+        for (at, (reason, _)) in PeerRefused::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
+        }
+        for (at, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route as usize, at);
+        }
+    }
+}

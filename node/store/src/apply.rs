@@ -1,0 +1,261 @@
+//! What each operation does to the keyspace.
+//!
+//! Determinism is the point: what is read here is the applied state through its layers, and nothing else.
+
+use crate::command::{
+    Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Operation, PreconditionFailed,
+    Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
+};
+use crate::error::{ApplyError, StoreError};
+use crate::flush;
+use crate::layers::Resolved;
+use crate::overlay::{Lineage, OverlayRow, ROW_BYTES};
+use crate::position::FEATURE_LEVEL;
+use crate::store::{ClearChange, Store};
+
+use crate::command::Nothing;
+use crate::replies::SideLayers;
+
+impl Reply {
+    /// Whether a retry gets this reply again. A refusal is decided anew each time.
+    pub(crate) fn is_recorded(&self) -> bool {
+        match &self.answer {
+            Some(
+                Answer::Put(_)
+                | Answer::Delete(_)
+                | Answer::Clear(_)
+                | Answer::PreconditionFailed(_)
+                | Answer::SessionOpened(_)
+                | Answer::Compacted(_)
+                | Answer::FeatureLevel(_),
+            ) => true,
+            Some(Answer::SessionExpired(_) | Answer::RequestMismatch(_) | Answer::ReplyTableFull(_))
+            | None => false,
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn apply_operation(&mut self, index: u64, operation: &Operation) -> Result<Reply, ApplyError> {
+        let condition = match operation {
+            Operation::Put(put) => put.condition.as_ref(),
+            Operation::Delete(delete) => delete.condition.as_ref(),
+            _ => None,
+        };
+        if condition.is_some_and(|condition| condition.kind.is_none()) {
+            return Err(ApplyError::Unknown { index, what: "a condition" });
+        }
+        if let Operation::SetFeatureLevel(SetFeatureLevel { level }) = operation {
+            if *level > FEATURE_LEVEL {
+                return Err(ApplyError::FeatureLevel { index, level: *level, known: FEATURE_LEVEL });
+            }
+        }
+        let answer = match operation {
+            Operation::Put(put) => self.put(put),
+            Operation::Delete(delete) => self.delete(delete),
+            Operation::Clear(_) => self.clear(),
+            Operation::OpenSession(_) => self.open_session(index),
+            Operation::Compact(compact) => Ok(self.compact(compact)),
+            Operation::SetFeatureLevel(set) => Ok(self.set_feature_level(set)),
+        };
+        let answer = answer.map_err(|source| ApplyError::Store { index, source })?;
+        Ok(Reply { answer: Some(answer), replayed: false })
+    }
+
+    /// The key as it is now, dead or not.
+    fn current(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
+        self.layers.newest(key, u64::MAX)
+    }
+
+    fn put(&mut self, put: &Put) -> Result<Answer, StoreError> {
+        if put.condition.is_none() && !put.want_previous {
+            return Ok(Answer::Put(PutDone { revision: self.put_plain(put), previous: None }));
+        }
+        let current = self.current(&put.key)?;
+        let last_change = current.as_ref().map_or(0, |row| row.revision);
+        let current = current.filter(|row| row.is_live(self.position.last_clear));
+        if let Some(failed) = unmet(put.condition.as_ref(), current.as_ref()) {
+            return Ok(failed);
+        }
+        let revision = self.position.revision + 1;
+        let lineage = match &current {
+            Some(row) => Lineage::Known { create_revision: row.create_revision, version: row.version + 1 },
+            None => Lineage::Known { create_revision: revision, version: 1 },
+        };
+        self.active.tally.delta += i64::from(current.is_none());
+        self.insert_put(put, lineage, Some(last_change));
+        let previous = current.filter(|_| put.want_previous).map(Resolved::into_value);
+        Ok(Answer::Put(PutDone { revision, previous }))
+    }
+
+    /// Reads only the overlays.
+    fn put_plain(&mut self, put: &Put) -> u64 {
+        let revision = self.position.revision + 1;
+        let last_clear = self.position.last_clear;
+        let created = Lineage::Known { create_revision: revision, version: 1 };
+        let on_top = |row: &OverlayRow, at: u64| match row.lineage {
+            _ if row.deleted || at <= last_clear => (created, 1),
+            Lineage::Known { create_revision, version } => {
+                (Lineage::Known { create_revision, version: version + 1 }, 0)
+            }
+            // The caller says what it is under.
+            under @ Lineage::Under { .. } => (under, 0),
+        };
+        let (lineage, previous, delta) = if let Some((at, row)) =
+            self.layers.active.newest(&put.key, u64::MAX)
+        {
+            let (lineage, delta) = on_top(&row, at);
+            let lineage = match lineage {
+                Lineage::Under { first, delta, floor, .. } => {
+                    Lineage::Under { first, delta: delta + 1, floor, guessed_new: false }
+                }
+                known => known,
+            };
+            (lineage, Some(at), delta)
+        } else {
+            let frozen = self.layers.frozen.as_ref().and_then(|frozen| frozen.newest(&put.key, u64::MAX));
+            let under =
+                |guessed_new| Lineage::Under { first: revision, delta: 1, floor: last_clear, guessed_new };
+            match frozen {
+                Some((at, row)) => {
+                    let (lineage, delta) = on_top(&row, at);
+                    let lineage = match lineage {
+                        Lineage::Under { .. } => under(false),
+                        known => known,
+                    };
+                    (lineage, Some(at), delta)
+                }
+                // Nothing in the engine is alive: no need to guess.
+                None if self.durable.live_keys == 0 || self.durable.position.revision <= last_clear => {
+                    (created, None, 1)
+                }
+                None => (under(true), None, 1),
+            }
+        };
+        self.active.tally.delta += delta;
+        self.insert_put(put, lineage, previous);
+        revision
+    }
+
+    fn insert_put(&mut self, put: &Put, lineage: Lineage, previous: Option<u64>) {
+        let row = OverlayRow {
+            deleted: false,
+            lineage,
+            previous,
+            content_type: put.content_type.clone(),
+            value: self.active.arena.copy(&put.value),
+        };
+        self.insert(&put.key, row);
+    }
+
+    /// Adds a change under the next revision.
+    fn insert(&mut self, key: &[u8], row: OverlayRow) {
+        self.position.revision += 1;
+        self.active.changes += 1;
+        self.active.row_bytes +=
+            ROW_BYTES + key.len() + row.value.len() + row.content_type.as_ref().map_or(0, String::len);
+        let key = self.active.arena.copy(key);
+        self.layers.active.insert(key, self.position.revision, row);
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Result<Answer, StoreError> {
+        let current = self.current(&delete.key)?.filter(|row| row.is_live(self.position.last_clear));
+        if let Some(failed) = unmet(delete.condition.as_ref(), current.as_ref()) {
+            return Ok(failed);
+        }
+        let Some(row) = current else {
+            let revision = self.position.revision;
+            return Ok(Answer::Delete(DeleteDone { deleted: false, revision, previous: None }));
+        };
+        self.active.tally.delta -= 1;
+        self.insert(
+            &delete.key,
+            OverlayRow {
+                deleted: true,
+                lineage: Lineage::Known { create_revision: row.create_revision, version: row.version + 1 },
+                previous: Some(row.revision),
+                content_type: None,
+                value: bytes::Bytes::new(),
+            },
+        );
+        let revision = self.position.revision;
+        let previous = delete.want_previous.then(|| row.into_value());
+        Ok(Answer::Delete(DeleteDone { deleted: true, revision, previous }))
+    }
+
+    /// One row, however many keys there are: what is older is dead. Only the count may need looking: once for each key
+    /// that plain PUTs set since the last flush without looking.
+    fn clear(&mut self) -> Result<Answer, StoreError> {
+        let deleted = self.count_live_keys()?;
+        if deleted > 0 {
+            let previous = self.position.last_clear;
+            self.position.revision += 1;
+            let revision = self.position.revision;
+            self.position.last_clear = revision;
+            self.active.clears.push(ClearChange { revision, deleted, previous });
+            self.active.changes += 1;
+            self.active.row_bytes += ROW_BYTES;
+            self.active.tally.restart();
+        }
+        Ok(Answer::Clear(ClearDone { deleted, revision: self.position.revision }))
+    }
+
+    /// How many keys there are, exactly.
+    fn count_live_keys(&self) -> Result<u64, StoreError> {
+        let tally = self.active.tally;
+        if tally.is_restarted() {
+            return Ok(tally.apply_to(0, 0));
+        }
+        let beneath = match &self.frozen {
+            None => self.durable.live_keys,
+            Some(frozen) => frozen.count_live_keys(&*self.layers.engine, self.durable.live_keys)?,
+        };
+        let wrong = flush::wrong_guesses(&self.layers.active, 0, |key| self.layers.newest_beneath(key))?;
+        Ok(tally.apply_to(beneath, wrong))
+    }
+
+    /// As [`Store::count_live_keys`], but taking guesses for right.
+    pub(crate) fn guess_live_keys(&self) -> u64 {
+        let frozen = self.frozen.as_ref().map(|frozen| frozen.tally).unwrap_or_default();
+        self.active.tally.apply_to(frozen.apply_to(self.durable.live_keys, 0), 0)
+    }
+
+    fn open_session(&mut self, index: u64) -> Result<Answer, StoreError> {
+        let mut side = SideLayers {
+            active: &mut self.active.side,
+            frozen: self.frozen.as_ref().map(|frozen| &frozen.side),
+            engine: &*self.layers.engine,
+        };
+        // The entry's index: never used before, and the same on every node.
+        let opened = self.sessions.open_session(&mut side, self.position.time_ms, index)?;
+        Ok(if opened {
+            Answer::SessionOpened(SessionOpened { session: index })
+        } else {
+            Answer::ReplyTableFull(Nothing {})
+        })
+    }
+
+    fn compact(&mut self, compact: &Compact) -> Answer {
+        let revision = compact.revision.min(self.position.revision).max(self.position.compacted);
+        self.position.compacted = revision;
+        Answer::Compacted(Compact { revision })
+    }
+
+    fn set_feature_level(&mut self, set: &SetFeatureLevel) -> Answer {
+        let level = set.level.max(self.position.feature_level);
+        self.position.feature_level = level;
+        Answer::FeatureLevel(SetFeatureLevel { level })
+    }
+}
+
+/// The answer where the condition does not hold.
+fn unmet(condition: Option<&Condition>, current: Option<&Resolved>) -> Option<Answer> {
+    let holds = match condition.and_then(|condition| condition.kind.as_ref()) {
+        None => true,
+        Some(ConditionKind::Revision(revision)) => current.is_some_and(|row| row.revision == *revision),
+        Some(ConditionKind::Exists(_)) => current.is_some(),
+        Some(ConditionKind::Absent(_)) => current.is_none(),
+    };
+    let current_revision = current.map_or(0, |row| row.revision);
+    (!holds).then_some(Answer::PreconditionFailed(PreconditionFailed { current_revision }))
+}

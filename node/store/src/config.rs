@@ -1,0 +1,41 @@
+//! Settings of the store.
+
+/// Settings of the store.
+///
+/// Those marked *replicated* decide what applying an entry gives. They must be equal on every node of a cluster and
+/// over its life; the node passes the defaults, tests pass smaller ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Bytes that the active overlay may hold before it is rotated and flushed. As many again may be held by the one
+    /// that is being flushed. Default 16 MiB.
+    pub overlay_bytes: usize,
+    /// Revisions of history that the leader keeps by proposing compaction. Default 100,000.
+    pub history_revisions: u64,
+    /// Rows that one flush looks at, at least, to remove what compaction has made unreadable. Default 10,000.
+    pub sweep_rows: usize,
+    /// *Replicated.* How long the reply to an idempotency key is kept, in milliseconds of log time. Default 600,000.
+    pub reply_ttl_ms: u64,
+    /// *Replicated.* Live idempotency keys; a new one beyond them is refused. Default 100,000.
+    pub reply_limit: usize,
+    /// *Replicated.* How long a session may be idle, in milliseconds of log time. Default 600,000.
+    pub session_ttl_ms: u64,
+    /// *Replicated.* Open sessions; one more is refused. Default 10,000.
+    pub session_limit: usize,
+    /// *Replicated.* Recorded replies over all sessions; a new request beyond them is refused. Default 100,000.
+    pub session_reply_limit: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            overlay_bytes: 16 << 20,
+            history_revisions: 100_000,
+            sweep_rows: 10_000,
+            reply_ttl_ms: 600_000,
+            reply_limit: 100_000,
+            session_ttl_ms: 600_000,
+            session_limit: 10_000,
+            session_reply_limit: 100_000,
+        }
+    }
+}

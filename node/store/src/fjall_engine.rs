@@ -1,0 +1,229 @@
+//! The production [`StateEngine`]: fjall, an LSM tree, written by sorted ingestion only.
+//!
+//! Why this one: `docs/decisions/0001-state-engine.md`. What is relied on:
+//! - An ingestion writes its tables, syncs them and their folder, and then replaces the tree's version file, which is
+//!   synced too: at return it is durable as a whole, or not there at all. So [`StateEngine::persist`] has nothing to do.
+//! - The journal is used for one tiny keyspace only, the pointer to the keyspace that holds the rows; replacing the
+//!   state is one synced write of that pointer. A keyspace that it does not name is what an installation left behind,
+//!   or was about to drop, and is deleted at open: the pointer alone says what counts.
+//! - A snapshot keeps its rows readable while it is held, also when its keyspace is deleted.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use fjall::config::{
+    BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PinningPolicy,
+};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+
+use crate::engine::{Change, EngineSnapshot, Replacement, RowIter, StateEngine};
+use crate::error::EngineError;
+
+/// Memory for blocks of tables.
+const CACHE_BYTES: u64 = 24 << 20;
+/// The pointer is all that ever lies in a memtable.
+const MEMTABLE_BYTES: u64 = 1 << 20;
+/// Journals hold pointers only.
+const JOURNAL_BYTES: u64 = 64 << 20;
+const POINTER_KEYSPACE: &str = "pointer";
+const POINTER_KEY: &str = "current";
+const ROWS_PREFIX: &str = "rows-";
+
+/// The production [`StateEngine`].
+pub struct FjallEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: Database,
+    pointer: Keyspace,
+    current: Mutex<Current>,
+}
+
+/// The keyspace that the pointer names.
+#[derive(Clone)]
+struct Current {
+    number: u64,
+    rows: Keyspace,
+}
+
+impl FjallEngine {
+    /// Opens the engine in a folder of its own, which is made if it is not there. The folder is locked against another
+    /// process for as long as the engine, or a snapshot of it, is held.
+    pub fn open(folder: &Path) -> Result<Self, EngineError> {
+        let open = failed("open");
+        let database = Database::builder(folder)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .open()
+            .map_err(open)?;
+        let pointer = database.keyspace(POINTER_KEYSPACE, options).map_err(open)?;
+        let number = match pointer.get(POINTER_KEY).map_err(open)? {
+            Some(number) => parse_number(&number)?,
+            None => {
+                pointer.insert(POINTER_KEY, 0u64.to_be_bytes()).map_err(open)?;
+                database.persist(PersistMode::SyncAll).map_err(open)?;
+                0
+            }
+        };
+        let rows = database.keyspace(&rows_name(number), options).map_err(open)?;
+        let shared = Shared { database, pointer, current: Mutex::new(Current { number, rows }) };
+        shared.drop_others().map_err(open)?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Current {
+        // Replaced whole: a panic under the lock leaves it right.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Deletes the keyspaces that the pointer does not name.
+    fn drop_others(&self) -> fjall::Result<()> {
+        let current = rows_name(self.current().number);
+        for name in self.database.list_keyspace_names() {
+            if name.starts_with(ROWS_PREFIX) && *name != *current {
+                let keyspace = self.database.keyspace(&name, options)?;
+                self.database.delete_keyspace(keyspace)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rows_name(number: u64) -> String {
+    format!("{ROWS_PREFIX}{number}")
+}
+
+fn parse_number(bytes: &[u8]) -> Result<u64, EngineError> {
+    let bytes = bytes.try_into().map_err(|_| EngineError {
+        call: "open",
+        message: format!("the pointer to the current rows is damaged: {}", bytes.escape_ascii()),
+    })?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .data_block_size_policy(BlockSizePolicy::all(4 << 10))
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0))))
+        // Memory must not grow with the data: what is read often stays in the cache, which is bounded.
+        .filter_block_pinning_policy(PinningPolicy::all(false))
+        .index_block_pinning_policy(PinningPolicy::all(false))
+        .filter_block_partitioning_policy(PinningPolicy::all(true))
+        .index_block_partitioning_policy(PinningPolicy::all(true))
+}
+
+fn failed(call: &'static str) -> impl Fn(fjall::Error) -> EngineError + Copy {
+    move |error| EngineError { call, message: error.to_string() }
+}
+
+impl StateEngine for FjallEngine {
+    fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
+        let rows = self.shared.current().rows;
+        Arc::new(FjallSnapshot { snapshot: self.shared.database.snapshot(), rows })
+    }
+
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Change>) -> Result<(), EngineError> {
+        ingest(&self.shared.current().rows, rows).map_err(failed("ingest"))
+    }
+
+    fn persist(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn begin_replace(&self) -> Result<Box<dyn Replacement>, EngineError> {
+        let begin = failed("begin to replace");
+        self.shared.drop_others().map_err(begin)?;
+        let mut number = self.shared.current().number + 1;
+        while self.shared.database.keyspace_exists(&rows_name(number)) {
+            number += 1;
+        }
+        let rows = self.shared.database.keyspace(&rows_name(number), options).map_err(begin)?;
+        let staged = Current { number, rows };
+        Ok(Box::new(FjallReplacement { shared: Arc::clone(&self.shared), staged, is_finished: false }))
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.shared.current().rows.disk_space()
+    }
+}
+
+fn ingest(keyspace: &Keyspace, rows: &mut dyn Iterator<Item = Change>) -> fjall::Result<()> {
+    let mut ingestion = keyspace.start_ingestion()?;
+    for (key, value) in rows {
+        match value {
+            Some(value) => ingestion.write(&key[..], &value[..])?,
+            None => ingestion.write_tombstone(&key[..])?,
+        }
+    }
+    ingestion.finish()
+}
+
+struct FjallSnapshot {
+    snapshot: Snapshot,
+    rows: Keyspace,
+}
+
+impl FjallSnapshot {
+    fn range(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> fjall::Iter {
+        self.snapshot.range::<&[u8], _>(&self.rows, (start, end))
+    }
+}
+
+fn read_row(guard: Guard) -> Result<(Bytes, Bytes), EngineError> {
+    let (key, value) = guard.into_inner().map_err(failed("scan"))?;
+    Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+}
+
+impl EngineSnapshot for FjallSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let value = self.snapshot.get(&self.rows, key).map_err(failed("get"))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> RowIter {
+        Box::new(self.range(start, end).map(read_row))
+    }
+
+    fn scan_back(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> RowIter {
+        Box::new(self.range(start, end).rev().map(read_row))
+    }
+}
+
+struct FjallReplacement {
+    shared: Arc<Shared>,
+    staged: Current,
+    is_finished: bool,
+}
+
+impl Replacement for FjallReplacement {
+    fn add(&mut self, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), EngineError> {
+        let mut rows = rows.map(|(key, value)| (key, Some(value)));
+        ingest(&self.staged.rows, &mut rows).map_err(failed("stage"))
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), EngineError> {
+        let replace = failed("replace");
+        let shared = &self.shared;
+        shared.pointer.insert(POINTER_KEY, self.staged.number.to_be_bytes()).map_err(replace)?;
+        shared.database.persist(PersistMode::SyncAll).map_err(replace)?;
+        self.is_finished = true;
+        *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = self.staged.clone();
+        shared.drop_others().map_err(replace)
+    }
+}
+
+impl Drop for FjallReplacement {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // What cannot be deleted now is deleted at the next open, or before the next replacement.
+            let _ = self.shared.database.delete_keyspace(self.staged.rows.clone());
+        }
+    }
+}

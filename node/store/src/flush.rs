@@ -1,0 +1,278 @@
+//! The flush: a frozen overlay written to the engine in one sorted ingestion.
+//!
+//! It runs beside the writer and the readers, on another thread. Here the counters that a plain PUT left open are worked
+//! out for good, the count of keys becomes exact, and rows that compaction made unreadable are removed, a slice a flush.
+//! Everything, the applied index included, goes in at once: after a crash the engine is at one index or another, and
+//! applying the log again from there gives the same.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::engine::{Change, EngineSnapshot, StateEngine};
+use crate::error::StoreError;
+use crate::layers;
+use crate::overlay::{Lineage, Overlay, OverlayRow};
+use crate::position::{Durable, Position};
+use crate::rows::{
+    self, ChangeKind, HistoryRow, INLINE_VALUE_BYTES_MAX, KeyRow, META_KEY, TABLE_HISTORY, TABLE_KEYS,
+};
+use crate::side::SideRows;
+use crate::store::ClearChange;
+use crate::sweep;
+
+/// An overlay that takes no more changes, and what belongs to it.
+pub(crate) struct Frozen {
+    pub(crate) overlay: Arc<Overlay>,
+    pub(crate) side: SideRows,
+    pub(crate) clears: Vec<ClearChange>,
+    pub(crate) tally: LiveTally,
+    /// Of the state that it ends with.
+    pub(crate) position: Position,
+    /// Memory, about.
+    pub(crate) bytes: usize,
+    /// Changes in it.
+    pub(crate) changes: usize,
+}
+
+/// How an overlay changes the count of keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LiveTally {
+    /// Keys created less keys deleted, taking for new what a plain PUT set without looking.
+    pub(crate) delta: i64,
+    restarted: bool,
+}
+
+impl LiveTally {
+    /// Nothing is there any more, neither here nor beneath.
+    pub(crate) fn restart(&mut self) {
+        *self = LiveTally { delta: 0, restarted: true };
+    }
+
+    /// Whether what is beneath does not count any more.
+    pub(crate) fn is_restarted(self) -> bool {
+        self.restarted
+    }
+
+    /// The count after the overlay, from that beneath it and the number of guesses that were wrong.
+    pub(crate) fn apply_to(self, beneath: u64, wrong_guesses: u64) -> u64 {
+        let (beneath, wrong) = if self.restarted { (0, 0) } else { (beneath, wrong_guesses) };
+        let count = i128::from(beneath) + i128::from(self.delta) - i128::from(wrong);
+        // A guess may let the count look lower than none only if a count went wrong.
+        u64::try_from(count)
+            .unwrap_or_else(|_| panic!("{beneath} keys, changed by {}, {wrong} wrong", self.delta))
+    }
+}
+
+impl Frozen {
+    /// How many keys there are after it, exactly.
+    pub(crate) fn count_live_keys(
+        &self,
+        engine: &dyn EngineSnapshot,
+        beneath: u64,
+    ) -> Result<u64, StoreError> {
+        if self.tally.is_restarted() {
+            return Ok(self.tally.apply_to(0, 0));
+        }
+        let wrong = wrong_guesses(&self.overlay, 0, |key| layers::newest_in_engine(engine, key))?;
+        Ok(self.tally.apply_to(beneath, wrong))
+    }
+}
+
+/// How many keys were counted as new although they were there.
+pub(crate) fn wrong_guesses(
+    overlay: &Overlay,
+    mut wrong: u64,
+    beneath: impl Fn(&[u8]) -> Result<Option<KeyRow>, StoreError>,
+) -> Result<u64, StoreError> {
+    for (at, row) in overlay.iter() {
+        if is_wrong_guess(row.lineage, || beneath(&at.key))? {
+            wrong += 1;
+        }
+    }
+    Ok(wrong)
+}
+
+fn is_wrong_guess(
+    lineage: Lineage,
+    beneath: impl FnOnce() -> Result<Option<KeyRow>, StoreError>,
+) -> Result<bool, StoreError> {
+    match lineage {
+        Lineage::Under { guessed_new: true, floor, .. } => {
+            Ok(beneath()?.is_some_and(|row| layers::is_live(&row, floor)))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// A flush to be run on another thread, at most one at a time.
+pub struct FlushJob {
+    pub(crate) engine: Arc<dyn StateEngine>,
+    pub(crate) beneath: Arc<dyn EngineSnapshot>,
+    /// What the engine holds before.
+    pub(crate) durable: Durable,
+    pub(crate) frozen: Arc<Frozen>,
+    /// Rows to look at for removal, at least.
+    pub(crate) sweep_rows: usize,
+}
+
+impl FlushJob {
+    /// The last entry that is durable once it has run.
+    pub fn index(&self) -> u64 {
+        self.frozen.position.applied_index
+    }
+
+    /// Writes the overlay, durably, and gives the applied index that the engine has then. A failure is fatal to the
+    /// node; there is no second try.
+    pub fn run(self) -> Result<u64, StoreError> {
+        let changes = self.resolve()?;
+        // What comes in must go out at least as fast, or history would grow.
+        let sweep_rows = self.sweep_rows.max(2 * self.frozen.changes);
+        let sweep = sweep::plan(&*self.beneath, &self.durable, self.frozen.position.compacted, sweep_rows)?;
+
+        let durable =
+            Durable { position: self.frozen.position, live_keys: changes.live_keys, sweep: sweep.done };
+        let mut small: BTreeMap<Bytes, Option<Bytes>> =
+            sweep.removed.into_iter().map(|key| (key, None)).collect();
+        small.extend(self.frozen.side.iter().map(|(key, value)| (key.clone(), value.clone())));
+        small.insert(Bytes::from_static(META_KEY), Some(Bytes::from(durable.to_row().encode_to_vec())));
+
+        let large =
+            changes.keys.iter().map(KeyChange::row).chain(changes.history.iter().map(PastChange::row));
+        let mut rows = Merge { large: large.peekable(), small: small.into_iter().peekable() };
+        self.engine.ingest(&mut rows)?;
+        self.engine.persist()?;
+        Ok(self.index())
+    }
+
+    /// Works out the counters of every change.
+    fn resolve(&self) -> Result<Changes, StoreError> {
+        let mut changes = Changes::default();
+        let mut wrong_guesses = 0;
+        // Of the key that the walk is at; its changes come newest first.
+        let mut key = Bytes::new();
+        let mut beneath: Option<Option<KeyRow>> = None;
+        let mut is_first = true;
+        for (at, row) in self.frozen.overlay.iter() {
+            let is_newest = is_first || at.key != key;
+            if is_newest {
+                key = at.key.clone();
+                beneath = None;
+            }
+            is_first = false;
+            let asks = row.previous.is_none() || matches!(row.lineage, Lineage::Under { .. });
+            if asks && beneath.is_none() {
+                beneath = Some(layers::newest_in_engine(&*self.beneath, &key)?);
+            }
+            let base = beneath.as_ref().and_then(Option::as_ref);
+            let (create_revision, version) = layers::counters(row.lineage, base);
+            if is_wrong_guess(row.lineage, || Ok(base.cloned()))? {
+                wrong_guesses += 1;
+            }
+            let previous = row.previous.unwrap_or_else(|| base.map_or(0, |base| base.revision));
+            let change = KeyChange { key: at.key, revision: at.revision, create_revision, version, row };
+            if is_newest {
+                changes.keys.push(change.clone());
+            }
+            changes.history.push(PastChange::Key { change, previous });
+        }
+        changes.history.extend(self.frozen.clears.iter().copied().map(PastChange::Clear));
+        changes.history.sort_unstable_by_key(PastChange::revision);
+        changes.live_keys = self.frozen.tally.apply_to(self.durable.live_keys, wrong_guesses);
+        Ok(changes)
+    }
+}
+
+/// What an overlay comes to.
+#[derive(Default)]
+struct Changes {
+    /// The newest change of each key, in order of keys.
+    keys: Vec<KeyChange>,
+    /// All changes, in order of revision.
+    history: Vec<PastChange>,
+    live_keys: u64,
+}
+
+#[derive(Clone)]
+struct KeyChange {
+    key: Bytes,
+    revision: u64,
+    create_revision: u64,
+    version: u64,
+    row: OverlayRow,
+}
+
+impl KeyChange {
+    fn row(&self) -> Change {
+        let inline = !self.row.deleted && self.row.value.len() <= INLINE_VALUE_BYTES_MAX;
+        let row = KeyRow {
+            revision: self.revision,
+            create_revision: self.create_revision,
+            version: self.version,
+            deleted: self.row.deleted,
+            content_type: self.row.content_type.clone(),
+            value: inline.then(|| self.row.value.clone()),
+        };
+        (rows::row_key(TABLE_KEYS, &self.key), Some(Bytes::from(row.encode_to_vec())))
+    }
+}
+
+enum PastChange {
+    Key { change: KeyChange, previous: u64 },
+    Clear(ClearChange),
+}
+
+impl PastChange {
+    fn revision(&self) -> u64 {
+        match self {
+            PastChange::Key { change, .. } => change.revision,
+            PastChange::Clear(clear) => clear.revision,
+        }
+    }
+
+    fn row(&self) -> Change {
+        let row = match self {
+            PastChange::Key { change, previous } => HistoryRow {
+                kind: if change.row.deleted { ChangeKind::Delete } else { ChangeKind::Put } as i32,
+                key: change.key.clone(),
+                create_revision: change.create_revision,
+                version: change.version,
+                previous: *previous,
+                content_type: change.row.content_type.clone(),
+                value: change.row.value.clone(),
+            },
+            PastChange::Clear(clear) => HistoryRow {
+                kind: ChangeKind::Clear as i32,
+                create_revision: clear.deleted,
+                previous: clear.previous,
+                ..HistoryRow::default()
+            },
+        };
+        (rows::number_key(TABLE_HISTORY, self.revision()), Some(Bytes::from(row.encode_to_vec())))
+    }
+}
+
+/// Two sorted streams as one. The large one wins where both have a key: a row that is written anew is not removed.
+struct Merge<L: Iterator<Item = Change>, S: Iterator<Item = Change>> {
+    large: Peekable<L>,
+    small: Peekable<S>,
+}
+
+impl<L: Iterator<Item = Change>, S: Iterator<Item = Change>> Iterator for Merge<L, S> {
+    type Item = Change;
+
+    fn next(&mut self) -> Option<Change> {
+        match (self.large.peek(), self.small.peek()) {
+            (Some((large, _)), Some((small, _))) if small < large => self.small.next(),
+            (Some((large, _)), Some((small, _))) if small == large => {
+                self.small.next();
+                self.large.next()
+            }
+            (Some(_), _) => self.large.next(),
+            (None, _) => self.small.next(),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One key looked up through the layers: active overlay, frozen overlay, engine.
+//!
+//! The invariant of the layers: a change of the active overlay is newer than any of the frozen one, and that newer than
+//! any of the engine. So the first layer that has the key has its newest change.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::command::Value;
+use crate::engine::EngineSnapshot;
+use crate::error::StoreError;
+use crate::overlay::{Lineage, Overlay, OverlayRow};
+use crate::rows::{self, HistoryRow, KeyRow, TABLE_HISTORY, TABLE_KEYS};
+
+/// The layers of one state. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Layers {
+    pub(crate) active: Arc<Overlay>,
+    /// Being flushed.
+    pub(crate) frozen: Option<Arc<Overlay>>,
+    pub(crate) engine: Arc<dyn EngineSnapshot>,
+}
+
+/// A change of a key with its counters worked out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    pub(crate) deleted: bool,
+    pub(crate) revision: u64,
+    pub(crate) create_revision: u64,
+    pub(crate) version: u64,
+    pub(crate) content_type: Option<String>,
+    pub(crate) value: Bytes,
+}
+
+impl Resolved {
+    /// Whether the key is there after this change and the clear at `last_clear`.
+    pub(crate) fn is_live(&self, last_clear: u64) -> bool {
+        !self.deleted && self.revision > last_clear
+    }
+
+    pub(crate) fn into_value(self) -> Value {
+        Value {
+            value: self.value,
+            content_type: self.content_type,
+            revision: self.revision,
+            create_revision: self.create_revision,
+            version: self.version,
+        }
+    }
+}
+
+impl Layers {
+    /// The newest change of `key` at or below `revision`, which must be a revision of the overlays: the engine gives
+    /// its newest change whatever the bound.
+    pub(crate) fn newest(&self, key: &[u8], revision: u64) -> Result<Option<Resolved>, StoreError> {
+        if let Some((revision, row)) = self.active.newest(key, revision) {
+            let beneath = || self.newest_beneath(key);
+            return resolve(revision, row, beneath).map(Some);
+        }
+        if let Some((revision, row)) = self.frozen.as_ref().and_then(|frozen| frozen.newest(key, revision)) {
+            let beneath = || newest_in_engine(&*self.engine, key);
+            return resolve(revision, row, beneath).map(Some);
+        }
+        let Some(row) = newest_in_engine(&*self.engine, key)? else { return Ok(None) };
+        resolve_engine_row(&*self.engine, row).map(Some)
+    }
+
+    /// The newest change of `key` beneath the active overlay, its value perhaps left out.
+    pub(crate) fn newest_beneath(&self, key: &[u8]) -> Result<Option<KeyRow>, StoreError> {
+        match self.frozen.as_ref().and_then(|frozen| frozen.newest(key, u64::MAX)) {
+            Some((revision, row)) => {
+                let row = resolve(revision, row, || newest_in_engine(&*self.engine, key))?;
+                Ok(Some(KeyRow {
+                    revision: row.revision,
+                    create_revision: row.create_revision,
+                    version: row.version,
+                    deleted: row.deleted,
+                    content_type: row.content_type,
+                    value: Some(row.value),
+                }))
+            }
+            None => newest_in_engine(&*self.engine, key),
+        }
+    }
+}
+
+/// The row of a key in the engine, its value perhaps left out.
+pub(crate) fn newest_in_engine(
+    engine: &dyn EngineSnapshot,
+    key: &[u8],
+) -> Result<Option<KeyRow>, StoreError> {
+    let row_key = rows::row_key(TABLE_KEYS, key);
+    engine.get(&row_key)?.map(|row| rows::decode(&row_key, row)).transpose()
+}
+
+/// Adds the value where it lies in the history row only.
+pub(crate) fn resolve_engine_row(engine: &dyn EngineSnapshot, row: KeyRow) -> Result<Resolved, StoreError> {
+    let value = match row.value {
+        Some(value) => value,
+        None if row.deleted => Bytes::new(),
+        None => {
+            history_row(engine, row.revision)?
+                .ok_or_else(|| {
+                    StoreError::corrupt(format!("the value at revision {} is missing", row.revision))
+                })?
+                .value
+        }
+    };
+    Ok(Resolved {
+        deleted: row.deleted,
+        revision: row.revision,
+        create_revision: row.create_revision,
+        version: row.version,
+        content_type: row.content_type,
+        value,
+    })
+}
+
+/// The change at a revision.
+pub(crate) fn history_row(
+    engine: &dyn EngineSnapshot,
+    revision: u64,
+) -> Result<Option<HistoryRow>, StoreError> {
+    let row_key = rows::number_key(TABLE_HISTORY, revision);
+    engine.get(&row_key)?.map(|row| rows::decode(&row_key, row)).transpose()
+}
+
+/// Works out the counters of a change.
+pub(crate) fn resolve(
+    revision: u64,
+    row: OverlayRow,
+    beneath: impl FnOnce() -> Result<Option<KeyRow>, StoreError>,
+) -> Result<Resolved, StoreError> {
+    let (create_revision, version) = match row.lineage {
+        Lineage::Known { create_revision, version } => (create_revision, version),
+        Lineage::Under { .. } => counters(row.lineage, beneath()?.as_ref()),
+    };
+    Ok(Resolved {
+        deleted: row.deleted,
+        revision,
+        create_revision,
+        version,
+        content_type: row.content_type,
+        value: row.value,
+    })
+}
+
+/// `create_revision` and `version` of a change that lies on `beneath`.
+pub(crate) fn counters(lineage: Lineage, beneath: Option<&KeyRow>) -> (u64, u64) {
+    match lineage {
+        Lineage::Known { create_revision, version } => (create_revision, version),
+        Lineage::Under { first, delta, floor, .. } => match beneath {
+            Some(base) if is_live(base, floor) => (base.create_revision, base.version + delta),
+            _ => (first, delta),
+        },
+    }
+}
+
+/// Whether the key is there after this change and the clear at `last_clear`.
+pub(crate) fn is_live(row: &KeyRow, last_clear: u64) -> bool {
+    !row.deleted && row.revision > last_clear
+}

@@ -1,0 +1,231 @@
+//! The overlay: changes that were applied and are not yet flushed, in memory and in order.
+//!
+//! One writer inserts, any number of readers walk it without a lock. Rows are never changed or removed; a reader bounds
+//! its walk by a revision and so sees a state that stands still. The whole overlay is dropped once it is flushed.
+//!
+//! A plain PUT must not read the engine, so its row may not know what lies beneath ([`Lineage::Under`]); the counters
+//! are then worked out by whoever looks, and for good at the flush. An overlay lies on the frozen one if there is one,
+//! and on the engine; what is beneath it changes place as flushes end, but not content.
+//!
+//! Values and keys are copied into chunks of the overlay's own, so that a small value does not keep a large network
+//! buffer alive and [`Overlay`] bytes are honest.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::ops::Bound;
+
+use bytes::{Bytes, BytesMut};
+use crossbeam_skiplist::SkipMap;
+
+/// What a row costs beside its key and value: the node, its tower, the reference counts.
+pub(crate) const ROW_BYTES: usize = 240;
+
+/// Small keys and values are cut from chunks of this size.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What is this large gets an allocation of its own.
+const LARGE_BYTES: usize = 8 << 10;
+
+/// Changes by key, newest first.
+#[derive(Default)]
+pub(crate) struct Overlay {
+    rows: SkipMap<OverlayKey, OverlayRow>,
+}
+
+/// A key and the revision of its change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OverlayKey {
+    pub(crate) key: Bytes,
+    pub(crate) revision: u64,
+}
+
+/// A change.
+#[derive(Debug, Clone)]
+pub(crate) struct OverlayRow {
+    /// The key was deleted; else it was set.
+    pub(crate) deleted: bool,
+    pub(crate) lineage: Lineage,
+    /// Revision of the key's change before, dead or not; `None`: not known, beneath.
+    pub(crate) previous: Option<u64>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) value: Bytes,
+}
+
+/// `create_revision` and `version`, or what is known of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lineage {
+    /// They are known.
+    Known { create_revision: u64, version: u64 },
+    /// The overlay holds all changes of the key since `first`, which were `delta` PUTs, and what is beneath is not known.
+    /// Where the key is there beneath (and not dead by the clear at `floor`) they continue its counters; else the key
+    /// was created at `first`.
+    Under {
+        first: u64,
+        delta: u64,
+        floor: u64,
+        /// This row added one to the count of keys on the guess that the key was not there.
+        guessed_new: bool,
+    },
+}
+
+impl Overlay {
+    /// Adds a change. Revisions only grow.
+    pub(crate) fn insert(&self, key: Bytes, revision: u64, row: OverlayRow) {
+        self.rows.insert(OverlayKey { key, revision }, row);
+    }
+
+    /// The newest change of `key` at or below `revision`.
+    pub(crate) fn newest(&self, key: &[u8], revision: u64) -> Option<(u64, OverlayRow)> {
+        let probe: &dyn Probe = &(key, revision);
+        let entry = self.rows.lower_bound(Bound::Included(probe))?;
+        (entry.key().key == key).then(|| (entry.key().revision, entry.value().clone()))
+    }
+
+    /// The first key at or above `start` that has a change at or below `revision`, and that change.
+    pub(crate) fn first_from(&self, start: Bound<&[u8]>, revision: u64) -> Option<(Bytes, u64, OverlayRow)> {
+        let (start, bound) = match start {
+            Bound::Included(key) => (key, u64::MAX),
+            Bound::Excluded(key) => (key, 0),
+            Bound::Unbounded => (&[][..], u64::MAX),
+        };
+        let probe: &dyn Probe = &(start, bound);
+        let mut entry = self.rows.lower_bound(Bound::Excluded(probe))?;
+        // A change above the bound is passed over; the next entry is an older one of the same key, or another key.
+        while entry.key().revision > revision {
+            entry = entry.next()?;
+        }
+        Some((entry.key().key.clone(), entry.key().revision, entry.value().clone()))
+    }
+
+    /// All changes, by key, and newest first within a key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (OverlayKey, OverlayRow)> + '_ {
+        self.rows.iter().map(|entry| (entry.key().clone(), entry.value().clone()))
+    }
+}
+
+impl Ord for OverlayKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.probe().cmp(other.probe())
+    }
+}
+
+impl PartialOrd for OverlayKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl OverlayKey {
+    fn probe(&self) -> &dyn Probe {
+        self
+    }
+}
+
+/// A key and a revision in any shape, so that a lookup need not own its key.
+pub(crate) trait Probe {
+    fn parts(&self) -> (&[u8], u64);
+}
+
+impl Probe for OverlayKey {
+    fn parts(&self) -> (&[u8], u64) {
+        (&self.key, self.revision)
+    }
+}
+
+impl Probe for (&[u8], u64) {
+    fn parts(&self) -> (&[u8], u64) {
+        *self
+    }
+}
+
+impl Ord for dyn Probe + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ((key, revision), (other_key, other_revision)) = (self.parts(), other.parts());
+        key.cmp(other_key).then(other_revision.cmp(&revision))
+    }
+}
+
+impl PartialOrd for dyn Probe + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Probe + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn Probe + '_ {}
+
+impl<'a> Borrow<dyn Probe + 'a> for OverlayKey {
+    fn borrow(&self) -> &(dyn Probe + 'a) {
+        self
+    }
+}
+
+/// Cuts small byte strings from chunks.
+#[derive(Default)]
+pub(crate) struct Arena {
+    chunk: BytesMut,
+}
+
+impl Arena {
+    /// A copy of `bytes` that keeps nothing else alive but its neighbours in the overlay.
+    pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() >= LARGE_BYTES {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.chunk.capacity() < bytes.len() {
+            self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        }
+        self.chunk.extend_from_slice(bytes);
+        self.chunk.split().freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(value: &'static str) -> OverlayRow {
+        OverlayRow {
+            deleted: false,
+            lineage: Lineage::Known { create_revision: 1, version: 1 },
+            previous: Some(0),
+            content_type: None,
+            value: Bytes::from_static(value.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_lookup_finds_the_newest_change_at_or_below_its_revision() {
+        let overlay = Overlay::default();
+        for (key, revision) in [("a", 1), ("b", 2), ("a", 3), ("ab", 4), ("a", 5)] {
+            overlay.insert(Bytes::from_static(key.as_bytes()), revision, put("v"));
+        }
+        let newest = |key: &str, at| overlay.newest(key.as_bytes(), at).map(|(revision, _)| revision);
+        assert_eq!(newest("a", 9), Some(5));
+        assert_eq!(newest("a", 4), Some(3));
+        assert_eq!(newest("a", 0), None);
+        assert_eq!(newest("ab", 3), None);
+        assert_eq!(newest("b", u64::MAX), Some(2));
+        assert_eq!(newest("c", u64::MAX), None);
+
+        let first = |start, at| overlay.first_from(start, at).map(|(key, revision, _)| (key, revision));
+        assert_eq!(first(Bound::Unbounded, 9), Some((Bytes::from("a"), 5)));
+        assert_eq!(first(Bound::Included(&b"a"[..]), 3), Some((Bytes::from("a"), 3)));
+        assert_eq!(first(Bound::Excluded(&b"a"[..]), 3), Some((Bytes::from("b"), 2)));
+        assert_eq!(first(Bound::Excluded(&b"a"[..]), 9), Some((Bytes::from("ab"), 4)));
+        assert_eq!(first(Bound::Excluded(&b"b"[..]), 9), None);
+    }
+
+    #[test]
+    fn an_arena_gives_back_what_went_in() {
+        let mut arena = Arena::default();
+        let texts: Vec<Vec<u8>> = (0..2000usize).map(|n| vec![n as u8; n * 7 % 9000]).collect();
+        let copies: Vec<Bytes> = texts.iter().map(|text| arena.copy(text)).collect();
+        assert!(copies.iter().zip(&texts).all(|(copy, text)| copy == text));
+    }
+}

@@ -1,0 +1,109 @@
+//! Where in the log a state is, and what belongs to a state as a whole.
+//!
+//! `swept <= compacted <= revision`, `last_clear <= revision`, and revisions never exceed what entries up to
+//! `applied_index` made. Between what is durable and what is applied: `durable.applied_index <= applied_index`.
+
+use bytes::Bytes;
+
+use crate::error::StoreError;
+use crate::rows::{self, FORMAT, META_KEY, MetaRow};
+
+/// The highest feature level of this build.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// Where in the log a state is, and what belongs to a state as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// The last entry applied; 0 before the first.
+    pub applied_index: u64,
+    /// The store's revision; 0 before the first change.
+    pub revision: u64,
+    /// Digest of everything applied; equal on every node at an equal index.
+    pub digest: u128,
+    /// Cluster time, in milliseconds: the newest stamp applied.
+    pub time_ms: u64,
+    /// The oldest revision that can be read; 0: all.
+    pub compacted: u64,
+    /// Revision of the last clear; a change before it is dead. 0: never.
+    pub last_clear: u64,
+    /// The feature level; 0 before it was ever raised.
+    pub feature_level: u32,
+}
+
+/// How far the removal of unreadable rows has come. Local to a node, and part of no digest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Sweep {
+    /// What changes up to this revision superseded is removed.
+    pub(crate) swept: u64,
+    /// Rows that died by the clear at this revision, or by one before, are removed.
+    pub(crate) clear_swept: u64,
+    /// The clear whose dead rows are being removed, and the key to go on at.
+    pub(crate) clear: Option<(u64, Bytes)>,
+}
+
+/// What the engine holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Durable {
+    pub(crate) position: Position,
+    /// Keys that are there.
+    pub(crate) live_keys: u64,
+    pub(crate) sweep: Sweep,
+}
+
+impl Durable {
+    /// Whether there is more to remove than the last flush did.
+    pub(crate) fn sweep_is_behind(&self) -> bool {
+        self.sweep.clear.is_some() || self.sweep.swept < self.position.compacted
+    }
+
+    pub(crate) fn to_row(&self) -> MetaRow {
+        let (clear_target, clear_cursor) = self.sweep.clear.clone().unwrap_or_default();
+        MetaRow {
+            format: FORMAT,
+            applied_index: self.position.applied_index,
+            revision: self.position.revision,
+            digest: Bytes::copy_from_slice(&self.position.digest.to_le_bytes()),
+            time_ms: self.position.time_ms,
+            compacted: self.position.compacted,
+            last_clear: self.position.last_clear,
+            feature_level: self.position.feature_level,
+            live_keys: self.live_keys,
+            swept: self.sweep.swept,
+            clear_swept: self.sweep.clear_swept,
+            clear_target,
+            clear_cursor,
+        }
+    }
+
+    /// Reads the meta row; an engine without one is empty.
+    pub(crate) fn read(row: Option<Bytes>) -> Result<Durable, StoreError> {
+        let Some(row) = row else { return Ok(Durable::default()) };
+        let row: MetaRow = rows::decode(META_KEY, row)?;
+        if row.format != FORMAT {
+            return Err(StoreError::UnknownFormat { found: row.format, known: FORMAT });
+        }
+        if row.feature_level > FEATURE_LEVEL {
+            return Err(StoreError::FeatureLevel { found: row.feature_level, known: FEATURE_LEVEL });
+        }
+        let digest: [u8; 16] = row.digest[..]
+            .try_into()
+            .map_err(|_| StoreError::corrupt(format!("a digest of {} bytes", row.digest.len())))?;
+        Ok(Durable {
+            position: Position {
+                applied_index: row.applied_index,
+                revision: row.revision,
+                digest: u128::from_le_bytes(digest),
+                time_ms: row.time_ms,
+                compacted: row.compacted,
+                last_clear: row.last_clear,
+                feature_level: row.feature_level,
+            },
+            live_keys: row.live_keys,
+            sweep: Sweep {
+                swept: row.swept,
+                clear_swept: row.clear_swept,
+                clear: (row.clear_target > 0).then_some((row.clear_target, row.clear_cursor)),
+            },
+        })
+    }
+}

@@ -1,0 +1,375 @@
+//! The store: entries in, replies out, states published.
+//!
+//! One thread owns it. It knows that entries come in order of their index and what time they carry; it does not know
+//! who agreed on them, and has no clock. Everything an entry does follows from the entries before it: the order of
+//! flushes, the layers, the expiry of replies in slices and the removal of old rows show in no reply and no digest.
+//!
+//! The way of a change: [`Store::apply`] puts it into the active overlay, [`Store::publish`] lets readers see it,
+//! [`Store::maybe_rotate`] freezes the overlay, a [`FlushJob`] writes it to the engine on another thread, and
+//! [`Store::handle_flushed`] lets it go. Until then the log has to keep it.
+//!
+//! `durable <= published <= applied` hold between the indexes, except that a flush may end before what it wrote was
+//! published; then the engine's snapshot that readers have is the older one.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use crate::command::{self, Answer, Command, Nothing, Operation, Reply, RequestId};
+use crate::config::StoreConfig;
+use crate::digest;
+use crate::engine::StateEngine;
+use crate::error::{ApplyError, StoreError};
+use crate::flush::{FlushJob, Frozen, LiveTally};
+use crate::layers::Layers;
+use crate::overlay::Arena;
+use crate::position::{Durable, Position};
+use crate::reader::{Published, Reader, Stats};
+use crate::replies::{Admission, Replies, SideLayers};
+use crate::rows::META_KEY;
+use crate::sessions::{SessionLimits, Sessions};
+use crate::side::SideRows;
+use crate::snapshot::{SnapshotSink, SnapshotSource, StagedSnapshot};
+
+/// The keyspace and its persistence.
+pub struct Store {
+    pub(crate) engine: Arc<dyn StateEngine>,
+    pub(crate) config: StoreConfig,
+    /// Of what is applied.
+    pub(crate) position: Position,
+    pub(crate) layers: Layers,
+    pub(crate) active: Active,
+    /// Being flushed.
+    pub(crate) frozen: Option<Arc<Frozen>>,
+    /// What the engine holds.
+    pub(crate) durable: Durable,
+    pub(crate) replies: Replies,
+    pub(crate) sessions: Sessions,
+    published: Arc<ArcSwap<Published>>,
+    flushes: u64,
+    engine_bytes: u64,
+    scratch: Vec<u8>,
+}
+
+/// The writer's side of the active overlay.
+#[derive(Default)]
+pub(crate) struct Active {
+    pub(crate) side: SideRows,
+    pub(crate) clears: Vec<ClearChange>,
+    pub(crate) tally: LiveTally,
+    pub(crate) arena: Arena,
+    /// Memory of the overlay's rows, about.
+    pub(crate) row_bytes: usize,
+    /// Changes in the overlay.
+    pub(crate) changes: usize,
+}
+
+/// A clear.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClearChange {
+    pub(crate) revision: u64,
+    pub(crate) deleted: u64,
+    /// Revision of the clear before; 0: none.
+    pub(crate) previous: u64,
+}
+
+impl Store {
+    /// Opens the state that the engine holds; an empty engine is the state before the first entry.
+    pub fn open(engine: Arc<dyn StateEngine>, config: StoreConfig) -> Result<Store, StoreError> {
+        let snapshot = engine.snapshot();
+        let durable = Durable::read(snapshot.get(META_KEY)?)?;
+        let replies = Replies::open(&*snapshot, config.reply_ttl_ms, config.reply_limit)?;
+        let limits = SessionLimits {
+            ttl_ms: config.session_ttl_ms,
+            sessions: config.session_limit,
+            replies: config.session_reply_limit,
+        };
+        let sessions = Sessions::open(&*snapshot, limits)?;
+        let layers = Layers { active: Arc::default(), frozen: None, engine: snapshot };
+        let published = Arc::new(ArcSwap::from_pointee(Published {
+            layers: layers.clone(),
+            position: durable.position,
+            stats: Stats::default(),
+        }));
+        let engine_bytes = engine.size_bytes();
+        let mut store = Store {
+            engine,
+            config,
+            position: durable.position,
+            layers,
+            active: Active::default(),
+            frozen: None,
+            durable,
+            replies,
+            sessions,
+            published,
+            flushes: 0,
+            engine_bytes,
+            scratch: Vec::new(),
+        };
+        store.publish();
+        Ok(store)
+    }
+
+    /// The last entry applied: entries above it are to be applied again after a restart.
+    pub fn applied_index(&self) -> u64 {
+        self.position.applied_index
+    }
+
+    /// The last entry that is durable in the engine: the log may be truncated up to it.
+    pub fn durable_index(&self) -> u64 {
+        self.durable.position.applied_index
+    }
+
+    /// Cluster time, in milliseconds: the newest stamp applied.
+    pub fn time_ms(&self) -> u64 {
+        self.position.time_ms
+    }
+
+    /// The feature level; 0 before it was ever raised.
+    pub fn feature_level(&self) -> u32 {
+        self.position.feature_level
+    }
+
+    /// Everything about the applied state as a whole.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// A handle for readers.
+    pub fn reader(&self) -> Reader {
+        Reader { published: Arc::clone(&self.published) }
+    }
+
+    /// Applies a command; `index` must be the one after [`Store::applied_index`]. After an error the store must not be
+    /// used any more: what the entry did may be half done.
+    pub fn apply(&mut self, index: u64, entry: &Bytes) -> Result<Reply, ApplyError> {
+        self.assert_next(index);
+        let (time_ms, command) =
+            command::decode(entry).map_err(|source| ApplyError::Undecodable { index, source })?;
+        let Command { request, operation } = command;
+        let operation = operation.ok_or(ApplyError::Unknown { index, what: "an operation" })?;
+        // A clock that runs backwards would be the leader's bug; replies must not come back to life by it.
+        self.position.time_ms = self.position.time_ms.max(time_ms);
+        self.expire().map_err(|source| ApplyError::Store { index, source })?;
+        let reply = self.apply_request(index, request, &operation)?;
+        self.position.applied_index = index;
+        self.position.digest = digest::advance(
+            &mut self.scratch,
+            self.position.digest,
+            index,
+            self.position.time_ms,
+            &operation,
+            &reply,
+        );
+        Ok(reply)
+    }
+
+    /// Notes an entry that is no command, as the no-op of a new leader or a membership change; `index` must be the one
+    /// after [`Store::applied_index`].
+    pub fn apply_empty(&mut self, index: u64) {
+        self.assert_next(index);
+        self.position.applied_index = index;
+    }
+
+    fn assert_next(&self, index: u64) {
+        let applied = self.position.applied_index;
+        assert!(index == applied + 1, "entry {index} is applied after entry {applied}");
+    }
+
+    fn expire(&mut self) -> Result<(), StoreError> {
+        let now_ms = self.position.time_ms;
+        let mut side = SideLayers {
+            active: &mut self.active.side,
+            frozen: self.frozen.as_ref().map(|frozen| &frozen.side),
+            engine: &*self.layers.engine,
+        };
+        self.replies.expire(&mut side, now_ms)?;
+        self.sessions.expire(&mut side, now_ms)
+    }
+
+    /// Applies once: a request that is known is not applied again.
+    fn apply_request(
+        &mut self,
+        index: u64,
+        request: Option<RequestId>,
+        operation: &Operation,
+    ) -> Result<Reply, ApplyError> {
+        let Some(request) = request else { return self.apply_operation(index, operation) };
+        let now_ms = self.position.time_ms;
+        let admission = {
+            let mut side = SideLayers {
+                active: &mut self.active.side,
+                frozen: self.frozen.as_ref().map(|frozen| &frozen.side),
+                engine: &*self.layers.engine,
+            };
+            match &request {
+                RequestId::Key(id) => self.replies.admit(&mut side, now_ms, &id.key, &id.fingerprint),
+                RequestId::Session(id) => self.sessions.admit(&mut side, now_ms, id),
+            }
+            .map_err(|source| ApplyError::Store { index, source })?
+        };
+        match admission {
+            Admission::New => {}
+            Admission::Replay(reply) => return Ok(Reply { replayed: true, ..reply }),
+            Admission::Mismatch => return Ok(refusal(Answer::RequestMismatch(Nothing {}))),
+            Admission::Full => return Ok(refusal(Answer::ReplyTableFull(Nothing {}))),
+            Admission::Expired => return Ok(refusal(Answer::SessionExpired(Nothing {}))),
+        }
+        let reply = self.apply_operation(index, operation)?;
+        if reply.is_recorded() {
+            let mut side = SideLayers {
+                active: &mut self.active.side,
+                frozen: self.frozen.as_ref().map(|frozen| &frozen.side),
+                engine: &*self.layers.engine,
+            };
+            match &request {
+                RequestId::Key(id) => {
+                    self.replies.record(&mut side, now_ms, &id.key, &id.fingerprint, &reply);
+                }
+                RequestId::Session(id) => self.sessions.record(&mut side, now_ms, id, &reply),
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Makes everything applied so far visible to readers. Once a batch.
+    pub fn publish(&mut self) {
+        self.publish_position(self.position);
+    }
+
+    fn publish_position(&mut self, position: Position) {
+        let stats = self.stats();
+        self.published.store(Arc::new(Published { layers: self.layers.clone(), position, stats }));
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> Stats {
+        let frozen_bytes = self.frozen.as_ref().map_or(0, |frozen| frozen.bytes);
+        Stats {
+            overlay_bytes: (self.active_bytes() + frozen_bytes) as u64,
+            engine_bytes: self.engine_bytes,
+            reply_entries: self.replies.len() as u64,
+            sessions: self.sessions.len() as u64,
+            session_replies: self.sessions.replies() as u64,
+            live_keys: self.guess_live_keys(),
+            flushes: self.flushes,
+            durable_index: self.durable_index(),
+        }
+    }
+
+    fn active_bytes(&self) -> usize {
+        self.active.row_bytes + self.active.side.bytes()
+    }
+
+    /// The revision that the leader should propose to compact up to, once there is enough more history than is kept.
+    pub fn wants_compaction(&self) -> Option<u64> {
+        let kept = self.config.history_revisions;
+        let has = self.position.revision - self.position.compacted;
+        (has > kept + kept / 5).then(|| self.position.revision - kept)
+    }
+
+    /// Freezes the overlay if it is full, or if there are old rows to remove, and no flush is under way. The job is to
+    /// be run on another thread, and its result given to [`Store::handle_flushed`]; if it fails, the node stops.
+    pub fn maybe_rotate(&mut self) -> Option<FlushJob> {
+        let full = self.active_bytes() >= self.config.overlay_bytes;
+        let sweep = self.durable.sweep_is_behind();
+        if full || sweep { self.force_rotate() } else { None }
+    }
+
+    /// Freezes the overlay if there is anything in it, and no flush is under way: for a shutdown, or before a snapshot.
+    pub fn force_rotate(&mut self) -> Option<FlushJob> {
+        if self.frozen.is_some()
+            || (self.durable.position == self.position && !self.durable.sweep_is_behind())
+        {
+            return None;
+        }
+        let bytes = self.active_bytes();
+        let active = std::mem::take(&mut self.active);
+        let frozen = Arc::new(Frozen {
+            overlay: std::mem::take(&mut self.layers.active),
+            side: active.side,
+            clears: active.clears,
+            tally: active.tally,
+            position: self.position,
+            bytes,
+            changes: active.changes,
+        });
+        self.layers.frozen = Some(Arc::clone(&frozen.overlay));
+        self.frozen = Some(Arc::clone(&frozen));
+        Some(FlushJob {
+            engine: Arc::clone(&self.engine),
+            beneath: Arc::clone(&self.layers.engine),
+            durable: self.durable.clone(),
+            frozen,
+            sweep_rows: self.config.sweep_rows,
+        })
+    }
+
+    /// Both overlays are full: nothing more may be applied until the flush has ended.
+    pub fn must_wait(&self) -> bool {
+        self.frozen.is_some() && self.active_bytes() >= self.config.overlay_bytes
+    }
+
+    /// A flush is under way.
+    pub fn is_flushing(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Lets go of what was flushed: `index` is what [`FlushJob::run`] returned.
+    pub fn handle_flushed(&mut self, index: u64) -> Result<(), StoreError> {
+        let frozen = self.frozen.take();
+        let expected = frozen.as_ref().map(|frozen| frozen.position.applied_index);
+        assert!(expected == Some(index), "a flush up to {index} ended, expected was {expected:?}");
+        self.layers.frozen = None;
+        self.layers.engine = self.engine.snapshot();
+        self.durable = Durable::read(self.layers.engine.get(META_KEY)?)?;
+        let durable = self.durable.position.applied_index;
+        assert!(durable == index, "a flush up to {index} ended, the engine is at {durable}");
+        self.flushes += 1;
+        self.engine_bytes = self.engine.size_bytes();
+        // Readers of a state older than what was flushed need the engine as it was before: it has only the newest
+        // change of a key. They get the new one with the next publication.
+        let published = self.published.load().position;
+        if published.applied_index >= index {
+            self.publish_position(published);
+        }
+        Ok(())
+    }
+
+    /// Starts to stream the durable state, at [`Store::durable_index`]. For a newer one flush first
+    /// ([`Store::force_rotate`]). The stream goes on from its state whatever is applied beside it.
+    pub fn begin_snapshot(&self) -> SnapshotSource {
+        SnapshotSource::new(Arc::clone(&self.layers.engine), self.durable.position)
+    }
+
+    /// Starts to receive a snapshot. The state stays as it is, and may change, until [`Store::install_snapshot`].
+    pub fn begin_install(&self) -> Result<SnapshotSink, StoreError> {
+        Ok(SnapshotSink::new(self.engine.begin_replace()?))
+    }
+
+    /// Puts a received snapshot in the place of the whole state; durable at return. There must be no flush under way.
+    /// Everything applied and not in the snapshot is gone; the snapshot must be newer.
+    pub fn install_snapshot(&mut self, staged: StagedSnapshot) -> Result<(), StoreError> {
+        if self.frozen.is_some() {
+            return Err(StoreError::FlushOutstanding);
+        }
+        let (snapshot, applied) = (staged.index(), self.applied_index());
+        if snapshot <= applied {
+            return Err(StoreError::StaleSnapshot { snapshot, applied });
+        }
+        staged.finish()?;
+        let installed = Store::open(Arc::clone(&self.engine), self.config.clone())?;
+        let at = installed.applied_index();
+        assert!(at == snapshot, "a snapshot at {snapshot} was installed, the engine is at {at}");
+        let (published, flushes) = (Arc::clone(&self.published), self.flushes);
+        *self = Store { published, flushes, ..installed };
+        self.publish();
+        Ok(())
+    }
+}
+
+fn refusal(answer: Answer) -> Reply {
+    Reply { answer: Some(answer), replayed: false }
+}

@@ -1,0 +1,390 @@
+//! A store driven beside its model, with crashes, flushes and snapshots between the entries.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use balsa_store::command::{
+    self, Answer, Clear, Command, Compact, Condition, ConditionKind, Delete, IdempotencyKey, Nothing,
+    OpenSession, Operation, Put, Reply, RequestId, SessionRequest, Value,
+};
+use balsa_store::engine::StateEngine;
+use balsa_store::model::Model;
+use balsa_store::{FlushJob, MemoryEngine, Store, StoreConfig, View};
+use bytes::Bytes;
+use proptest::prelude::*;
+
+/// Small limits, so that short histories reach them.
+pub(crate) fn small_config() -> StoreConfig {
+    StoreConfig {
+        overlay_bytes: 4 << 10,
+        history_revisions: 10,
+        sweep_rows: 3,
+        reply_ttl_ms: 1000,
+        reply_limit: 4,
+        session_ttl_ms: 800,
+        session_limit: 3,
+        session_reply_limit: 5,
+    }
+}
+
+/// What happens to a store.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// An entry, so many milliseconds after the last. A session request names its session by its place among those that
+    /// were ever opened.
+    Apply {
+        after_ms: u64,
+        command: Command,
+    },
+    /// An entry that is no command.
+    ApplyEmpty,
+    Publish,
+    /// Keep a view of what is published, and see that it stands still.
+    Hold,
+    /// Freeze the overlay, if no flush is under way.
+    Rotate,
+    /// Run the flush, and let the store know.
+    Flush,
+    /// Run the flush, and lose power before the store knows.
+    FlushAndCrash,
+    /// Lose power; a flush that is under way does not happen.
+    Crash,
+    /// Send the durable state to another node, which goes on from there in the place of this one.
+    Transfer {
+        chunk_bytes: usize,
+    },
+}
+
+pub(crate) fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub(crate) fn command(operation: Operation) -> Command {
+    Command { request: None, operation: Some(operation) }
+}
+
+pub(crate) fn put(key: &str, value: &str) -> Operation {
+    Operation::Put(Put { key: text(key), value: text(value), ..Put::default() })
+}
+
+pub(crate) fn delete(key: &str) -> Operation {
+    Operation::Delete(Delete { key: text(key), ..Delete::default() })
+}
+
+pub(crate) fn clear() -> Operation {
+    Operation::Clear(Clear {})
+}
+
+pub(crate) fn compact(revision: u64) -> Operation {
+    Operation::Compact(Compact { revision })
+}
+
+pub(crate) fn with_key(key: &str, fingerprint: &str, operation: Operation) -> Command {
+    let id = IdempotencyKey { key: key.into(), fingerprint: text(fingerprint) };
+    Command { request: Some(RequestId::Key(id)), operation: Some(operation) }
+}
+
+pub(crate) fn with_session(
+    session: u64,
+    sequence: u64,
+    lowest_unfinished: u64,
+    operation: Operation,
+) -> Command {
+    let id = SessionRequest { session, sequence, lowest_unfinished, fingerprint: text("f") };
+    Command { request: Some(RequestId::Session(id)), operation: Some(operation) }
+}
+
+fn any_key() -> impl Strategy<Value = Bytes> {
+    prop::sample::select(vec!["a", "a\0", "ab", "b", "b/c", "\u{10ffff}"]).prop_map(text)
+}
+
+fn any_value() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        4 => "[a-z]{0,8}".prop_map(|value| text(&value)),
+        // Beyond what lies in a key row, and beyond what an arena chunk holds.
+        1 => (1000usize..20_000, any::<u8>()).prop_map(|(len, byte)| Bytes::from(vec![byte; len])),
+    ]
+}
+
+fn any_condition() -> impl Strategy<Value = Option<Condition>> {
+    let kind = prop_oneof![
+        (1u64..40).prop_map(ConditionKind::Revision),
+        Just(ConditionKind::Exists(Nothing {})),
+        Just(ConditionKind::Absent(Nothing {})),
+    ];
+    prop_oneof![3 => Just(None), 1 => kind.prop_map(|kind| Some(Condition { kind: Some(kind) }))]
+}
+
+fn any_operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        12 => (any_key(), any_value(), any_condition(), prop::bool::weighted(0.2), prop::option::of("[a-z]{3}/x"))
+            .prop_map(|(key, value, condition, want_previous, content_type)| {
+                Operation::Put(Put { key, value, content_type, condition, want_previous })
+            }),
+        5 => (any_key(), any_condition(), prop::bool::weighted(0.3)).prop_map(|(key, condition, want_previous)| {
+            Operation::Delete(Delete { key, condition, want_previous })
+        }),
+        2 => Just(Operation::Clear(Clear {})),
+        2 => Just(Operation::OpenSession(OpenSession {})),
+        2 => (0u64..60).prop_map(|revision| Operation::Compact(Compact { revision })),
+        1 => (0u32..2).prop_map(|level| Operation::SetFeatureLevel(command::SetFeatureLevel { level })),
+    ]
+}
+
+fn any_request() -> impl Strategy<Value = Option<RequestId>> {
+    let fingerprint = || prop::sample::select(vec!["f", "f", "f", "g"]).prop_map(text);
+    let key = (prop::sample::select(vec!["k1", "k2", "k3", "k4", "k5", "k6"]), fingerprint())
+        .prop_map(|(key, fingerprint)| RequestId::Key(IdempotencyKey { key: key.into(), fingerprint }));
+    let session = (0u64..4, 1u64..8, 0u64..5, fingerprint()).prop_map(
+        |(session, sequence, lowest_unfinished, fingerprint)| {
+            RequestId::Session(SessionRequest { session, sequence, lowest_unfinished, fingerprint })
+        },
+    );
+    prop_oneof![4 => Just(None), 3 => key.prop_map(Some), 3 => session.prop_map(Some)]
+}
+
+pub(crate) fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        40 => (0u64..120, any_request(), any_operation()).prop_map(|(after_ms, request, operation)| {
+            Step::Apply { after_ms, command: Command { request, operation: Some(operation) } }
+        }),
+        // A long time without anything, so that everything expires.
+        1 => any_operation().prop_map(|operation| Step::Apply { after_ms: 5000, command: command(operation) }),
+        1 => Just(Step::ApplyEmpty),
+        8 => Just(Step::Publish),
+        2 => Just(Step::Hold),
+        6 => Just(Step::Rotate),
+        6 => Just(Step::Flush),
+        1 => Just(Step::FlushAndCrash),
+        1 => Just(Step::Crash),
+        1 => prop::sample::select(vec![1usize, 300, 100_000]).prop_map(|chunk_bytes| Step::Transfer { chunk_bytes }),
+    ]
+}
+
+/// Where a rig's state lies, and what a power failure does to it.
+pub(crate) trait Disk {
+    /// The engine as it is after start.
+    fn open(&mut self) -> Arc<dyn StateEngine>;
+    /// Power fails. All handles to the engine have been dropped.
+    fn crash(&mut self);
+    /// Another node, blank.
+    fn blank(&mut self) -> Self;
+}
+
+pub(crate) struct MemoryDisk(pub(crate) MemoryEngine);
+
+impl Disk for MemoryDisk {
+    fn open(&mut self) -> Arc<dyn StateEngine> {
+        Arc::new(self.0.clone())
+    }
+
+    fn crash(&mut self) {
+        self.0.crash();
+    }
+
+    fn blank(&mut self) -> Self {
+        MemoryDisk(MemoryEngine::new())
+    }
+}
+
+/// A store beside its model, and beside another store that never flushes.
+pub(crate) struct Rig<D: Disk> {
+    config: StoreConfig,
+    disk: D,
+    log: Vec<Option<Bytes>>,
+    pub(crate) store: Option<Store>,
+    job: Option<FlushJob>,
+    pub(crate) model: Model,
+    published: Model,
+    unflushed: Store,
+    sessions: Vec<u64>,
+    held: Vec<(View, Model)>,
+}
+
+impl<D: Disk> Rig<D> {
+    pub(crate) fn new(config: StoreConfig, mut disk: D) -> Self {
+        let store = Store::open(disk.open(), config.clone()).unwrap();
+        let model = Model::new(config.clone());
+        let unflushed = Store::open(Arc::new(MemoryEngine::new()), config.clone()).unwrap();
+        Rig {
+            config,
+            disk,
+            log: Vec::new(),
+            store: Some(store),
+            job: None,
+            published: model.clone(),
+            model,
+            unflushed,
+            sessions: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    pub(crate) fn store(&mut self) -> &mut Store {
+        self.store.as_mut().unwrap()
+    }
+
+    pub(crate) fn step(&mut self, step: Step) {
+        match step {
+            Step::Apply { after_ms, mut command } => {
+                if let Some(RequestId::Session(id)) = &mut command.request {
+                    // Place among the opened, or one that never was.
+                    id.session = self.sessions.iter().rev().nth(id.session as usize).copied().unwrap_or(9999);
+                }
+                self.apply(after_ms, &command);
+            }
+            Step::ApplyEmpty => {
+                self.log.push(None);
+                let index = self.log.len() as u64;
+                self.store().apply_empty(index);
+                self.unflushed.apply_empty(index);
+            }
+            Step::Publish => {
+                self.store().publish();
+                self.published = self.model.clone();
+            }
+            Step::Hold => {
+                let view = self.store().reader().view();
+                self.held.push((view, self.published.clone()));
+                if self.held.len() > 3 {
+                    self.held.remove(0);
+                }
+            }
+            Step::Rotate => {
+                if self.job.is_none() {
+                    self.job = self.store().force_rotate();
+                }
+            }
+            Step::Flush => {
+                if let Some(job) = self.job.take() {
+                    let index = job.run().unwrap();
+                    self.store().handle_flushed(index).unwrap();
+                    assert_eq!(self.store().durable_index(), index);
+                }
+            }
+            Step::FlushAndCrash => {
+                if let Some(job) = self.job.take() {
+                    job.run().unwrap();
+                }
+                self.crash();
+            }
+            Step::Crash => self.crash(),
+            Step::Transfer { chunk_bytes } => self.transfer(chunk_bytes),
+        }
+        self.check_published();
+    }
+
+    /// Applies a command and compares everything that it gave.
+    pub(crate) fn apply(&mut self, after_ms: u64, command: &Command) -> Reply {
+        let time_ms = self.model.time_ms + after_ms;
+        let entry = command::stamp(command::encode(command), time_ms);
+        self.log.push(Some(entry.clone()));
+        let index = self.log.len() as u64;
+        let wanted = self.model.apply(index, time_ms, command);
+        let reply = self.store().apply(index, &entry).unwrap();
+        assert_eq!(reply, wanted, "entry {index}: {command:?}");
+        let other = self.unflushed.apply(index, &entry).unwrap();
+        assert_eq!(other, wanted, "entry {index} without flushes: {command:?}");
+        if let Some(Answer::SessionOpened(opened)) = &reply.answer {
+            if !reply.replayed {
+                self.sessions.push(opened.session);
+            }
+        }
+        self.check_applied();
+        reply
+    }
+
+    /// All that is asked of a store without reading keys.
+    fn check_applied(&self) {
+        let store = self.store.as_ref().unwrap();
+        let position = store.position();
+        assert_eq!(position, self.unflushed.position());
+        assert_eq!(position.revision, self.model.revision);
+        assert_eq!(position.compacted, self.model.compacted);
+        assert_eq!(store.time_ms(), self.model.time_ms);
+        assert_eq!(store.feature_level(), self.model.feature_level);
+        assert_eq!(store.applied_index(), self.log.len() as u64);
+    }
+
+    /// Readers see what was published, and nothing newer.
+    fn check_published(&self) {
+        check_view(&self.store.as_ref().unwrap().reader().view(), &self.published);
+        for (view, model) in &self.held {
+            check_view(view, model);
+        }
+    }
+
+    fn crash(&mut self) {
+        self.job = None;
+        self.store = None;
+        self.held.clear();
+        self.disk.crash();
+        let store = Store::open(self.disk.open(), self.config.clone()).unwrap();
+        self.replay(store);
+    }
+
+    /// Applies the log above what the store has.
+    fn replay(&mut self, mut store: Store) {
+        for index in store.applied_index() as usize..self.log.len() {
+            match &self.log[index] {
+                Some(entry) => drop(store.apply(index as u64 + 1, entry).unwrap()),
+                None => store.apply_empty(index as u64 + 1),
+            }
+        }
+        store.publish();
+        self.store = Some(store);
+        self.published = self.model.clone();
+        self.check_applied();
+    }
+
+    fn transfer(&mut self, chunk_bytes: usize) {
+        let mut blank = self.disk.blank();
+        let mut other = Store::open(blank.open(), self.config.clone()).unwrap();
+        let mut source = self.store().begin_snapshot();
+        if source.index() == 0 {
+            return;
+        }
+        let mut sink = other.begin_install().unwrap();
+        while let Some(chunk) = source.next_chunk(chunk_bytes).unwrap() {
+            sink.add_chunk(&chunk).unwrap();
+        }
+        other.install_snapshot(sink.stage().unwrap()).unwrap();
+        assert_eq!(other.position(), source.position());
+        assert_eq!(other.durable_index(), source.index());
+        self.job = None;
+        self.held.clear();
+        self.disk = blank;
+        self.replay(other);
+    }
+}
+
+/// A view shows what the model has, by key and by range.
+pub(crate) fn check_view(view: &View, model: &Model) {
+    assert_eq!(view.revision(), model.revision);
+    for key in ["a", "a\0", "ab", "b", "b/c", "\u{10ffff}", "never"] {
+        assert_eq!(view.get(key.as_bytes()).unwrap().as_ref(), model.keys.get(key.as_bytes()), "{key:?}");
+    }
+    let wanted: Vec<(Bytes, Value)> = model.keys.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let all = view.range(Bound::Unbounded, Bound::Unbounded, 100, usize::MAX).unwrap();
+    assert_eq!(all.items, wanted);
+    assert!(!all.more);
+    // In pages of two, from one page's last key to the next.
+    let mut paged = Vec::new();
+    let mut from = Bound::Unbounded;
+    loop {
+        let page =
+            view.range(from.as_ref().map(|key: &Bytes| &key[..]), Bound::Unbounded, 2, usize::MAX).unwrap();
+        paged.extend(page.items);
+        match paged.last() {
+            Some((last, _)) if page.more => from = Bound::Excluded(last.clone()),
+            _ => break,
+        }
+    }
+    assert_eq!(paged, wanted);
+    let (start, end) = (&b"a\0"[..], &b"b"[..]);
+    let part = view.range(Bound::Included(start), Bound::Excluded(end), 100, usize::MAX).unwrap();
+    let wanted: Vec<_> = wanted.into_iter().filter(|(key, _)| &key[..] >= start && &key[..] < end).collect();
+    assert_eq!(part.items, wanted);
+}

@@ -1,0 +1,12 @@
+//! The HTTP API over real sockets: every route and every error, against an engine that applies at once.
+
+mod client;
+mod cluster;
+mod conditions;
+mod connections;
+mod exactly_once;
+mod failures;
+mod keys;
+mod refusals;
+mod server;
+mod values;
