@@ -348,3 +348,6 @@ impl Log {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,30 @@ impl Restored {
             applied: Index::ZERO,
         }
     }
+
+    /// Completes what a crash cut off between a state and its log. `state` is where the durable state stands. A
+    /// snapshot's state is durable before the log begins anew behind it; where the log does not hold the state's last
+    /// entry, that second step is done here, and the driver writes it to its log before it starts. Elsewhere only
+    /// `applied` is set.
+    #[must_use]
+    pub fn with_state(mut self, state: SnapshotMeta) -> Restored {
+        self.applied = state.index;
+        let offset = state.index.0.checked_sub(self.snapshot.index.0.saturating_add(1));
+        let term = match offset {
+            None => (state.index == self.snapshot.index).then_some(self.snapshot.term),
+            Some(offset) => self.entries.get(offset as usize).map(|entry| entry.term),
+        };
+        // A state below the log's beginning cannot be completed: `Raft::new` refuses it.
+        if term != Some(state.term) && state.index >= self.snapshot.index {
+            if state.term > self.hard_state.term {
+                // Entering a term without a vote: had there been one, it would have been durable.
+                self.hard_state = HardState { term: state.term, vote: None };
+            }
+            self.entries.clear();
+            self.snapshot = state;
+        }
+        self
+    }
 }
 
 /// The consensus core of one node. See the crate's page for the algorithm and the contract.
@@ -85,6 +109,10 @@ impl Raft {
         let Restored { hard_state, snapshot, entries, applied } = restored;
         let compacted = snapshot.index;
         let (mut expected, mut before) = (compacted.next(), snapshot.term);
+        if before > hard_state.term {
+            let (index, term) = (compacted, before);
+            return Err(RestoreError::TermOutOfOrder { index, term, before, hard_state: hard_state.term });
+        }
         for entry in &entries {
             if entry.index != expected {
                 return Err(RestoreError::NotContiguous { expected, found: entry.index });

@@ -228,7 +228,9 @@ impl Progress {
         }
         match &mut self.state {
             State::Probe { waiting } => *waiting = false,
-            State::Snapshot { sent: Some(index) } if now - self.moved_at >= u64::from(patience) * INSTALL_PATIENCE => {
+            State::Snapshot { sent: Some(index) }
+                if now - self.moved_at >= u64::from(patience) * INSTALL_PATIENCE =>
+            {
                 let next = index.next();
                 self.become_probe(next);
             }

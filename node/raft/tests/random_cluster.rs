@@ -42,6 +42,9 @@ struct Life {
     repeat: usize,
     crashes: usize,
     changes: usize,
+    /// Percent of ticks beyond the usual, and of completions that a disk keeps back.
+    haste: usize,
+    laziness: usize,
 }
 
 impl Life {
@@ -64,10 +67,11 @@ impl Life {
         }
         let ids = (1..=founders + spare).map(NodeId).collect();
         let loss = [0, 5, 30][random.below(3)];
-        let repeat = [0, 10][random.below(2)];
+        let repeat = [0, 10, 30][random.below(3)];
+        let (haste, laziness) = ([0, 5, 15, 30][random.below(4)], [0, 50, 80][random.below(3)]);
         let crashes = [0, 1, 4][random.below(3)];
         let changes = [0, 2][random.below(2)];
-        Life { random, cluster, ids, reads: 0, proposals: 0, loss, repeat, crashes, changes }
+        Life { random, cluster, ids, reads: 0, proposals: 0, loss, repeat, crashes, changes, haste, laziness }
     }
 
     fn any(&mut self) -> NodeId {
@@ -83,12 +87,19 @@ impl Life {
     }
 
     fn step(&mut self) {
+        if self.random.percent(self.haste) {
+            let id = self.any();
+            self.cluster.input(id, |raft| raft.tick());
+            return;
+        }
         match self.random.below(100) {
             0..45 => self.some_message(),
             45..65 => {
                 let id = self.any();
                 let count = 1 + self.random.below(3);
-                self.cluster.persist(id, count);
+                if !self.random.percent(self.laziness) {
+                    self.cluster.persist(id, count);
+                }
             }
             65..75 => {
                 let id = self.any();

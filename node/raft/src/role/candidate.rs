@@ -23,7 +23,9 @@ impl Raft {
     /// The election timer of all but leaders.
     pub(crate) fn tick_election(&mut self) {
         self.elapsed = self.elapsed.saturating_add(1);
-        if self.elapsed < self.timeout {
+        // A single voter has nobody to wait for.
+        let alone = self.log.membership().all_voters().eq([self.config.id]);
+        if self.elapsed < self.timeout && !(alone && matches!(self.role, RoleState::Follower)) {
             return;
         }
         if self.may_campaign() {

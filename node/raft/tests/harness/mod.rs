@@ -23,6 +23,8 @@ pub struct Disk {
     pub entries: Vec<Entry>,
     /// The state as last checkpointed.
     pub state: State,
+    /// Where that stands.
+    pub state_meta: SnapshotMeta,
 }
 
 /// The state machine: the last applied index and a digest of all that led there.
@@ -45,7 +47,7 @@ impl State {
 impl Disk {
     pub fn blank() -> Disk {
         let Restored { hard_state, snapshot, entries, .. } = Restored::blank();
-        Disk { hard_state, snapshot, entries, state: State::default() }
+        Disk { hard_state, state_meta: snapshot.clone(), snapshot, entries, state: State::default() }
     }
 
     pub fn founder(membership: &Membership) -> Disk {
@@ -272,18 +274,19 @@ impl Cluster {
         if node.raft.is_some() {
             return;
         }
-        // A state that was made durable for a snapshot, whose log record was not: the driver completes it.
-        if node.disk.state.applied > Index(node.disk.snapshot.index.0 + node.disk.entries.len() as u64) {
-            panic!("state {:?} ahead of the log of {id}", node.disk.state);
-        }
         node.seed = node.seed.wrapping_add(1);
         node.state = node.disk.state;
         let restored = Restored {
             hard_state: node.disk.hard_state,
             snapshot: node.disk.snapshot.clone(),
             entries: node.disk.entries.clone(),
-            applied: node.state.applied,
+            applied: Index::ZERO,
         };
+        let restored = restored.with_state(node.disk.state_meta.clone());
+        assert_eq!(restored.applied, node.state.applied);
+        node.disk.hard_state = restored.hard_state;
+        node.disk.snapshot = restored.snapshot.clone();
+        node.disk.entries = restored.entries.clone();
         let raft =
             Raft::new(Config { id, seed: node.seed, ..config }, restored).expect("a disk that is in order");
         node.last_seen = (raft.role(), raft.term(), raft.leader(), node.last_seen.3.min(raft.commit_index()));
@@ -326,6 +329,7 @@ impl Cluster {
             && raft.applied_index() == node.state.applied
         {
             node.disk.state = node.state;
+            node.disk.state_meta = raft.snapshot_meta_at(node.state.applied).expect("a meta");
         }
     }
 
@@ -378,22 +382,16 @@ impl Cluster {
             None => "unreachable",
             Some(SnapshotDecision::Stale) => "stale",
             Some(SnapshotDecision::Wanted) => {
-                // One write: the state and where its log begins. What was under way before it is durable by
-                // then.
-                self.persist(to, usize::MAX);
-                let installed = self.input_only(to, |raft| raft.install_snapshot(meta)).unwrap_or(false);
-                if !installed {
+                let input = |raft: &mut Raft| raft.install_snapshot(meta.clone());
+                if !self.input_only(to, input).unwrap_or(false) {
                     return "too late";
                 }
+                // The state is durable now; that the log begins behind it is a write like any other.
                 let node = self.node_mut(to);
                 node.state = state;
-                self.drain(to);
-                // The state's checkpoint and the log's new beginning become durable together.
-                let node = self.node_mut(to);
-                let persist = node.pending.front().expect("an install persists");
-                assert!(persist.snapshot.is_some());
                 node.disk.state = state;
-                self.persist(to, 1);
+                node.disk.state_meta = meta;
+                self.drain(to);
                 "installed"
             }
         }
