@@ -22,7 +22,7 @@
 //!
 //! Modules in reading order: [`files`] (the disk, real or simulated), `config`, `segment`, `batch` and `record` (the
 //! format), `state` and `replay` (what records mean), `recovery` (opening), `segments` (making and retiring files),
-//! [`Log`].
+//! `writer`, [`Log`].
 
 mod batch;
 mod config;
@@ -35,6 +35,7 @@ mod replay;
 mod segment;
 mod segments;
 mod state;
+mod writer;
 
 pub use config::{LogConfig, LogIdentity};
 pub use error::{LogError, OpenError};
