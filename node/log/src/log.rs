@@ -89,6 +89,7 @@ impl Log {
         identity: LogIdentity,
     ) -> Result<(Log, Recovered), OpenError> {
         let opened = recovery::open(folder, config, identity)?;
+        check_base(&opened.segments.config, &opened.state)?;
         let recovered = Recovered {
             hard_state: opened.state.hard_state,
             start: opened.state.start.clone(),
@@ -114,8 +115,8 @@ impl Log {
     /// a full disk: a vote, a release, a reset go into a reserve.
     ///
     /// # Panics
-    /// If the entries are not contiguous, leave a gap behind the last one, or lie at or below the start: the core
-    /// never asks for that.
+    /// If the entries are not contiguous, leave a gap behind the last one, or lie at or below the start; if the term
+    /// falls, or the vote in a term changes: the core never asks for that.
     pub fn append(&mut self, write: &LogWrite<'_>) -> Result<(), LogError> {
         self.writer.check()?;
         let LogWrite { hard_state, reset, entries } = *write;
@@ -244,6 +245,20 @@ fn check_sizes(config: &LogConfig, entries: &[Entry], start: Option<&LogStart>) 
         Some(bytes) if bytes > max => Err(LogError::TooLarge { bytes, max }),
         _ => Ok(()),
     }
+}
+
+/// Every segment begins with a base record, and must have room for any record behind it.
+fn check_base(config: &LogConfig, state: &State) -> Result<(), LogError> {
+    let needed = segment::HEADER_BYTES
+        + (state.base().encoded_bytes() + config.max_record_bytes + 2 * BATCH_OVERHEAD_BYTES) as u64;
+    if config.segment_bytes < needed {
+        return Err(LogError::Config(format!(
+            "segment_bytes {} is too small for the membership of {} bytes in this log: at least {needed} is needed",
+            config.segment_bytes,
+            state.start.membership.len()
+        )));
+    }
+    Ok(())
 }
 
 /// How long the first segment must be to hold all that a log begins with, in bytes: founding is one rename.
