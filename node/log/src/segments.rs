@@ -35,6 +35,13 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
 }
 
+impl Segment {
+    /// Bytes for batches.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.header.len_bytes.saturating_sub(segment::HEADER_BYTES)
+    }
+}
+
 /// What is in the log's folder, by sequence, each in order.
 #[derive(Default, Debug)]
 pub(crate) struct Listing {
