@@ -3,18 +3,16 @@
 //! Determinism is the point: what is read here is the applied state through its layers, and nothing else.
 
 use crate::command::{
-    Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Operation, PreconditionFailed,
-    Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
+    Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Nothing, Operation,
+    PreconditionFailed, Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
 };
 use crate::error::{ApplyError, StoreError};
 use crate::flush;
 use crate::layers::Resolved;
 use crate::overlay::{Lineage, Newest, OverlayRow, ROW_BYTES};
 use crate::position::FEATURE_LEVEL;
-use crate::store::{ClearChange, Store};
-
-use crate::command::Nothing;
 use crate::replies::SideLayers;
+use crate::store::{ClearChange, Store};
 
 impl Reply {
     /// Whether a retry gets this reply again. A refusal is decided anew each time.
@@ -45,10 +43,11 @@ impl Store {
         if condition.is_some_and(|condition| condition.kind.is_none()) {
             return Err(ApplyError::Unknown { index, what: "a condition" });
         }
-        if let Operation::SetFeatureLevel(SetFeatureLevel { level }) = operation {
-            if *level > FEATURE_LEVEL {
+        match operation {
+            Operation::SetFeatureLevel(SetFeatureLevel { level }) if *level > FEATURE_LEVEL => {
                 return Err(ApplyError::FeatureLevel { index, level: *level, known: FEATURE_LEVEL });
             }
+            _ => {}
         }
         let answer = match operation {
             Operation::Put(put) => self.put(put),
