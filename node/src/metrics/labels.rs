@@ -80,7 +80,7 @@ impl Rejected {
     }
 }
 
-/// A node's role as a label; see [`Metrics::set_role`].
+/// A node's role as a label; see [`set_role`](super::Metrics::set_role).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RoleLabel {
     /// Follows and votes.
