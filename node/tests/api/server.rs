@@ -33,6 +33,8 @@ pub(crate) enum Mood {
     FailsChanges(AdminError),
     /// It takes requests and holds them, unanswered.
     Holds,
+    /// It is busy with the request it took last, and takes no other until its mood changes.
+    Busy,
     /// It drops the requests.
     Drops,
 }
@@ -151,6 +153,9 @@ fn turn(engine: &Engine, mut store: Store, mut requests: mpsc::Receiver<Request>
     let mut held = Vec::new();
     while let Some(request) = requests.blocking_recv() {
         engine.taken.fetch_add(1, Ordering::SeqCst);
+        while matches!(*engine.mood.lock().unwrap(), Mood::Busy) {
+            std::thread::yield_now();
+        }
         let mood = engine.mood.lock().unwrap().clone();
         match (mood, request) {
             (Mood::Holds, request) => held.push(request),
