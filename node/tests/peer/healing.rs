@@ -48,6 +48,13 @@ async fn a_peer_that_moved_is_followed_and_one_that_left_is_dropped() {
     assert_eq!(one.event().await, Event::Connected(new.id));
     message_arrives(&one, &mut new, "new").await;
     assert_eq!(one.hub.stats()[0].address, new.address.to_string());
+    // Where nobody is: nothing may be taken for a stream that is gone.
+    one.hub.set_peers(vec![(new.id, "127.0.0.1:1".into())]);
+    assert_eq!(one.event().await, Event::Disconnected(new.id));
+    assert!(!one.hub.send(new.id, vec![Bytes::from_static(b"nowhere")]));
+    one.know(&[&new]);
+    assert_eq!(one.event().await, Event::Connected(new.id));
+    message_arrives(&one, &mut new, "back").await;
     one.know(&[]);
     assert_eq!(one.event().await, Event::Disconnected(new.id));
     assert!(!one.hub.send(new.id, vec![Bytes::from_static(b"gone")]));
