@@ -52,7 +52,8 @@ struct Target {
 }
 
 impl PeerHub {
-    /// Starts with no peers. `inbound` is the one given to [`super::serve_peers`].
+    /// Starts with no peers. `inbound` is the one given to [`super::serve_peers`]; `config` passed
+    /// [`PeerConfig::validate`].
     pub fn start(
         config: PeerConfig,
         local: LocalIdentity,

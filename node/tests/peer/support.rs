@@ -38,7 +38,8 @@ impl RecordingInbox {
 }
 
 async fn pass(gate: &watch::Receiver<bool>) {
-    gate.clone().wait_for(|open| *open).await.expect("the test holds the gate");
+    // A gate that is gone with its test holds nobody up.
+    let _ = gate.clone().wait_for(|open| *open).await;
 }
 
 impl Inbox for RecordingInbox {
