@@ -53,7 +53,7 @@ impl Config {
             (None, None) => require(false, "initial_peers", "not set", || {
                 format!(
                     "name the nodes that found the cluster ({}={} for a cluster of one), or set join",
-                    self.slot,
+                    self.founding_slot(),
                     self.peer_address()
                 )
             }),

@@ -112,7 +112,7 @@ fn nothing_at(path: &str) -> Failure {
 
 fn finish(state: &Arc<Shared>, answer: Answer) -> Response {
     let status = state.handle.status();
-    let node_revision = state.reader.view().revision();
+    let node_revision = state.view().revision();
     let headers = state.status_headers.load();
     if headers.fits(&status) {
         return answer.into_response(&headers, node_revision);
