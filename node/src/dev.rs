@@ -155,7 +155,7 @@ async fn find_leader(addresses: &[(u16, String)]) -> String {
 /// The leader's client address in the answer of `GET /v1/cluster`.
 fn leader_in(body: &[u8]) -> Option<String> {
     let cluster: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Some(cluster.get("leader")?.get("client_address")?.as_str()?.to_string())
+    Some(cluster.get("leader_address")?.as_str()?.to_string())
 }
 
 fn greet(nodes: &[Node], leader: &str) {
