@@ -203,3 +203,20 @@ async fn request_and_response_run_at_the_same_time() {
         signs_of_life += 1;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_and_comes_back_is_told_of_in_that_order() {
+    let (mut one, two) = (Node::start(1).await, Node::start(2).await);
+    for _ in 0..100 {
+        one.know(&[&two]);
+        assert_eq!(one.event().await, Event::Connected(two.id));
+        one.know(&[]);
+        // Not waiting for the goodbye: the next welcome comes after it all the same.
+        one.know(&[&two]);
+        assert_eq!(one.event().await, Event::Disconnected(two.id));
+        assert_eq!(one.event().await, Event::Connected(two.id));
+        assert!(one.hub.send(two.id, vec![Bytes::from_static(b"routed")]));
+        one.know(&[]);
+        assert_eq!(one.event().await, Event::Disconnected(two.id));
+    }
+}
