@@ -1,8 +1,21 @@
 //! *Persist*: carries the engine's [`LogJob`]s out on the log, in order, with one fdatasync for all that are at hand.
+//!
+//! A full disk is no failure: the write waits, and nothing is acknowledged meanwhile. A leader in that state steps down
+//! (its own append is not durable within an election timeout), and goes on as soon as there is room (hazard 43).
 
 use super::event::LogJob;
 use balsa_log::{Log, LogError, LogWrite};
 use balsa_raft::ready::PersistToken;
+use std::collections::VecDeque;
+
+/// How far [`LogStage::run`] came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// The newest write that is durable now.
+    pub durable: Option<PersistToken>,
+    /// The disk is full: what is left has to be tried again.
+    pub full: bool,
+}
 
 /// The log and what was last made durable.
 pub struct LogStage {
@@ -15,29 +28,65 @@ impl LogStage {
         LogStage { log }
     }
 
-    /// Carries jobs out; gives the newest write that is durable now. After an error the node must stop.
-    pub fn run(&mut self, jobs: &[LogJob]) -> Result<Option<PersistToken>, LogError> {
-        let mut newest = None;
-        for job in jobs {
-            match job {
-                LogJob::Persist { token, hard_state, reset, entries } => {
-                    self.log.append(&LogWrite { hard_state: *hard_state, entries, reset: reset.as_ref() })?;
-                    newest = Some(*token);
+    /// Carries jobs out, in order, and takes those that are done out of `jobs`. What is left did not fit on a full disk: it
+    /// has to be tried again, and nothing behind it is lost or overtaken. After an error the node must stop.
+    pub fn run(&mut self, jobs: &mut VecDeque<LogJob>) -> Result<Progress, LogError> {
+        let mut durable = None;
+        let mut full = false;
+        while let Some(job) = jobs.front() {
+            match self.carry_out(job) {
+                Ok(written) => durable = written.or(durable),
+                Err(LogError::Full { .. }) => {
+                    full = true;
+                    break;
                 }
-                LogJob::Release(start) => self.log.release(start)?,
+                Err(error) => return Err(error),
             }
+            jobs.pop_front();
         }
-        if newest.is_some() {
+        if durable.is_some() {
             self.log.sync()?;
         }
-        Ok(newest)
+        if full {
+            self.make_room(jobs)?;
+        }
+        Ok(Progress { durable, full })
+    }
+
+    fn carry_out(&mut self, job: &LogJob) -> Result<Option<PersistToken>, LogError> {
+        match job {
+            LogJob::Persist { token, hard_state, reset, entries } => {
+                self.log.append(&LogWrite { hard_state: *hard_state, entries, reset: reset.as_ref() })?;
+                Ok(Some(*token))
+            }
+            LogJob::Release(start) => {
+                self.log.release(start)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Releases wait behind a write that does not fit, and may be what makes it fit. They concern entries that were durable
+    /// long before, so they may go first.
+    fn make_room(&mut self, jobs: &mut VecDeque<LogJob>) -> Result<(), LogError> {
+        let mut left = VecDeque::with_capacity(jobs.len());
+        for job in jobs.drain(..) {
+            match job {
+                LogJob::Release(start) => self.log.release(&start)?,
+                write => left.push_back(write),
+            }
+        }
+        *jobs = left;
+        Ok(())
     }
 
     /// Nothing came for a while: marks the end of what is durable, and prepares for what will come.
     pub fn idle(&mut self) -> Result<(), LogError> {
         self.log.mark()?;
-        self.log.prepare_next_segment()?;
-        Ok(())
+        match self.log.prepare_next_segment() {
+            Ok(_) | Err(LogError::Full { .. }) => Ok(()), // the reserve holds; the next write will say more
+            Err(error) => Err(error),
+        }
     }
 
     /// The log's size on disk, in bytes.

@@ -29,6 +29,8 @@ pub enum Fault {
     SlowDisk(Place, Micros),
     /// A disk takes longer for one write than elections take.
     StalledDisk(Place, Micros),
+    /// A disk has room for little more, or for nothing.
+    FullDisk(Place, Micros),
     /// Leadership is handed over.
     Transfer,
     /// A node is stopped in an orderly way, and started again later.
@@ -38,9 +40,9 @@ pub enum Fault {
 }
 
 /// The kinds, as the coverage table names them.
-pub const KINDS: [&str; 14] = [
+pub const KINDS: [&str; 15] = [
     "kill", "power_loss", "power_loss_of_all", "pause", "split", "mute", "deaf", "cut_links", "storm", "slow_disk",
-    "stalled_disk", "transfer", "restart", "clock_rate",
+    "stalled_disk", "transfer", "restart", "clock_rate", "full_disk",
 ];
 
 impl Fault {
@@ -61,6 +63,7 @@ impl Fault {
             Fault::Transfer => 11,
             Fault::Restart(..) => 12,
             Fault::ClockRate(..) => 13,
+            Fault::FullDisk(..) => 14,
         }
     }
 }
@@ -121,7 +124,8 @@ impl Climate {
             10 => Fault::StalledDisk(place, time.min(8 * SECOND)),
             11 => Fault::Transfer,
             12 => Fault::Restart(place, time.min(5 * SECOND)),
-            _ => Fault::ClockRate(place, self.random.between(900, 1_100)),
+            13 => Fault::ClockRate(place, self.random.between(900, 1_100)),
+            _ => Fault::FullDisk(place, time),
         }
     }
 

@@ -54,9 +54,9 @@ pub struct Process {
     /// *Persist*.
     pub log: LogStage,
     /// Jobs that wait for the log, oldest first.
-    pub log_queue: Vec<LogJob>,
+    pub log_queue: VecDeque<LogJob>,
     /// Jobs that the log is at.
-    pub log_running: Vec<LogJob>,
+    pub log_running: VecDeque<LogJob>,
     /// *Apply*.
     pub apply: ApplyStage,
     /// Jobs that wait for the apply stage.
@@ -97,6 +97,10 @@ pub struct SimNode {
     pub clock_rate: u64,
     /// The usual time of a write to the log lies between these.
     pub disk_delay: (Micros, Micros),
+    /// The disk takes little more, or nothing.
+    pub disk_is_full: bool,
+    /// Goes down in the middle of its next write to the log: whether by a loss of power, and for how long.
+    pub doomed: Option<(bool, Micros)>,
 }
 
 /// The cluster that all simulated nodes belong to.
@@ -123,6 +127,8 @@ impl SimNode {
             paused_until: 0,
             clock_rate: 1000,
             disk_delay: (100, 1_500),
+            disk_is_full: false,
+            doomed: None,
         }
     }
 
@@ -160,8 +166,8 @@ impl SimNode {
         self.process = Some(Process {
             engine: Engine::new(config.engine, booted.raft, booted.newest_stamp_ms),
             log: booted.log,
-            log_queue: Vec::new(),
-            log_running: Vec::new(),
+            log_queue: VecDeque::new(),
+            log_running: VecDeque::new(),
             apply: booted.apply,
             apply_queue: VecDeque::new(),
             apply_running: false,
@@ -174,6 +180,12 @@ impl SimNode {
             started: now,
         });
         Ok(torn)
+    }
+
+    /// There is room on the disk again.
+    pub fn free_disk(&mut self) {
+        self.disk_is_full = false;
+        self.disk.set_capacity(None);
     }
 
     /// The node's own clock, in ms: it runs at a rate of its own.

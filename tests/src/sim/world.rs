@@ -11,6 +11,7 @@ use super::trace::Trace;
 use super::{MILLI, Micros, SECOND};
 use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
+use balsa_node::engine::log_stage::Progress;
 use balsa_node::engine::message::{self, PeerMessage};
 use balsa_node::engine::snapshot_frame::{SnapshotFrame, Step};
 use balsa_node::engine::{Effect, Event};
@@ -159,7 +160,8 @@ impl World {
         let nodes = (0..count).map(|place| SimNode::founded(place, &ids, &settings)).collect();
         let keys = *random.pick(&[3, 8, 30]);
         let styles = [Style::Keys, Style::Session, Style::Plain, Style::Keys, Style::Session, Style::Plain];
-        let clients = styles.map(|style| Client::new(style, keys, 900 * MILLI, random.fork())).into();
+        let think = *random.pick(&[400, 900, 900, 900]) * MILLI;
+        let clients = styles.map(|style| Client::new(style, keys, think, random.fork())).into();
         let oracle = Oracle::new(settings.store.clone(), random.fork());
         World {
             now: 0,
@@ -357,7 +359,7 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.send(place, to, message),
             Effect::Log(job) => {
-                self.process(place).log_queue.push(job);
+                self.process(place).log_queue.push_back(job);
                 Ok(())
             }
             Effect::Apply { entries, origins } => {
@@ -457,12 +459,19 @@ impl World {
             return Ok(());
         }
         let Some(_) = self.postponed(place, Happening::LogDone { place, life }) else { return Ok(()) };
+        if let Some((power, time)) = self.nodes[place].doomed.take() {
+            return self.take_down(place, power, time);
+        }
         let process = self.process(place);
-        let jobs = std::mem::take(&mut process.log_running);
-        match process.log.run(&jobs) {
-            Ok(durable) => {
+        let mut jobs = std::mem::take(&mut process.log_running);
+        match process.log.run(&mut jobs) {
+            Ok(Progress { durable, full }) => {
                 self.trace.mark(self.now, 1 << 50 | place as u64);
-                if self.random.chance(20) {
+                if full {
+                    self.report.saw("write waits for a full disk");
+                    self.process(place).log_running = jobs;
+                    self.plan(100 * MILLI, Happening::LogDone { place, life });
+                } else if self.random.chance(20) {
                     self.plan(100 * MILLI, Happening::Idle { place, life });
                 }
                 match durable {
@@ -564,7 +573,11 @@ impl World {
         let Some(sink) = process.sink.take() else { return Ok(()) };
         let failed = |error: &dyn std::fmt::Display| Violation(format!("node {place} cannot install: {error}"));
         let staged = sink.stage().map_err(|error| failed(&error))?;
-        if process.apply.install(&meta, staged).map_err(|error| failed(&error))? {
+        let installed = process.apply.install(&meta, staged);
+        if installed.is_err() && self.nodes[place].disk_is_full {
+            return self.take_down(place, false, 5 * SECOND); // it stops, as it should
+        }
+        if installed.map_err(|error| failed(&error))? {
             self.trace.line(self.now, format_args!("node {place} installed a snapshot of {}", meta.index));
             self.report.saw("snapshot installed");
             self.check_applied(place)?;
@@ -874,8 +887,14 @@ impl World {
     fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
         let all = 0..self.nodes.len();
         match fault {
-            Fault::Kill(place, time) => self.take_down(place, false, time),
-            Fault::PowerLoss(place, time) => self.take_down(place, true, time),
+            Fault::Kill(place, time) | Fault::PowerLoss(place, time) => {
+                let power = matches!(fault, Fault::PowerLoss(..));
+                if self.random.chance(500) && self.nodes[place].process.is_some() {
+                    self.nodes[place].doomed = Some((power, time));
+                    return Ok(());
+                }
+                self.take_down(place, power, time)
+            }
             Fault::PowerLossOfAll(time) => {
                 for place in all {
                     let time = time + self.random.below(2 * SECOND);
@@ -927,6 +946,16 @@ impl World {
                 self.nodes[place].disk_delay = (time, time + SECOND);
                 self.mend_disk_after(place, MILLI.max(time / 2))
             }
+            Fault::FullDisk(place, time) => {
+                let room = self.random.below(200 << 10);
+                let node = &mut self.nodes[place];
+                node.disk_is_full = true;
+                node.disk.set_capacity(Some(node.disk.used_bytes() + room));
+                self.ends_after(time, move |world| {
+                    world.nodes[place].free_disk();
+                    Ok(())
+                })
+            }
             Fault::Transfer => {
                 let leader = self.nodes.iter().position(|node| {
                     node.process.as_ref().is_some_and(|process| process.engine.raft().is_leader())
@@ -966,10 +995,11 @@ impl World {
         let nth = self.random.between(1, 6);
         let node = &mut self.nodes[place];
         if let Some(process) = &mut node.process {
-            let jobs = if process.log_running.is_empty() { &process.log_queue } else { &process.log_running };
+            let running = std::mem::take(&mut process.log_running);
+            let mut jobs = if running.is_empty() { std::mem::take(&mut process.log_queue) } else { running };
             if !jobs.is_empty() {
                 node.disk.halt_at(nth);
-                let _ = process.log.run(jobs); // it does not matter how far it got
+                let _ = process.log.run(&mut jobs); // it does not matter how far it got
                 self.report.saw(if power { "power lost in a write" } else { "killed in a write" });
             }
         } else if !power {
@@ -1033,6 +1063,8 @@ impl World {
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until = 0;
             self.nodes[place].disk_delay = (100, 1_500);
+            self.nodes[place].free_disk();
+            self.nodes[place].doomed = None;
             if self.nodes[place].process.is_none() {
                 self.start(place)?;
             }
