@@ -158,8 +158,8 @@ fn ingest(keyspace: &Keyspace, rows: &mut dyn Iterator<Item = Change>) -> fjall:
     let mut ingestion = keyspace.start_ingestion()?;
     for (key, value) in rows {
         match value {
-            Some(value) => ingestion.write(&key[..], &value[..])?,
-            None => ingestion.write_tombstone(&key[..])?,
+            Some(value) => ingestion.write(key, value)?,
+            None => ingestion.write_tombstone(key)?,
         }
     }
     ingestion.finish()
@@ -178,13 +178,13 @@ impl FjallSnapshot {
 
 fn read_row(guard: Guard) -> Result<(Bytes, Bytes), EngineError> {
     let (key, value) = guard.into_inner().map_err(failed("scan"))?;
-    Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+    Ok((key.into(), value.into()))
 }
 
 impl EngineSnapshot for FjallSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let value = self.snapshot.get(&self.rows, key).map_err(failed("get"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> RowIter {
