@@ -63,7 +63,12 @@ impl Store {
 
     /// The key as it is now, dead or not.
     fn current(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
-        self.layers.newest(key, u64::MAX)
+        let frozen = self.frozen.as_ref().is_some_and(|frozen| frozen.index.contains_key(key));
+        if frozen || self.active.index.contains_key(key) {
+            self.layers.newest(key, u64::MAX)
+        } else {
+            self.layers.newest_flushed(key)
+        }
     }
 
     fn put(&mut self, put: &Put) -> Result<Answer, StoreError> {

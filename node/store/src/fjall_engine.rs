@@ -2,7 +2,8 @@
 //!
 //! Why this one: `docs/decisions/0001-state-engine.md`. What is relied on:
 //! - An ingestion writes its tables, syncs them and their folder, and then replaces the tree's version file, which is
-//!   synced too: at return it is durable as a whole, or not there at all. So [`StateEngine::persist`] has nothing to do.
+//!   synced too: at return it is durable as a whole, or not there at all. So [`StateEngine::persist`] has nothing left
+//!   to write, and only asks whether the engine is well.
 //! - The journal is used for one tiny keyspace only, the pointer to the keyspace that holds the rows; replacing the
 //!   state is one synced write of that pointer. A keyspace that it does not name is what an installation left behind,
 //!   or was about to drop, and is deleted at open: the pointer alone says what counts.
@@ -11,6 +12,7 @@
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fjall::config::{
@@ -27,6 +29,10 @@ const CACHE_BYTES: u64 = 24 << 20;
 const MEMTABLE_BYTES: u64 = 1 << 20;
 /// Journals hold pointers only.
 const JOURNAL_BYTES: u64 = 64 << 20;
+/// So many tables in level 0 (compaction starts at 4) hold up a flush, for so long at most.
+const LEVEL_0_TABLES: usize = 20;
+const COMPACTION_WAIT_MAX: Duration = Duration::from_secs(1);
+const COMPACTION_POLL: Duration = Duration::from_millis(5);
 const POINTER_KEYSPACE: &str = "pointer";
 const POINTER_KEY: &str = "current";
 const ROWS_PREFIX: &str = "rows-";
@@ -82,6 +88,20 @@ impl Shared {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Says so if a background thread of the engine has failed: it would compact no more, and nothing else tells.
+    fn check(&self) -> fjall::Result<()> {
+        self.database.persist(PersistMode::Buffer)
+    }
+
+    /// Ingestion passes by the engine's own back-pressure. Slow down whoever flushes while there are too many tables
+    /// that every read has to look at; but not for ever, since nothing here depends on it.
+    fn let_compaction_follow(&self, keyspace: &Keyspace) {
+        let deadline = Instant::now() + COMPACTION_WAIT_MAX;
+        while keyspace.l0_table_count() >= LEVEL_0_TABLES && Instant::now() < deadline {
+            std::thread::sleep(COMPACTION_POLL);
+        }
+    }
+
     /// Deletes the keyspaces that the pointer does not name.
     fn drop_others(&self) -> fjall::Result<()> {
         let current = rows_name(self.current().number);
@@ -130,11 +150,14 @@ impl StateEngine for FjallEngine {
     }
 
     fn ingest(&self, rows: &mut dyn Iterator<Item = Change>) -> Result<(), EngineError> {
-        ingest(&self.shared.current().rows, rows).map_err(failed("ingest"))
+        let keyspace = self.shared.current().rows;
+        ingest(&keyspace, rows).map_err(failed("ingest"))?;
+        self.shared.let_compaction_follow(&keyspace);
+        Ok(())
     }
 
     fn persist(&self) -> Result<(), EngineError> {
-        Ok(())
+        self.shared.check().map_err(failed("persist"))
     }
 
     fn begin_replace(&self) -> Result<Box<dyn Replacement>, EngineError> {
@@ -158,8 +181,8 @@ fn ingest(keyspace: &Keyspace, rows: &mut dyn Iterator<Item = Change>) -> fjall:
     let mut ingestion = keyspace.start_ingestion()?;
     for (key, value) in rows {
         match value {
-            Some(value) => ingestion.write(&key[..], &value[..])?,
-            None => ingestion.write_tombstone(&key[..])?,
+            Some(value) => ingestion.write(key, value)?,
+            None => ingestion.write_tombstone(key)?,
         }
     }
     ingestion.finish()
@@ -178,13 +201,13 @@ impl FjallSnapshot {
 
 fn read_row(guard: Guard) -> Result<(Bytes, Bytes), EngineError> {
     let (key, value) = guard.into_inner().map_err(failed("scan"))?;
-    Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+    Ok((key.into(), value.into()))
 }
 
 impl EngineSnapshot for FjallSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let value = self.snapshot.get(&self.rows, key).map_err(failed("get"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> RowIter {
@@ -205,7 +228,9 @@ struct FjallReplacement {
 impl Replacement for FjallReplacement {
     fn add(&mut self, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), EngineError> {
         let mut rows = rows.map(|(key, value)| (key, Some(value)));
-        ingest(&self.staged.rows, &mut rows).map_err(failed("stage"))
+        ingest(&self.staged.rows, &mut rows).map_err(failed("stage"))?;
+        self.shared.let_compaction_follow(&self.staged.rows);
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), EngineError> {

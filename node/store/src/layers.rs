@@ -62,6 +62,11 @@ impl Layers {
             let beneath = || newest_in_engine(&*self.engine, key);
             return resolve(revision, row, beneath).map(Some);
         }
+        self.newest_flushed(key)
+    }
+
+    /// The newest change of `key` that was flushed.
+    pub(crate) fn newest_flushed(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
         let Some(row) = newest_in_engine(&*self.engine, key)? else { return Ok(None) };
         resolve_engine_row(&*self.engine, row).map(Some)
     }

@@ -95,5 +95,10 @@ mod tests {
         side.put(Bytes::from("old"), Bytes::from("2"), true);
         side.delete(Bytes::from("old"));
         assert_eq!(side.get(b"old"), Some(None), "a layer beneath may have it");
+
+        side.delete(Bytes::from("older"));
+        side.put(Bytes::from("older"), Bytes::from("2"), true);
+        side.delete(Bytes::from("older"));
+        assert_eq!(side.get(b"older"), Some(None), "a layer beneath has it");
     }
 }

@@ -8,6 +8,7 @@
 //! last chunk is `index (8) rows (8) bytes (8) chain (8)`, where `chain` hashes the checksums of all chunks before.
 
 use std::iter::Peekable;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -51,17 +52,19 @@ impl Totals {
 
 /// A snapshot that is being sent.
 pub struct SnapshotSource {
+    engine: Arc<dyn EngineSnapshot>,
     position: Position,
     rows: Peekable<RowIter>,
-    sequence: u32,
     totals: Totals,
     is_done: bool,
+    /// Where each chunk that was made began: its first row, if it has any, and the totals before it.
+    starts: Vec<(Option<Bytes>, Totals)>,
 }
 
 impl SnapshotSource {
     pub(crate) fn new(engine: Arc<dyn EngineSnapshot>, position: Position) -> Self {
-        let rows = engine.scan(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded).peekable();
-        Self { position, rows, sequence: 0, totals: Totals::default(), is_done: false }
+        let rows = engine.scan(Bound::Unbounded, Bound::Unbounded).peekable();
+        Self { engine, position, rows, totals: Totals::default(), is_done: false, starts: Vec::new() }
     }
 
     /// The last entry in the snapshot.
@@ -80,6 +83,8 @@ impl SnapshotSource {
             return Ok(None);
         }
         let mut payload = BytesMut::new();
+        let before = self.totals;
+        let mut first = None;
         loop {
             match self.rows.peek() {
                 None => break,
@@ -87,6 +92,9 @@ impl SnapshotSource {
                     let size = 8 + key.len() + value.len();
                     if !payload.is_empty() && HEADER_BYTES + payload.len() + size > bytes_max {
                         break;
+                    }
+                    if first.is_none() {
+                        first = Some(key.clone());
                     }
                     payload.put_u32_le(key.len() as u32);
                     payload.put_u32_le(value.len() as u32);
@@ -98,28 +106,50 @@ impl SnapshotSource {
                 Some(Err(error)) => return Err(error.clone().into()),
             }
         }
+        let sequence = self.starts.len() as u32;
+        self.starts.push((first, before));
         if !payload.is_empty() {
-            return Ok(Some(self.seal(KIND_ROWS, &payload)));
+            return Ok(Some(self.seal(KIND_ROWS, sequence, &payload)));
         }
         self.is_done = true;
         payload.put_u64_le(self.position.applied_index);
         payload.put_u64_le(self.totals.rows);
         payload.put_u64_le(self.totals.bytes);
         payload.put_u64_le(self.totals.chain);
-        Ok(Some(self.seal(KIND_LAST, &payload)))
+        Ok(Some(self.seal(KIND_LAST, sequence, &payload)))
     }
 
-    fn seal(&mut self, kind: u8, payload: &[u8]) -> Bytes {
+    /// Goes back to a chunk that was made before, so that the receiver gets on from where it is
+    /// ([`SnapshotSink::wanted_sequence`]). Refused where that was never made.
+    pub fn resume_at(&mut self, sequence: u32) -> Result<(), StoreError> {
+        let made = self.starts.len();
+        let index = sequence as usize;
+        if index > made {
+            return Err(refused(format!("number {sequence} is wanted, {made} were made")));
+        }
+        if let Some((first, totals)) = self.starts.get(index).cloned() {
+            let rows: RowIter = match first {
+                Some(key) => self.engine.scan(Bound::Included(&key), Bound::Unbounded),
+                None => Box::new(std::iter::empty()),
+            };
+            self.rows = rows.peekable();
+            self.totals = totals;
+            self.is_done = false;
+            self.starts.truncate(index);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, kind: u8, sequence: u32, payload: &[u8]) -> Bytes {
         let mut chunk = BytesMut::with_capacity(HEADER_BYTES + payload.len());
         chunk.put_u64_le(0);
         chunk.put_u8(FORMAT);
         chunk.put_u8(kind);
-        chunk.put_u32_le(self.sequence);
+        chunk.put_u32_le(sequence);
         chunk.put_slice(payload);
         let checksum = xxh3_64(&chunk[8..]);
         chunk[..8].copy_from_slice(&checksum.to_le_bytes());
         self.totals.add_chunk(checksum);
-        self.sequence += 1;
         chunk.freeze()
     }
 }

@@ -136,7 +136,41 @@ fn a_reply_is_kept_for_its_time_and_no_longer() {
     assert_eq!(bench.store.position().revision, 1);
     assert!(!bench.reply(1100, &once).replayed, "its time is over");
     assert_eq!(bench.store.position().revision, 2);
-    assert!(bench.reply(0, &once).replayed, "time does not run backwards");
+    assert!(bench.reply(0, &once).replayed);
+    assert_eq!(bench.store.time_ms(), 1100, "time does not run backwards");
+}
+
+#[test]
+fn what_has_expired_is_gone_although_it_is_dropped_in_slices() {
+    let many =
+        StoreConfig { reply_limit: 300, session_limit: 300, session_reply_limit: 300, ..small_config() };
+    let mut bench = Bench::new(many);
+    let request = |n: u64| with_key(&format!("k{n}"), "f", put("a", "1"));
+    for n in 0..300 {
+        assert!(matches!(bench.apply(0, &request(n)), Answer::Put(_)));
+    }
+    let open = command(Operation::OpenSession(OpenSession {}));
+    let first = bench.store.applied_index() + 1;
+    for n in 0..300 {
+        assert!(matches!(bench.apply(0, &open), Answer::SessionOpened(_)));
+        assert!(matches!(bench.apply(0, &with_session(first + 2 * n, 1, 1, put("a", "1"))), Answer::Put(_)));
+    }
+    bench.flush().unwrap();
+    // The last of many that expire at the same time.
+    let last = with_session(first + 2 * 299, 1, 1, put("a", "1"));
+    assert_eq!(bench.apply(1000, &last), Answer::SessionExpired(Nothing {}));
+    assert!(!bench.reply(1000, &request(299)).replayed);
+    assert!(matches!(bench.apply(1000, &open), Answer::SessionOpened(_)));
+    // None is left in the end, in memory or in the engine.
+    for _ in 0..10 {
+        bench.apply(5000, &command(put("a", "1")));
+    }
+    bench.flush().unwrap();
+    for _ in 0..2 {
+        let stats = bench.store.stats();
+        assert_eq!((stats.reply_entries, stats.sessions, stats.session_replies), (0, 0, 0));
+        bench.reopen();
+    }
 }
 
 #[test]
@@ -319,8 +353,25 @@ fn a_snapshot_is_taken_whole_or_not_at_all() {
         assert!(refused(sink.add_chunk(chunk)), "a chunk came twice");
     }
     assert!(sink.is_complete());
+    // The connection broke: chunks come again, from the middle, and are the same.
+    for middle in [7, chunks.len() - 1, 0] {
+        source.resume_at(middle as u32).unwrap();
+        for chunk in &chunks[middle..] {
+            assert_eq!(source.next_chunk(600).unwrap().as_ref(), Some(chunk), "from {middle}");
+        }
+        assert_eq!(source.next_chunk(600).unwrap(), None);
+    }
+    assert!(refused(source.resume_at(chunks.len() as u32 + 1)));
     let staged = sink.stage().unwrap();
     assert_eq!(old.get(b"k3").unwrap(), reader.view().get(b"k3").unwrap(), "nothing happened yet");
+    other.do_all([put("k3", "newer")]);
+    let job = other.store.force_rotate().unwrap();
+    let mut early = other.store.begin_install().unwrap();
+    chunks.iter().for_each(|chunk| early.add_chunk(chunk).unwrap());
+    let refusal = other.store.install_snapshot(early.stage().unwrap());
+    assert!(matches!(refusal, Err(StoreError::FlushOutstanding)));
+    let index = job.run().unwrap();
+    other.store.handle_flushed(index).unwrap();
     other.store.install_snapshot(staged).unwrap();
 
     assert_eq!(old.get(b"old").unwrap().unwrap().value, text("v"), "a view that is held stands still");
