@@ -167,8 +167,8 @@ settings! {
 
         /// How many revisions of history are kept before they are compacted [default: 100000]
         history_revisions: u64 = 100_000, "BALSA_HISTORY_REVISIONS", "N";
-        /// The store's overlay in memory, before it is flushed, in bytes [default: 33554432]
-        overlay_bytes: usize = 32 << 20, "BALSA_OVERLAY_BYTES", "BYTES";
+        /// The store's overlay in memory, before it is flushed, in bytes [default: 16777216]
+        overlay_bytes: usize = 16 << 20, "BALSA_OVERLAY_BYTES", "BYTES";
         /// A segment of the log, in bytes [default: 33554432]
         log_segment_bytes: u64 = 32 << 20, "BALSA_LOG_SEGMENT_BYTES", "BYTES";
         /// Log kept behind what is durably applied, for members that are behind, in bytes [default: 134217728]
@@ -283,6 +283,15 @@ impl Config {
             writes_in_flight: self.writes_in_flight_max,
             write_bytes_in_flight: self.write_bytes_in_flight_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
+        }
+    }
+
+    /// The store's settings; what is replicated keeps its default, which is the same on every node.
+    pub fn store(&self) -> balsa_store::StoreConfig {
+        balsa_store::StoreConfig {
+            overlay_bytes: self.overlay_bytes,
+            history_revisions: self.history_revisions,
+            ..balsa_store::StoreConfig::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! Every request comes through here: where it comes from, what it names, which handler, and what every answer has.
 
 use super::answer::Answer;
-use super::body::{self, Dialect};
+use super::body::{self, BodyError, Dialect};
 use super::call::Call;
 use super::headers::StatusHeaders;
 use super::origin;
@@ -33,7 +33,10 @@ pub(super) async fn answer(ApiState(state): ApiState, request: Request<Body>) ->
     let answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
-            body::drain(&mut body, &parts.headers).await;
+            // A body that was late, or ended early, is not waited for again.
+            if !matches!(failure, Failure::Body(BodyError::Late { .. } | BodyError::Incomplete)) {
+                body::drain(&mut body, &parts.headers).await;
+            }
             refuse(&state, &parts, failure)
         }
     };

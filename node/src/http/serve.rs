@@ -209,7 +209,7 @@ impl Connection {
                 biased;
                 _ = &mut talk => Look::Ended,
                 () = &mut next => Look::Time,
-                _ = self.stage.changed() => Look::Stage,
+                changed = self.stage.changed() => if changed.is_ok() { Look::Stage } else { Look::Ended },
             };
             match look {
                 Look::Ended => return,

@@ -239,7 +239,7 @@ async fn metrics_count_by_route() {
         r#"balsa_http_requests_total{method="PUT",route="/{key}",status="2xx"} 1"#,
         r#"balsa_http_requests_total{method="GET",route="/v1/kv/{key}",status="2xx"} 1"#,
         r#"balsa_http_requests_total{method="GET",route="/v1/kv/{key}",status="4xx"} 1"#,
-        r#"balsa_http_requests_total{method="GET",route="none",status="4xx"} 1"#,
+        r#"balsa_http_requests_total{method="other",route="none",status="4xx"} 1"#,
         r#"balsa_http_request_duration_seconds_count{method="PUT",route="/{key}"} 1"#,
     ] {
         assert!(metrics.text().lines().any(|l| l == line), "{line} is not in\n{}", metrics.text());
