@@ -1,5 +1,28 @@
-//! balsa-node
-pub mod config;
+//! balsa-node: the server binary and its library.
+//!
+//! A request comes in by a door, is decided by the engine, and leaves by the same door:
+//!
+//! ```text
+//!   http ──► engine ──► shell: log, apply ──► http
+//!              ▲ ▼
+//!             peer
+//! ```
+//!
+//! Modules in reading order: [`engine`] (the node as one deterministic state machine), [`shell`] (threads that run it),
+//! [`peer`] and [`http`] (the doors), [`life`] (identity, founding, joining), [`server`] (a process of all that),
+//! [`config`], [`metrics`].
+
 pub mod engine;
+
+pub mod shell;
+
 pub mod http;
+pub mod peer;
+
+pub mod life;
+
+pub mod config;
 pub mod metrics;
+// pub mod server;
+
+mod durable_file;

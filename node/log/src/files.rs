@@ -1,5 +1,13 @@
 //! The one door to the disk. Everything Balsa itself writes (log, identity, snapshots) goes through [`Disk`] and
 //! [`DiskFile`], so that tests can lose power, tear writes, flip bits and fail calls.
+//!
+//! [`RealDisk`] is the machine's; [`SimDisk`] is in memory, deterministic, and as unkind as a disk may be.
+
+mod real;
+pub mod sim;
+
+pub use real::RealDisk;
+pub use sim::SimDisk;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +27,7 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable only after [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Creates a folder and its parents.
+    /// Creates a folder and its parents. Those that were missing are durable on return.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;

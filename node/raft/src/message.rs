@@ -36,7 +36,8 @@ pub enum Body {
         last_index: Index,
         /// Its term.
         last_term: Term,
-        /// The leader itself asked for this election ([`Body::TimeoutNow`]): a living leader is no reason to refuse.
+        /// The leader itself asked for this election ([`Body::TimeoutNow`]): a living leader is no reason to
+        /// refuse.
         transfer: bool,
     },
     /// The answer to a vote request. Leaves only after term and vote are durable.
@@ -64,7 +65,8 @@ pub enum Body {
     AppendRejected {
         /// The `prev_index` that was rejected: tells which probe this answers.
         prev_index: Index,
-        /// The highest index at which the follower may match; see the fast back-off in the module on conflicts.
+        /// The highest index at which the follower may match; see the fast back-off in the module on
+        /// conflicts.
         hint_index: Index,
         /// The follower's term at `hint_index`.
         hint_term: Term,

@@ -1,5 +1,5 @@
-//! What the driver must do, ordered by type: what may leave at once, what must be persisted and what may leave
-//! only after that, what may be applied.
+//! What the driver must do, ordered by type: what may leave at once, what must be persisted and what may
+//! leave only after that, what may be applied.
 
 use crate::membership::Membership;
 use crate::message::Message;
@@ -20,7 +20,8 @@ pub struct Ready {
     pub reads_confirmed: Vec<ReadConfirmed>,
     /// Reads that will not be confirmed here (leadership was lost): ask again elsewhere.
     pub reads_dropped: Vec<ReadId>,
-    /// Followers that need a snapshot: stream them one, then report with [`crate::Raft::handle_snapshot_sent`].
+    /// Followers that need a snapshot: stream them one, then report with
+    /// [`crate::Raft::handle_snapshot_sent`].
     pub snapshots_wanted: Vec<NodeId>,
     /// Role, leader or term changed.
     pub role_changed: bool,
@@ -49,10 +50,11 @@ pub struct Persist {
     pub token: PersistToken,
     /// Term and vote, where they changed.
     pub hard_state: Option<HardState>,
-    /// Entries to append. Where the log already holds an entry at or beyond the first index, it is truncated there.
+    /// Entries to append. Where the log already holds an entry at or beyond the first index, it is truncated
+    /// there.
     pub entries: Vec<Entry>,
-    /// The log begins anew behind this snapshot, whose state the driver has already made durable:
-    /// all entries at or below go, and those above as well (the core hands over what is to be kept in `entries`).
+    /// The log begins anew behind this snapshot, whose state the driver has already made durable: all entries
+    /// at or below go, and those above as well (the core hands over what is to be kept in `entries`).
     pub snapshot: Option<SnapshotMeta>,
     /// Send once this is durable.
     pub then_send: Vec<Message>,

@@ -58,7 +58,8 @@ print_as_number!(Index, "{}");
 /// What an entry is to the core. What the bytes of a command mean, only the store knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum EntryKind {
-    /// Appended by every new leader: what commits first in its term, and with it all before (thesis 3.6.2, 6.4).
+    /// Appended by every new leader: what commits first in its term, and with it all before (thesis 3.6.2,
+    /// 6.4).
     Noop,
     /// Opaque bytes for the state machine.
     Command,

@@ -30,6 +30,14 @@ pub fn stamp(encoded: Bytes, time_ms: u64) -> Bytes {
     buffer.freeze()
 }
 
+/// The cluster time stamped on an encoded command, in milliseconds; 0 where the bytes are no command.
+pub fn stamp_of(encoded: &[u8]) -> u64 {
+    match encoded.get(1..HEADER_BYTES) {
+        Some(stamp) => u64::from_le_bytes(std::array::from_fn(|i| stamp[i])),
+        None => 0,
+    }
+}
+
 /// Decodes what [`encode`] and [`stamp`] made. The values inside share the memory of `encoded`.
 pub fn decode(encoded: &Bytes) -> Result<(u64, Command), DecodeError> {
     if encoded.len() < HEADER_BYTES {
@@ -108,7 +116,7 @@ pub struct IdempotencyKey {
 /// A request within a session (thesis 6.3).
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SessionRequest {
-    /// The session's number, from [`Reply::SessionOpened`].
+    /// The session's number, from [`Answer::SessionOpened`].
     #[prost(uint64, tag = "1")]
     pub session: u64,
     /// The request's number within the session, from 1.

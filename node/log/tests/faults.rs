@@ -1,0 +1,212 @@
+//! Calls that fail: the log stops or says cleanly that it did not do it, and a restart finds all that was
+//! acknowledged (hazards 38, 43).
+
+mod support;
+
+use balsa_log::files::sim::{Fault, OpKind, SplitMix};
+use balsa_log::{Log, LogError, LogStart, LogWrite, SimDisk};
+use std::io::ErrorKind;
+use support::{Model, Step, folder, open, run, script};
+
+/// Restarts after a fault and checks what is there.
+fn restart(disk: &SimDisk, mut model: Model, created: bool, seed: Option<u64>, context: &str) {
+    disk.clear_faults();
+    match seed {
+        None => disk.crash(),
+        Some(seed) => {
+            let mut random = SplitMix::new(seed);
+            disk.power_loss(&mut || random.next_u64());
+        }
+    }
+    if !created && !Log::exists(&folder(disk)).unwrap() {
+        model.create(disk).unwrap_or_else(|error| panic!("{context}: create again: {error}"));
+        return;
+    }
+    let (mut log, recovered) = open(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+    model.recovered(&recovered, context);
+    model.step(&mut log, Step::Append(2, 50)).unwrap();
+    model.step(&mut log, Step::Mark).unwrap();
+}
+
+#[test]
+fn each_call_fails_once() {
+    let total = {
+        let disk = SimDisk::new();
+        run(&disk, &script()).2.unwrap();
+        disk.counters().total
+    };
+    for nth in 1..=total {
+        for seed in [None, Some(nth), Some(nth + 1000)] {
+            let disk = SimDisk::new();
+            disk.fail_at(nth);
+            let (mut model, log, result) = run(&disk, &script());
+            let context = format!("call {nth}, seed {seed:?}");
+            let error = result.expect_err(&context);
+            assert!(matches!(error, LogError::Io { .. }), "{context}: {error}");
+            let created = log.is_some();
+            if let Some(mut log) = log {
+                // Either it takes no more, whatever is asked, or it goes on as if nothing had happened.
+                let next = model.step(&mut log, Step::Append(1, 20));
+                let synced = model.step(&mut log, Step::Sync);
+                match next {
+                    Ok(()) => synced.unwrap(),
+                    Err(LogError::Poisoned(_)) => {
+                        assert!(matches!(synced, Err(LogError::Poisoned(_))), "{context}: {synced:?}");
+                        assert!(matches!(log.mark(), Err(LogError::Poisoned(_))), "{context}");
+                        assert!(
+                            matches!(log.prepare_next_segment(), Err(LogError::Poisoned(_))),
+                            "{context}"
+                        );
+                    }
+                    Err(error) => panic!("{context}: {error}"),
+                }
+            }
+            restart(&disk, model, created, seed, &context);
+        }
+    }
+}
+
+#[test]
+fn torn_writes() {
+    for bytes in [0, 1, 511, 512, 513, 1024, 1500] {
+        for nth in 1..30 {
+            let disk = SimDisk::new();
+            let mut writes = 0;
+            disk.set_hook(move |op| {
+                writes += u64::from(op.kind == OpKind::Write);
+                if op.kind == OpKind::Write && writes == nth { Fault::Tear(bytes) } else { Fault::None }
+            });
+            let (model, log, result) = run(&disk, &script());
+            result.expect_err("a torn write");
+            restart(
+                &disk,
+                model.clone(),
+                log.is_some(),
+                (nth % 2 == 0).then_some(nth),
+                &format!("write {nth}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_failed_fsync_is_never_tried_again() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    model.step(&mut log, Step::Append(1, 100)).unwrap();
+    disk.set_hook(|op| match op.kind {
+        OpKind::Sync => Fault::Fail(ErrorKind::Other),
+        _ => Fault::None,
+    });
+    assert!(matches!(log.sync(), Err(LogError::Io { doing: "sync", .. })));
+    disk.clear_faults();
+    let syncs = disk.counters().syncs;
+    assert!(matches!(log.sync(), Err(LogError::Poisoned(_))));
+    assert!(matches!(log.append(&LogWrite::default()), Err(LogError::Poisoned(_))));
+    assert!(matches!(log.mark(), Err(LogError::Poisoned(_))));
+    let beyond = LogStart { index: log.last_index(), ..LogStart::default() };
+    assert!(matches!(log.release(&beyond), Err(LogError::Poisoned(_))));
+    assert_eq!(disk.counters().syncs, syncs);
+}
+
+/// Appends entries until the disk is full, having checked that the refusal changes nothing.
+fn fill(disk: &SimDisk, model: &mut Model, log: &mut Log) {
+    loop {
+        let before = model.clone();
+        match model.step(log, Step::Append(3, 300)) {
+            Ok(()) => model.step(log, Step::Sync).unwrap(),
+            Err(LogError::Full { .. }) => {
+                *model = before;
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(disk.used_bytes() <= 5 * 8192, "{} bytes", disk.used_bytes());
+    }
+    assert_eq!(log.last_index(), model.now().last());
+    assert!(log.failure().is_none());
+}
+
+#[test]
+fn a_full_disk_refuses_entries_and_nothing_else() {
+    let disk = SimDisk::new();
+    let (mut model, log, result) = run(&disk, &[Step::Append(4, 200), Step::Sync]);
+    result.unwrap();
+    let mut log = log.unwrap();
+    disk.set_capacity(Some(5 * 8192));
+    fill(&disk, &mut model, &mut log);
+    for round in 0..6 {
+        // Votes and markers go on, into the reserve if need be.
+        for _ in 0..3 {
+            model.step(&mut log, Step::Vote).unwrap();
+            model.step(&mut log, Step::Mark).unwrap();
+        }
+        assert!(matches!(model.clone().step(&mut log, Step::Append(40, 500)), Err(LogError::Full { .. })));
+        if round % 2 == 1 {
+            // The node starts on the full disk.
+            drop(log);
+            let mut random = SplitMix::new(round);
+            disk.power_loss(&mut || random.next_u64());
+            let (reopened, recovered) = open(&disk).unwrap();
+            model.recovered(&recovered, "on a full disk");
+            log = reopened;
+        }
+        // It frees space by itself, and goes on.
+        model.step(&mut log, Step::Release(3)).unwrap();
+        model.step(&mut log, Step::Append(4, 500)).unwrap();
+        model.step(&mut log, Step::Sync).unwrap();
+        fill(&disk, &mut model, &mut log);
+    }
+    disk.crash();
+    let (_, recovered) = open(&disk).unwrap();
+    model.recovered(&recovered, "after the disk was full");
+}
+
+#[test]
+fn a_full_disk_while_founding_leaves_nothing() {
+    for capacity in [0, 100, 8192, 16383] {
+        let disk = SimDisk::new();
+        disk.set_capacity(Some(capacity));
+        let (mut model, log, result) = run(&disk, &[]);
+        assert!(log.is_none() && matches!(result, Err(LogError::Full { .. })), "{capacity}: {result:?}");
+        assert!(!Log::exists(&folder(&disk)).unwrap());
+        disk.set_capacity(None);
+        let mut log = model.create(&disk).unwrap();
+        model.step(&mut log, Step::Mark).unwrap();
+    }
+}
+
+/// Some file systems notice only when a name is made that they are full.
+#[test]
+fn a_full_folder_refuses_entries() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    disk.set_hook(|op| match op.kind {
+        OpKind::Create => Fault::Fail(ErrorKind::StorageFull),
+        _ => Fault::None,
+    });
+    assert!(matches!(log.prepare_next_segment(), Err(LogError::Full { .. })));
+    assert!(matches!(model.clone().step(&mut log, Step::Append(20, 600)), Err(LogError::Full { .. })));
+    model.step(&mut log, Step::Vote).unwrap();
+    model.step(&mut log, Step::Sync).unwrap();
+    restart(&disk, model, true, Some(1), "a full folder");
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_changes_nothing() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    let refused = model.clone().step(&mut log, Step::Append(3, 601));
+    assert!(matches!(refused, Err(LogError::TooLarge { bytes: 601, max: 600 })), "{refused:?}");
+    let start = LogStart { index: log.last_index(), membership: vec![0; 601].into(), ..LogStart::default() };
+    assert!(matches!(log.release(&start), Err(LogError::TooLarge { .. })));
+    let reset = log.append(&LogWrite { reset: Some(&start), ..LogWrite::default() });
+    assert!(matches!(reset, Err(LogError::TooLarge { .. })));
+    assert!(log.failure().is_none());
+    model.step(&mut log, Step::Append(3, 600)).unwrap();
+    model.step(&mut log, Step::Sync).unwrap();
+    restart(&disk, model, true, Some(1), "too large");
+}

@@ -1,0 +1,134 @@
+//! Writes to the log that are under way, and what waits for them.
+//!
+//! The driver persists in the order of tokens and reports completions when it likes; a completion confirms
+//! all before it. Two dangers live here:
+//! - *A late completion confirms entries that were overwritten since* (ABA, hazard 3). So whenever the log is
+//!   truncated, every write under way is cut back to what it still has in common with the log. Completing it
+//!   then confirms only that; the entries that took their place are confirmed by their own write.
+//! - *A message leaves before what it promises is durable* (hazard 2). A message that depends on a write
+//!   which was already handed out is held here until that completes.
+//!
+//! Does not know what is written, nor what the messages say, except to fold repeated acknowledgements into
+//! one.
+
+use crate::message::{Body, Message};
+use crate::ready::PersistToken;
+use crate::types::Index;
+use std::collections::VecDeque;
+
+/// What a message depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum After {
+    /// Nothing that the disk could forget.
+    Nothing,
+    /// Term and vote as they are now.
+    HardState,
+    /// The log (and term and vote) as it is now.
+    Log,
+}
+
+/// One write under way.
+#[derive(Debug)]
+struct Pending {
+    token: PersistToken,
+    /// The entries that it and the log still have in common, first and last.
+    entries: Option<(Index, Index)>,
+    /// Whether it holds a hard state.
+    hard_state: bool,
+    /// The tick at which it was handed out.
+    since: u64,
+}
+
+/// All writes under way, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Pipeline {
+    issued: PersistToken,
+    pending: VecDeque<Pending>,
+    /// Messages that wait for a completion.
+    held: Vec<(PersistToken, Message)>,
+}
+
+impl Pipeline {
+    /// Registers a write; its token is the one after the last.
+    pub(crate) fn begin(
+        &mut self,
+        entries: Option<(Index, Index)>,
+        hard_state: bool,
+        now: u64,
+    ) -> PersistToken {
+        self.issued.0 += 1;
+        self.pending.push_back(Pending { token: self.issued, entries, hard_state, since: now });
+        self.issued
+    }
+
+    /// The log was truncated from here on: no write under way confirms that part any more.
+    pub(crate) fn truncate(&mut self, from: Index) {
+        for pending in &mut self.pending {
+            pending.entries = pending
+                .entries
+                .filter(|(first, _)| *first < from)
+                .map(|(first, last)| (first, last.min(from.prev())));
+        }
+    }
+
+    /// Everything up to `token` is durable. Gives the last index that this confirms and the messages that
+    /// waited for it.
+    pub(crate) fn complete(&mut self, token: PersistToken) -> (Option<Index>, Vec<Message>) {
+        assert!(token <= self.issued, "completion of {token:?}, of which only {:?} was issued", self.issued);
+        let mut stable = None;
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.token <= token) {
+            stable = stable.max(pending.entries.map(|(_, last)| last));
+        }
+        let free = self.held.extract_if(.., |(waits_for, _)| *waits_for <= token);
+        let free = free.map(|(_, message)| message).collect();
+        (stable, free)
+    }
+
+    /// The write under way that a message with this dependency must wait for, if any.
+    pub(crate) fn waits_for(&self, after: After) -> Option<PersistToken> {
+        let newest = match after {
+            After::Nothing => None,
+            After::HardState => self.pending.iter().rev().find(|pending| pending.hard_state),
+            After::Log => self.pending.back(),
+        };
+        newest.map(|pending| pending.token)
+    }
+
+    /// Keeps a message until `token` completes.
+    pub(crate) fn hold(&mut self, token: PersistToken, message: Message) {
+        // At most one of a kind, peer and write is kept, so that what is held is bounded by the writes under
+        // way.
+        let same = self.held.iter_mut().rev().take_while(|(other, _)| *other == token);
+        for (_, held) in same {
+            if fold(held, &message) {
+                return;
+            }
+        }
+        self.held.push((token, message));
+    }
+
+    /// The tick at which the oldest write under way was handed out.
+    pub(crate) fn oldest_since(&self) -> Option<u64> {
+        self.pending.front().map(|pending| pending.since)
+    }
+}
+
+/// Folds `newer` into `older` where one message says what both do: acknowledgements of the same leader, of
+/// which the furthest counts, and repetitions.
+pub(crate) fn fold(older: &mut Message, newer: &Message) -> bool {
+    if (older.to, older.term) != (newer.to, newer.term) {
+        return false;
+    }
+    match (&mut older.body, &newer.body) {
+        (Body::AppendAccepted { match_index: old }, Body::AppendAccepted { match_index: new })
+        | (Body::SnapshotInstalled { match_index: old }, Body::SnapshotInstalled { match_index: new }) => {
+            *old = (*old).max(*new);
+            true
+        }
+        (Body::HeartbeatReply { context: old }, Body::HeartbeatReply { context: new }) => {
+            *old = (*old).max(*new);
+            true
+        }
+        (old, new) => old == new,
+    }
+}

@@ -1,0 +1,270 @@
+//! What is refused, and what is bounded: settings, disks that no run can have left, queues with a stated
+//! behaviour when full.
+
+mod harness;
+
+use balsa_raft::{
+    Body, Change, Config, ConfigError, Entry, EntryKind, HardState, Index, Membership, MembershipError,
+    Message, NodeId, ProposeError, Raft, ReadError, ReadId, RestoreError, Restored, SnapshotMeta, Term,
+    TransferError,
+};
+use bytes::Bytes;
+use harness::{Cluster, Event};
+use std::sync::Arc;
+
+fn config() -> Config {
+    Config::with_defaults(NodeId(1), 1)
+}
+
+fn three() -> Membership {
+    Membership::of_voters((1..=3).map(NodeId))
+}
+
+fn command(index: u64, term: u64) -> Entry {
+    Entry { index: Index(index), term: Term(term), kind: EntryKind::Command, data: Bytes::from_static(b"x") }
+}
+
+/// A cluster of three that node 1 leads, with all committed.
+fn led_by_one(config: Config) -> Cluster {
+    let mut cluster = Cluster::founded(config, &three());
+    while cluster.leader().is_none() {
+        cluster.input(NodeId(1), |raft| raft.tick());
+        cluster.settle();
+    }
+    cluster.events.clear();
+    cluster
+}
+
+#[test]
+fn a_setting_that_cannot_work_is_named() {
+    let cases: [(Config, &str); 9] = [
+        (Config { id: NodeId(0), ..config() }, "id is 0"),
+        (Config { heartbeat_ticks: 0, ..config() }, "heartbeat_ticks is 0"),
+        (Config { max_append_bytes: 0, ..config() }, "max_append_bytes is 0"),
+        (Config { max_inflight_appends: 0, ..config() }, "max_inflight_appends is 0"),
+        (Config { max_inflight_bytes: 0, ..config() }, "max_inflight_bytes is 0"),
+        (Config { max_uncommitted_bytes: 0, ..config() }, "max_uncommitted_bytes is 0"),
+        (Config { max_apply_bytes: 0, ..config() }, "max_apply_bytes is 0"),
+        (Config { max_pending_reads: 0, ..config() }, "max_pending_reads is 0"),
+        (
+            Config { election_ticks: 4, heartbeat_ticks: 2, ..config() },
+            "heartbeat_ticks is 2 with election_ticks 4",
+        ),
+    ];
+    for (config, message) in cases {
+        let error: ConfigError = config.validate().expect_err(message);
+        assert!(error.to_string().starts_with(message), "{error}");
+        assert!(matches!(Raft::new(config, Restored::blank()), Err(RestoreError::Config(_))));
+    }
+    assert_eq!(config().validate(), Ok(()));
+}
+
+#[test]
+fn a_disk_that_no_run_can_have_left_is_refused() {
+    let term = |term| HardState { term: Term(term), vote: None };
+    let snapshot =
+        |index, term| SnapshotMeta { index: Index(index), term: Term(term), membership: Arc::new(three()) };
+    let new = |restored| Raft::new(config(), restored).map(|_| ());
+    let blank = Restored::blank;
+
+    assert_eq!(new(blank()), Ok(()));
+    let gap = Restored { hard_state: term(1), entries: vec![command(1, 1), command(3, 1)], ..blank() };
+    assert_eq!(new(gap), Err(RestoreError::NotContiguous { expected: Index(2), found: Index(3) }));
+    let falling = Restored { hard_state: term(3), entries: vec![command(1, 3), command(2, 2)], ..blank() };
+    assert!(matches!(new(falling), Err(RestoreError::TermOutOfOrder { index: Index(2), .. })));
+    let unheard = Restored { hard_state: term(1), entries: vec![command(1, 2)], ..blank() };
+    assert!(matches!(new(unheard), Err(RestoreError::TermOutOfOrder { index: Index(1), .. })));
+    let unheard = Restored { hard_state: term(1), snapshot: snapshot(4, 2), applied: Index(4), ..blank() };
+    assert!(matches!(new(unheard), Err(RestoreError::TermOutOfOrder { index: Index(4), .. })));
+    for applied in [3, 6] {
+        let (snapshot, applied) = (snapshot(4, 2), Index(applied));
+        let outside = Restored { hard_state: term(2), snapshot, entries: vec![command(5, 2)], applied };
+        assert!(matches!(new(outside), Err(RestoreError::AppliedOutsideLog { .. })));
+    }
+    let unreadable = Entry { kind: EntryKind::Membership, ..command(1, 1) };
+    let unreadable = Restored { hard_state: term(1), entries: vec![unreadable], ..blank() };
+    assert!(matches!(new(unreadable), Err(RestoreError::Membership { index: Index(1), .. })));
+}
+
+/// A crash between a snapshot's state and the log that begins behind it (hazard 23).
+#[test]
+fn a_state_ahead_of_its_log_begins_it_anew() {
+    let meta =
+        |index, term| SnapshotMeta { index: Index(index), term: Term(term), membership: Arc::new(three()) };
+    let log = || Restored {
+        hard_state: HardState { term: Term(2), vote: Some(NodeId(3)) },
+        entries: vec![command(1, 1), command(2, 2), command(3, 2)],
+        ..Restored::blank()
+    };
+    // The log holds the state's last entry: all of it stays.
+    let known = log().with_state(meta(2, 2));
+    assert_eq!((known.entries.len(), known.applied, known.snapshot.index), (3, Index(2), Index::ZERO));
+    // Beyond the log, and against it: the log begins behind the state. A vote of that very term stands.
+    for (index, term) in [(7, 2), (2, 1)] {
+        let anew = log().with_state(meta(index, term));
+        assert_eq!((anew.entries.len(), anew.applied, anew.snapshot.index), (0, Index(index), Index(index)));
+        assert_eq!(anew.hard_state, log().hard_state);
+        assert!(Raft::new(config(), anew).is_ok());
+    }
+    // In a term that the log had not heard of, there was no vote.
+    let later = log().with_state(meta(7, 5));
+    assert_eq!(later.hard_state, HardState { term: Term(5), vote: None });
+    assert!(Raft::new(config(), later).is_ok());
+    // A state older than the log's beginning explains nothing, and is refused.
+    let behind = Restored { snapshot: meta(4, 2), entries: vec![command(5, 2)], ..log() };
+    let behind = Raft::new(config(), behind.with_state(meta(3, 2))).map(|_| ());
+    assert!(matches!(behind, Err(RestoreError::AppliedOutsideLog { .. })));
+}
+
+#[test]
+fn only_a_leader_appends_confirms_and_hands_over() {
+    let mut cluster = led_by_one(config());
+    let leader = Some(NodeId(1));
+    let follower = NodeId(2);
+    assert_eq!(cluster.propose(follower, "x"), Some(Err(ProposeError::NotLeader { leader })));
+    assert_eq!(cluster.read(follower, ReadId(1)), Some(Err(ReadError::NotLeader { leader })));
+    let change = [Change::AddLearner(NodeId(4))];
+    assert_eq!(cluster.change(follower, &change, ""), Some(Err(MembershipError::NotLeader { leader })));
+    let transfer = cluster.input(follower, |raft| raft.transfer_leadership(None));
+    assert_eq!(transfer, Some(Err(TransferError::NotLeader { leader })));
+}
+
+#[test]
+fn uncommitted_bytes_are_bounded() {
+    let mut cluster = led_by_one(Config { max_uncommitted_bytes: 1_000, ..config() });
+    // One is taken whatever its size.
+    assert!(matches!(cluster.propose(NodeId(1), &"x".repeat(5_000)), Some(Ok(_))));
+    assert_eq!(cluster.propose(NodeId(1), "y"), Some(Err(ProposeError::Overloaded)));
+    cluster.settle();
+    let mut taken = 0;
+    while matches!(cluster.propose(NodeId(1), &"z".repeat(100)), Some(Ok(_))) {
+        taken += 1;
+        assert!(taken <= 10, "more than the limit was taken");
+    }
+    assert!(taken >= 5, "only {taken} were taken");
+    cluster.settle();
+    assert!(matches!(cluster.propose(NodeId(1), "y"), Some(Ok(_))));
+}
+
+#[test]
+fn waiting_reads_are_bounded_and_dropped_with_leadership() {
+    let mut cluster = led_by_one(Config { max_pending_reads: 3, ..config() });
+    for read in 1..=3 {
+        assert_eq!(cluster.read(NodeId(1), ReadId(read)), Some(Ok(())));
+    }
+    assert_eq!(cluster.read(NodeId(1), ReadId(4)), Some(Err(ReadError::Overloaded)));
+    cluster.network.clear();
+    cluster.events.clear();
+    let vote =
+        Message { from: NodeId(2), to: NodeId(1), term: Term(9), body: Body::VoteReply { granted: false } };
+    cluster.input(NodeId(1), |raft| raft.step(vote));
+    let dropped = cluster.events.iter().filter(|event| matches!(event, Event::ReadDropped(..))).count();
+    assert_eq!(dropped, 3);
+}
+
+#[test]
+fn appends_in_flight_are_bounded() {
+    let tight =
+        Config { max_append_bytes: 100, max_inflight_appends: 4, max_inflight_bytes: 1 << 20, ..config() };
+    let few_bytes = Config { max_inflight_appends: 1_000, max_inflight_bytes: 400, ..tight.clone() };
+    for config in [tight, few_bytes] {
+        let mut cluster = led_by_one(config);
+        for number in 0..100 {
+            cluster.propose(NodeId(1), &format!("proposal {number:30}"));
+        }
+        let appends = |cluster: &Cluster, to| {
+            let to_peer = cluster.network.iter().filter(|message| message.to == NodeId(to));
+            to_peer.filter(|message| matches!(message.body, Body::Append { .. })).count()
+        };
+        // Entries of 72 bytes, one a message: four of them by either limit, or six by bytes.
+        assert!((4..=6).contains(&appends(&cluster, 2)), "{} in flight", appends(&cluster, 2));
+        assert!((4..=6).contains(&appends(&cluster, 3)), "{} in flight", appends(&cluster, 3));
+        cluster.settle();
+        assert_eq!(cluster.raft(NodeId(3)).map(Raft::last_index), Some(Index(102)));
+    }
+}
+
+#[test]
+fn entries_being_applied_are_bounded() {
+    let mut cluster = led_by_one(Config { max_apply_bytes: 200, ..config() });
+    cluster.eager_apply = false;
+    for _ in 0..20 {
+        cluster.propose(NodeId(1), &"x".repeat(50));
+    }
+    cluster.settle();
+    let handed_out = cluster.node(NodeId(1)).state.applied;
+    let before = cluster.raft(NodeId(1)).map(Raft::applied_index).expect("it runs");
+    assert_eq!(handed_out.0 - before.0, 2, "entries of 82 bytes, in a budget of 200");
+    cluster.input(NodeId(1), |raft| raft.handle_applied(handed_out));
+    assert_eq!(cluster.node(NodeId(1)).state.applied.0 - handed_out.0, 2);
+    // Reports from the past, as after a snapshot, change nothing.
+    cluster.input(NodeId(1), |raft| raft.handle_applied(Index(1)));
+    assert_eq!(cluster.raft(NodeId(1)).map(Raft::applied_index), Some(handed_out));
+}
+
+#[test]
+fn a_transfer_needs_a_target() {
+    let mut alone = Cluster::founded(config(), &Membership::of_voters([NodeId(1)]));
+    while alone.leader().is_none() {
+        alone.input(NodeId(1), |raft| raft.tick());
+        alone.settle();
+    }
+    assert_eq!(
+        alone.input(NodeId(1), |raft| raft.transfer_leadership(None)),
+        Some(Err(TransferError::NoTarget))
+    );
+    let mut cluster = led_by_one(config());
+    assert_eq!(cluster.input(NodeId(1), |raft| raft.transfer_leadership(None)), Some(Ok(NodeId(2))));
+    assert_eq!(cluster.change(NodeId(1), &[], "x"), Some(Err(MembershipError::Transferring)));
+    assert!(cluster.raft(NodeId(1)).is_some_and(Raft::is_transferring));
+}
+
+/// A newer version's entry stops the node; it is not skipped (hazard 49).
+#[test]
+#[should_panic(expected = "membership of unknown version 9")]
+fn an_unknown_membership_stops_the_node() {
+    let mut cluster = Cluster::founded(config(), &three());
+    let data = Bytes::from_static(&[9, 0, 0]);
+    let entry = Entry { index: Index(2), term: Term(2), kind: EntryKind::Membership, data };
+    let body =
+        Body::Append { prev_index: Index(1), prev_term: Term(1), entries: vec![entry], commit: Index(0) };
+    let message = Message { from: NodeId(2), to: NodeId(1), term: Term(2), body };
+    cluster.input(NodeId(1), |raft| raft.step(message));
+}
+
+/// Messages that make no sense, are for others or come from nowhere change nothing.
+#[test]
+fn nonsense_is_ignored() {
+    let mut cluster = led_by_one(config());
+    let (follower, term) = (NodeId(2), Term(2));
+    let before = format!("{:?}", cluster.raft(follower).map(Raft::status));
+    let append = |prev_index, entries| Body::Append {
+        prev_index: Index(prev_index),
+        prev_term: term,
+        entries,
+        commit: Index(0),
+    };
+    let bodies = [
+        append(2, vec![command(4, 2)]),
+        append(2, vec![command(3, 1)]),
+        append(2, vec![command(3, 7)]),
+        Body::AppendAccepted { match_index: Index(99) },
+        Body::HeartbeatReply { context: 99 },
+        Body::TimeoutNow { last_index: Index(99) },
+    ];
+    for body in bodies {
+        let message = Message { from: NodeId(1), to: follower, term, body };
+        cluster.input(follower, |raft| raft.step(message));
+    }
+    let elsewhere =
+        Message { from: NodeId(1), to: NodeId(3), term: Term(9), body: Body::HeartbeatReply { context: 0 } };
+    cluster.input(follower, |raft| raft.step(elsewhere));
+    let stranger = Message {
+        from: NodeId(77),
+        to: NodeId(1),
+        term,
+        body: Body::AppendAccepted { match_index: Index(2) },
+    };
+    cluster.input(NodeId(1), |raft| raft.step(stranger));
+    assert_eq!(format!("{:?}", cluster.raft(follower).map(Raft::status)), before);
+}

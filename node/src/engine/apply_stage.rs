@@ -1,0 +1,143 @@
+//! *Apply* and *respond*: carries committed entries into the store, in order, and says who gets which reply.
+//!
+//! The only writer of the store. It knows nothing of terms or votes; installing a snapshot takes its turn here, so that it
+//! can never race an apply (hazard 25).
+
+use super::event::{Origin, Tickets};
+use super::handle::WriteError;
+use super::message::{ForwardResult, PeerMessage};
+use super::snapshot_frame::{FrameError, decode_meta, encode_meta};
+use crate::durable_file;
+use balsa_log::Folder;
+use balsa_raft::ready::SnapshotMeta;
+use balsa_raft::{Entry, EntryKind, Index, NodeId};
+use balsa_store::command::Reply;
+use balsa_store::{ApplyError, FlushJob, StagedSnapshot, Store, StoreError};
+use std::io;
+
+/// The place in the log of the snapshot that was last installed (or was about to be), in the data folder.
+const INSTALLING: &str = "installing.snapshot";
+
+/// The store and its single writer.
+pub struct ApplyStage {
+    store: Store,
+    folder: Folder,
+}
+
+/// Why a snapshot was not installed. The node must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// Its place could not be recorded.
+    #[error("{INSTALLING} cannot be written: {0}")]
+    Io(#[from] io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What applying a batch gave.
+#[derive(Debug)]
+pub struct Applied<T: Tickets> {
+    /// Answers for this node's clients.
+    pub answers: Vec<(T::Write, Result<Reply, WriteError>)>,
+    /// Answers for clients of peers.
+    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// Applied up to here.
+    pub index: Index,
+    /// The store's history has grown beyond its bound.
+    pub wants_compaction: Option<u64>,
+}
+
+impl ApplyStage {
+    /// A stage over an open store; `folder` is the data folder.
+    pub fn new(store: Store, folder: Folder) -> ApplyStage {
+        ApplyStage { store, folder }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store, for flushing, snapshots and installing.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Applies entries and makes their effects visible to readers. After an error the node must stop.
+    pub fn apply<T: Tickets>(
+        &mut self,
+        entries: Vec<Entry>,
+        origins: Vec<Option<Origin<T>>>,
+    ) -> Result<Applied<T>, ApplyError> {
+        let mut answers = Vec::new();
+        let mut messages = Vec::new();
+        for (entry, origin) in entries.into_iter().zip(origins) {
+            if entry.index.0 <= self.store.applied_index() {
+                // A snapshot that was installed meanwhile holds its effect; its reply is not known here.
+                match origin {
+                    Some(Origin::Local(ticket)) => {
+                        let error = WriteError::Unknown { why: "a snapshot took the place of the write" };
+                        answers.push((ticket, Err(error)));
+                    }
+                    Some(Origin::Peer { node, id }) => {
+                        messages.push((node, PeerMessage::ForwardReply { id, result: ForwardResult::Unknown }));
+                    }
+                    None => {}
+                }
+                continue;
+            }
+            if entry.kind != EntryKind::Command {
+                self.store.apply_empty(entry.index.0);
+                continue;
+            }
+            let reply = self.store.apply(entry.index.0, &entry.data)?;
+            match origin {
+                Some(Origin::Local(ticket)) => answers.push((ticket, Ok(reply))),
+                Some(Origin::Peer { node, id }) => {
+                    messages.push((node, PeerMessage::ForwardReply { id, result: ForwardResult::Applied(reply) }));
+                }
+                None => {}
+            }
+        }
+        self.store.publish();
+        let index = Index(self.store.applied_index());
+        Ok(Applied { answers, messages, index, wants_compaction: self.store.wants_compaction() })
+    }
+
+    /// Puts a snapshot's state in place of the store's, durably, and says whether it did: one at or below what is applied
+    /// is dropped (hazard 21). Its place in the log is recorded first, so that a crash before the log begins anew behind
+    /// it is mended at the next start (hazard 23; [`installing`]).
+    pub fn install(&mut self, meta: &SnapshotMeta, staged: StagedSnapshot) -> Result<bool, InstallError> {
+        if meta.index.0 <= self.store.applied_index() {
+            return Ok(false);
+        }
+        durable_file::write(&self.folder, INSTALLING, &encode_meta(meta))?;
+        self.store.install_snapshot(staged)?;
+        Ok(true)
+    }
+
+    /// A flush to run elsewhere, where one is due.
+    pub fn maybe_flush(&mut self) -> Option<FlushJob> {
+        self.store.maybe_rotate()
+    }
+}
+
+/// The place in the log of the snapshot that was last installed, or was about to be.
+pub(super) fn installing(folder: &Folder) -> Result<Option<SnapshotMeta>, InstallingError> {
+    match durable_file::read(folder, INSTALLING)? {
+        Some(bytes) => Ok(Some(decode_meta(&bytes.into())?)),
+        None => Ok(None),
+    }
+}
+
+/// Why [`INSTALLING`] cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallingError {
+    /// The disk failed.
+    #[error("{INSTALLING} cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is not what was written.
+    #[error("{INSTALLING} is damaged: {0}")]
+    Damaged(#[from] FrameError),
+}

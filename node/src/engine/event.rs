@@ -1,0 +1,202 @@
+//! What goes into the engine and what comes out. The engine itself touches nothing: the shell (tokio, threads, files) or
+//! the simulator brings events and carries effects out.
+
+use super::handle::{AdminError, AdminReply, AdminRequest, ReadError, WriteError};
+use super::message::PeerMessage;
+use balsa_log::LogStart;
+use balsa_raft::ready::{PersistToken, SnapshotMeta};
+use balsa_raft::{Entry, HardState, Index, NodeId, Term};
+use balsa_store::command::Reply;
+use bytes::Bytes;
+
+/// How the shell finds whom to answer: channels in production, numbers in the simulator.
+pub trait Tickets: 'static {
+    /// Whoever waits for a write.
+    type Write: Send;
+    /// Whoever waits for a read to be confirmed.
+    type Read: Send;
+    /// Whoever waits for a change of membership or leader.
+    type Admin: Send;
+}
+
+/// An input. Every one comes with the time: milliseconds of a monotonic clock of this process.
+#[derive(Debug)]
+pub enum Event<T: Tickets> {
+    /// `tick_ms` have passed.
+    Tick,
+    /// A client's write.
+    Write {
+        /// Whom to answer.
+        ticket: T::Write,
+        /// The command, time not stamped.
+        command: Bytes,
+        /// A second proposal of it is harmless (it carries a request id).
+        repeatable: bool,
+        /// Answer by then, in ms of the engine's clock.
+        deadline_ms: u64,
+    },
+    /// A client's read.
+    Read {
+        /// Whom to answer.
+        ticket: T::Read,
+        /// Answer by then.
+        deadline_ms: u64,
+    },
+    /// An operator's request.
+    Admin {
+        /// Whom to answer.
+        ticket: T::Admin,
+        /// What is asked.
+        request: AdminRequest,
+        /// Answer by then.
+        deadline_ms: u64,
+    },
+    /// A peer says something.
+    Message {
+        /// The peer, as its connection proved it.
+        from: NodeId,
+        /// What it says.
+        message: PeerMessage,
+    },
+    /// This node's stream to the peer stands.
+    Connected(NodeId),
+    /// It broke.
+    Disconnected(NodeId),
+    /// A message could not be queued for its receiver: it certainly did not leave.
+    NotSent {
+        /// The receiver.
+        to: NodeId,
+        /// What was to be sent.
+        message: PeerMessage,
+    },
+    /// The log has made this write, and all before it, durable.
+    Persisted(PersistToken),
+    /// The store has applied up to here, and readers see it.
+    Applied {
+        /// The last entry applied.
+        index: Index,
+        /// The store's history has grown beyond its bound: compact to this revision.
+        wants_compaction: Option<u64>,
+    },
+    /// The store's state up to here is durable: the log is not needed for it any more.
+    Flushed(Index),
+    /// A snapshot for a peer was begun; it holds the state at this index.
+    SnapshotBegun {
+        /// The peer.
+        to: NodeId,
+        /// The state's index.
+        index: Index,
+    },
+    /// The transfer to a peer ended.
+    SnapshotSent {
+        /// The peer.
+        to: NodeId,
+        /// The snapshot's index, or `None` where the transfer broke.
+        index: Option<Index>,
+    },
+    /// A peer wants to send a snapshot.
+    SnapshotOffered {
+        /// The peer.
+        from: NodeId,
+        /// Its term.
+        term: Term,
+        /// What it offers.
+        meta: SnapshotMeta,
+    },
+    /// A snapshot was received whole, and its state is in the store, durably.
+    SnapshotInstalled(SnapshotMeta),
+    /// Hand over and stop.
+    Stop,
+}
+
+/// An output, to be carried out in order.
+#[derive(Debug)]
+pub enum Effect<T: Tickets> {
+    /// Send to a peer. May be lost.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// What to say.
+        message: PeerMessage,
+    },
+    /// Write to the log.
+    Log(LogJob),
+    /// Apply to the store, then answer those who wait.
+    Apply {
+        /// Committed entries, contiguous.
+        entries: Vec<Entry>,
+        /// Who waits for each of them.
+        origins: Vec<Option<Origin<T>>>,
+    },
+    /// Answer a write.
+    AnswerWrite(T::Write, Result<Reply, WriteError>),
+    /// Answer a read: the store may be read now, or may not.
+    AnswerRead(T::Read, Result<(), ReadError>),
+    /// Answer an operator.
+    AnswerAdmin(T::Admin, Result<AdminReply, AdminError>),
+    /// Keep connections to these peers and to no others.
+    SetPeers(Vec<(NodeId, String)>),
+    /// Begin a snapshot of the store for a peer.
+    BeginSnapshot {
+        /// The peer.
+        to: NodeId,
+    },
+    /// Stream the snapshot that was begun.
+    StreamSnapshot {
+        /// The peer.
+        to: NodeId,
+        /// This node's term.
+        term: Term,
+        /// What the snapshot is.
+        meta: SnapshotMeta,
+    },
+    /// The snapshot that was begun is of no use any more.
+    DropSnapshot {
+        /// The peer.
+        to: NodeId,
+    },
+    /// Whether to receive the snapshot that a peer offered; if so, install its state and report
+    /// [`Event::SnapshotInstalled`].
+    AcceptSnapshot {
+        /// The peer.
+        from: NodeId,
+        /// What it offered.
+        meta: SnapshotMeta,
+        /// Take it.
+        accept: bool,
+    },
+    /// Leadership is with somebody else (or with nobody): the shell may drain and stop.
+    HandedOver,
+}
+
+/// Work for the log, in order.
+#[derive(Debug, Clone)]
+pub enum LogJob {
+    /// Append; durable when [`Event::Persisted`] says so.
+    Persist {
+        /// Names the write.
+        token: PersistToken,
+        /// Term and vote, where they changed.
+        hard_state: Option<HardState>,
+        /// The log begins anew behind a snapshot.
+        reset: Option<LogStart>,
+        /// Entries; those at or beyond the first index that the log holds go.
+        entries: Vec<Entry>,
+    },
+    /// The prefix up to here is not needed any more.
+    Release(LogStart),
+}
+
+/// Who waits for an entry.
+#[derive(Debug)]
+pub enum Origin<T: Tickets> {
+    /// A client of this node.
+    Local(T::Write),
+    /// A client of a peer, which forwarded its write.
+    Peer {
+        /// The peer.
+        node: NodeId,
+        /// The peer's name for the request.
+        id: u64,
+    },
+}

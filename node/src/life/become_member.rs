@@ -1,0 +1,357 @@
+//! How a disk becomes a member: by what it already is, by founding with its peers, or by joining a running cluster.
+
+use super::founding::{self, Answer, Asked, Question, Reply};
+use super::identity::{self, Identity, IdentityError};
+use super::join::{self, JoinRequest};
+use crate::engine::boot::{self, BootError};
+use crate::engine::status::ClusterId;
+use crate::peer::call_control;
+use balsa_log::{Folder, Log, LogConfig, LogIdentity};
+use balsa_raft::membership::Membership;
+use balsa_raft::{NodeId, Raft};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What a node is told about its place.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its slot; `None` only where it joins by URL and takes a free one.
+    pub slot: Option<u32>,
+    /// The founders' peer addresses by slot; empty where it joins by URL.
+    pub initial_peers: BTreeMap<u32, String>,
+    /// A running cluster to join.
+    pub join: Option<String>,
+    /// Where peers reach this node.
+    pub peer_address: String,
+    /// Where clients reach this node.
+    pub client_address: String,
+    /// The log's settings.
+    pub log: LogConfig,
+}
+
+/// A question at the control door, and where its answer goes.
+pub type ControlCall = (Bytes, oneshot::Sender<Bytes>);
+
+/// Where a node waits until it is a member: what it waits for, in a sentence for a person.
+pub type Lobby = tokio::sync::watch::Sender<Option<String>>;
+
+/// A disk that is a member: its identity is recorded, its log exists.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Its slot.
+    pub slot: u32,
+    /// Peers known before the log says more.
+    pub peers: Vec<(NodeId, String)>,
+    /// Founders that may still wait for the word to begin.
+    pub to_begin: Vec<(u32, String)>,
+}
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+const JOIN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why a disk cannot become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Its identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its log.
+    #[error(transparent)]
+    Log(#[from] BootError),
+    /// Its settings.
+    #[error("{0}")]
+    Settings(String),
+    /// The disk holds a log but no identity.
+    #[error(
+        "the data folder holds a log but no identity.json: this disk does not know who it is. Restore the file, or move \
+         the data folder away so that the node joins again under a new identity"
+    )]
+    IdentityMissing,
+    /// The process stops.
+    #[error("stopped while waiting to become a member")]
+    Stopped,
+}
+
+/// Becomes a member, however long that takes. Questions of other founders arrive in `calls` and are answered meanwhile.
+pub async fn become_member(
+    folder: &Folder,
+    settings: &Settings,
+    calls: &mut mpsc::Receiver<ControlCall>,
+    lobby: &Lobby,
+) -> Result<Member, MemberError> {
+    let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;
+    match identity::load(folder)? {
+        None if has_log => Err(MemberError::IdentityMissing),
+        Some(known) if has_log => Ok(member_of(&known, settings)?),
+        known => Blank { folder, settings, lobby, identity: known }.become_member(calls).await,
+    }
+}
+
+/// Answers a founder's question as a member.
+pub(crate) fn answer_as_member(identity: &Identity, slot: u32, client_address: &str, question: &Bytes) -> Bytes {
+    let asked = Asked { identity: Some(identity), has_log: true, slot, client_address };
+    match serde_json::from_slice::<Question>(question) {
+        Ok(question) => encode(&founding::answer(&asked, &question).reply),
+        Err(error) => encode(&Reply::Refused { why: format!("the question is not understood: {error}") }),
+    }
+}
+
+/// Tells founders to begin until each has.
+pub(crate) async fn tell_to_begin(cluster: ClusterId, founders: Vec<(u32, String)>) {
+    let question = encode(&Question::Begin { cluster: cluster.0 });
+    for (slot, address) in founders {
+        loop {
+            match ask(&address, question.clone()).await {
+                Ok(Reply::Begun) => break,
+                Ok(other) => tracing::warn!(slot, address, answer = ?other, "a founder does not begin"),
+                Err(error) => tracing::debug!(slot, address, error, "a founder was not reached"),
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+}
+
+fn member_of(identity: &Identity, settings: &Settings) -> Result<Member, MemberError> {
+    let Some(cluster) = identity.cluster else { return Err(MemberError::IdentityMissing) };
+    let slot = identity.slot.or(settings.slot).unwrap_or_default();
+    if let Some(wanted) = settings.slot
+        && wanted != slot
+    {
+        return Err(MemberError::Settings(format!(
+            "setting slot is {wanted}, but this data folder belongs to slot {slot}: give --slot {slot}, or another folder"
+        )));
+    }
+    let others = || identity.founders.iter().filter(|founder| founder.node != identity.node.0);
+    let peers = others().map(|founder| (NodeId(founder.node), founder.peer_address.clone())).collect();
+    let to_begin = match identity.proposer && !identity.founded {
+        true => others().map(|founder| (founder.slot, founder.peer_address.clone())).collect(),
+        false => Vec::new(),
+    };
+    Ok(Member { cluster, node: identity.node, slot, peers, to_begin })
+}
+
+/// A disk without a log.
+struct Blank<'a> {
+    folder: &'a Folder,
+    settings: &'a Settings,
+    lobby: &'a Lobby,
+    identity: Option<Identity>,
+}
+
+impl Blank<'_> {
+    async fn become_member(self, calls: &mut mpsc::Receiver<ControlCall>) -> Result<Member, MemberError> {
+        if let Some(url) = self.settings.join.clone() {
+            return self.join(&url).await;
+        }
+        if self.identity.as_ref().is_some_and(|identity| identity.founders.is_empty()) {
+            return Err(MemberError::Settings(
+                "this data folder was joining a cluster by --join: give it again".to_string(),
+            ));
+        }
+        let Some(slot) = self.settings.slot else {
+            return Err(MemberError::Settings("setting slot is missing: founding needs it".to_string()));
+        };
+        if self.settings.initial_peers.keys().next() == Some(&slot) {
+            self.propose(slot).await
+        } else {
+            self.wait_for_proposal(slot, calls).await
+        }
+    }
+
+    /// The lowest slot: asks all others until all have agreed.
+    async fn propose(mut self, slot: u32) -> Result<Member, MemberError> {
+        let proposal = match self.identity.take() {
+            Some(recorded) => recorded,
+            None => {
+                let proposal = founding::propose(slot, &self.settings.initial_peers, mint_id);
+                identity::save(self.folder, &proposal)?;
+                proposal
+            }
+        };
+        let cluster = proposal.cluster.map_or(0, |cluster| cluster.0);
+        let mut clients = BTreeMap::from([(slot, self.settings.client_address.clone())]);
+        while clients.len() < proposal.founders.len() {
+            let missing = proposal.founders.iter().find(|founder| !clients.contains_key(&founder.slot));
+            let Some(founder) = missing else { break };
+            self.wait(format!("slot {} ({}) to agree to the founding", founder.slot, founder.peer_address));
+            let founders = proposal.founders.clone();
+            let question = encode(&Question::Propose { cluster, founders, slot: founder.slot });
+            match ask(&founder.peer_address, question).await {
+                Ok(Reply::Agreed { client_address }) => {
+                    clients.insert(founder.slot, client_address);
+                }
+                Ok(Reply::Member { cluster, client_address }) => {
+                    tracing::warn!(
+                        slot = founder.slot,
+                        cluster = %ClusterId(cluster),
+                        "a peer is a member of a cluster already: this blank disk joins that one"
+                    );
+                    identity::discard(self.folder)?; // nothing was ever said or voted under it
+                    self.identity = None;
+                    return self.join(&client_address).await;
+                }
+                Ok(other) => {
+                    tracing::warn!(slot = founder.slot, answer = ?other, "a peer does not agree to the founding");
+                    tokio::time::sleep(JOIN_INTERVAL).await;
+                }
+                Err(error) => {
+                    tracing::debug!(slot = founder.slot, error, "a peer was not reached");
+                    tokio::time::sleep(ASK_INTERVAL).await;
+                }
+            }
+        }
+        let first = founding::first_membership(&proposal.founders, &clients);
+        self.create_log(&proposal, Some(&first))?;
+        tracing::info!(cluster = %ClusterId(cluster), founders = clients.len(), "all founders agreed: the cluster begins");
+        member_of(&proposal, self.settings)
+    }
+
+    /// Every other slot: answers the proposer until told to begin.
+    async fn wait_for_proposal(
+        mut self,
+        slot: u32,
+        calls: &mut mpsc::Receiver<ControlCall>,
+    ) -> Result<Member, MemberError> {
+        self.wait("the lowest slot to propose the founding".to_string());
+        loop {
+            let Some((bytes, reply_to)) = calls.recv().await else { return Err(MemberError::Stopped) };
+            let question = match serde_json::from_slice::<Question>(&bytes) {
+                Ok(question) => question,
+                Err(error) => {
+                    let why = format!("the question is not understood: {error}");
+                    let _ = reply_to.send(encode(&Reply::Refused { why }));
+                    continue;
+                }
+            };
+            let client_address = &self.settings.client_address;
+            let asked = Asked { identity: self.identity.as_ref(), has_log: false, slot, client_address };
+            let Answer { reply, record, begin } = founding::answer(&asked, &question);
+            if let Some(record) = record {
+                identity::save(self.folder, &record)?;
+                self.identity = Some(record);
+                self.wait("the other founders to agree".to_string());
+            }
+            let begun = match (begin, &self.identity) {
+                (true, Some(identity)) => {
+                    self.create_log(identity, None)?;
+                    Some(identity.clone())
+                }
+                _ => None,
+            };
+            let _ = reply_to.send(encode(&reply));
+            if let Some(identity) = begun {
+                return member_of(&identity, self.settings);
+            }
+        }
+    }
+
+    /// Asks a running cluster until it takes this node in.
+    async fn join(mut self, url: &str) -> Result<Member, MemberError> {
+        let mut own = match self.identity.take() {
+            Some(recorded) => recorded,
+            None => {
+                let node = NodeId(mint_id());
+                let (slot, founders) = (self.settings.slot, Vec::new());
+                let own = Identity { cluster: None, node, slot, founders, proposer: false, founded: true };
+                identity::save(self.folder, &own)?;
+                own
+            }
+        };
+        let request = JoinRequest {
+            id: join::id_text(own.node),
+            slot: own.slot,
+            peer_address: &self.settings.peer_address,
+            client_address: &self.settings.client_address,
+        };
+        loop {
+            self.wait(format!("{url} to take this node in"));
+            match join::ask(url, &request).await.and_then(|reply| Joined::read(&reply, own.node)) {
+                Ok(joined) => {
+                    own.cluster = Some(joined.cluster);
+                    own.slot = Some(joined.slot);
+                    identity::save(self.folder, &own)?;
+                    self.create_log(&own, None)?;
+                    let node = own.node;
+                    tracing::info!(cluster = %joined.cluster, %node, slot = joined.slot, "taken into the cluster");
+                    let (cluster, slot, peers) = (joined.cluster, joined.slot, joined.peers);
+                    return Ok(Member { cluster, node, slot, peers, to_begin: Vec::new() });
+                }
+                Err(error) => tracing::warn!(url, error, "not taken in yet"),
+            }
+            tokio::time::sleep(JOIN_INTERVAL).await;
+        }
+    }
+
+    fn create_log(&self, identity: &Identity, first: Option<&Membership>) -> Result<(), MemberError> {
+        let cluster = identity.cluster.map_or(0, |cluster| cluster.0);
+        let names = LogIdentity { cluster, node: identity.node.0 };
+        let entries = first.map(Raft::bootstrap_entry).into_iter().collect();
+        boot::create(self.folder, self.settings.log.clone(), names, entries)?;
+        Ok(())
+    }
+
+    fn wait(&self, for_what: String) {
+        self.lobby.send_if_modified(|current| {
+            let changed = current.as_ref() != Some(&for_what);
+            if changed {
+                tracing::info!("waiting for {for_what}");
+                *current = Some(for_what);
+            }
+            changed
+        });
+    }
+}
+
+struct Joined {
+    cluster: ClusterId,
+    slot: u32,
+    peers: Vec<(NodeId, String)>,
+}
+
+impl Joined {
+    fn read(reply: &join::JoinReply, own: NodeId) -> Result<Joined, String> {
+        let cluster = ClusterId(join::parse_id(&reply.cluster)?);
+        let mut peers = Vec::new();
+        let mut slot = None;
+        for member in &reply.members {
+            let id = NodeId(join::parse_id(&member.id)?);
+            if id == own {
+                slot = Some(member.slot);
+            } else {
+                peers.push((id, member.peer_address.clone()));
+            }
+        }
+        let slot = slot.ok_or("the cluster's answer does not list this node")?;
+        Ok(Joined { cluster, slot, peers })
+    }
+}
+
+async fn ask(address: &str, question: Bytes) -> Result<Reply, String> {
+    let answer = call_control(address, question, ASK_TIMEOUT).await.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&answer).map_err(|error| format!("its answer is not understood: {error}"))
+}
+
+fn encode<M: serde::Serialize>(message: &M) -> Bytes {
+    match serde_json::to_vec(message) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => panic!("a founding message cannot be written as JSON: {error}"),
+    }
+}
+
+/// A new id from the operating system's randomness. Never 0.
+pub(crate) fn mint_id() -> u64 {
+    loop {
+        match getrandom::u64() {
+            Ok(0) => {}
+            Ok(id) => return id,
+            Err(error) => panic!("the operating system has no randomness for an identity: {error}"),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! A node's life before and around its engine: who it is, whose data folder it holds, how it becomes part of a cluster.
+//!
+//! [`founding`] decides and is pure; [`identity`] is the record on disk; [`become_member`] carries both out, over the
+//! peers' control door and the clients' API.
+
+mod become_member;
+pub mod founding;
+pub mod identity;
+mod join;
+mod lock;
+
+pub use become_member::{ControlCall, Lobby, Member, MemberError, Settings, become_member};
+pub(crate) use become_member::{answer_as_member, tell_to_begin};
+pub use lock::{FolderLock, LockError};

@@ -1,0 +1,358 @@
+//! The engine's own thread: takes what came in, lets the engine make of it what it will, carries the effects out.
+//!
+//! It runs a single-threaded runtime of its own, for its queues and its tick; nothing on it ever blocks, so that no load
+//! of clients, no slow disk and no large page can hold up a heartbeat (hazard 45).
+
+use super::apply_thread::{self, ApplyJob, ApplyThread};
+use super::{gauges, log_thread};
+use super::snapshot_streams::{self, Streams};
+use super::{Fatal, spawn};
+use crate::engine::boot::Booted;
+use crate::engine::handle::{AdminError, AdminReply, ReadError, Request, WriteError};
+use crate::engine::message::{self, PeerMessage};
+use crate::engine::snapshot_frame::{SnapshotFrame, Step, Transfer};
+use crate::engine::status::Status;
+use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
+use crate::metrics::Metrics;
+use crate::peer::PeerHub;
+use arc_swap::ArcSwap;
+use balsa_raft::NodeId;
+use balsa_store::command::Reply;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender as ThreadSender;
+use std::sync::{Arc, mpsc as thread_mpsc};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Answers go to channels.
+#[derive(Debug)]
+pub struct Live;
+
+impl Tickets for Live {
+    type Write = oneshot::Sender<Result<Reply, WriteError>>;
+    type Read = oneshot::Sender<Result<(), ReadError>>;
+    type Admin = oneshot::Sender<Result<AdminReply, AdminError>>;
+}
+
+/// What one turn of the engine takes from each queue at most.
+const BATCH: usize = 1024;
+
+/// What peers and the process tell the engine.
+#[derive(Debug)]
+pub enum Inputs {
+    /// Frames of a peer, in order.
+    Messages(NodeId, Vec<Bytes>),
+    /// Frames of a snapshot's transfer.
+    Bulk(NodeId, Vec<Bytes>),
+    /// This node's stream to the peer stands.
+    Connected(NodeId),
+    /// It broke.
+    Disconnected(NodeId),
+    /// Hand leadership over; [`Running::handed_over`] tells when that is done. Requests are still served.
+    Stop,
+    /// End all threads.
+    Halt,
+}
+
+/// What the engine's thread is connected to.
+pub struct Wiring {
+    /// Clients' requests.
+    pub requests: mpsc::Receiver<Request>,
+    /// Peers and the process.
+    pub inputs: mpsc::Receiver<Inputs>,
+    /// Where the state is published.
+    pub status: Arc<ArcSwap<Status>>,
+    /// When the engine last turned, and when its store was last known to be fresh: ms since `epoch`.
+    pub turned_ms: Arc<AtomicU64>,
+    /// See `turned_ms`.
+    pub fresh_ms: Arc<AtomicU64>,
+    /// The engine's zero of time.
+    pub epoch: Instant,
+    /// Connections to peers.
+    pub hub: Arc<PeerHub>,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// The way out when the node cannot go on.
+    pub fatal: Fatal,
+    /// One tick of the core.
+    pub tick: Duration,
+    /// Where streams of snapshots run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// A running engine.
+pub struct Running {
+    /// Resolves once leadership is with somebody else.
+    pub handed_over: oneshot::Receiver<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until all threads have ended, which they do after [`Inputs::Halt`].
+    pub fn join(self) {
+        for thread in self.threads {
+            let _ = thread.join(); // a panic was reported by the runtime already
+        }
+    }
+}
+
+/// Starts all threads of a booted node.
+pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::Result<Running> {
+    let (log_jobs, log_queue) = thread_mpsc::channel();
+    let (apply_jobs, apply_queue) = thread_mpsc::channel();
+    let (flush_jobs, flush_queue) = thread_mpsc::channel();
+    let (events, told) = mpsc::unbounded_channel();
+    let (handed_over_sender, handed_over) = oneshot::channel();
+    let streams = Streams::default();
+    let fatal = wiring.fatal.clone();
+    let mut threads = Vec::new();
+
+    let Booted { raft, log, apply, newest_stamp_ms, .. } = booted;
+    let engine = Engine::<Live>::new(config, raft, newest_stamp_ms);
+
+    let (log_events, log_metrics) = (events.clone(), wiring.metrics.clone());
+    threads.push(spawn("balsa-log", fatal.clone(), move || {
+        log_thread::run(log, &log_queue, &log_events, &log_metrics)
+    })?);
+    let flushed = apply_jobs.clone();
+    threads.push(spawn("balsa-flush", fatal.clone(), move || apply_thread::run_flushes(&flush_queue, &flushed))?);
+    let apply_thread = ApplyThread {
+        stage: apply,
+        jobs: apply_queue,
+        flushes: flush_jobs,
+        events: events.clone(),
+        hub: wiring.hub.clone(),
+        streams: streams.clone(),
+        metrics: wiring.metrics.clone(),
+        sink: None,
+        postponed: VecDeque::new(),
+    };
+    threads.push(spawn("balsa-apply", fatal.clone(), move || apply_thread.run())?);
+
+    let driver = Driver {
+        engine,
+        wiring,
+        log_jobs,
+        apply_jobs,
+        streams,
+        events,
+        handed_over: Some(handed_over_sender),
+        transfers: BTreeMap::new(),
+        outgoing: BTreeMap::new(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    threads.push(spawn("balsa-engine", fatal, move || runtime.block_on(driver.run(told)))?);
+    Ok(Running { handed_over, threads })
+}
+
+struct Driver {
+    engine: Engine<Live>,
+    wiring: Wiring,
+    log_jobs: ThreadSender<LogJob>,
+    apply_jobs: ThreadSender<ApplyJob>,
+    streams: Streams,
+    events: mpsc::UnboundedSender<Event<Live>>,
+    handed_over: Option<oneshot::Sender<()>>,
+    transfers: BTreeMap<NodeId, Transfer>,
+    outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+}
+
+impl Driver {
+    async fn run(mut self, mut told: mpsc::UnboundedReceiver<Event<Live>>) -> Result<(), String> {
+        let mut ticks = tokio::time::interval(self.wiring.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_tick_ms = self.now_ms();
+        let (mut requests, mut inputs, mut events) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                biased;
+                _ = told.recv_many(&mut events, BATCH) => {}
+                _ = self.wiring.inputs.recv_many(&mut inputs, BATCH) => {}
+                _ = self.wiring.requests.recv_many(&mut requests, BATCH) => {}
+                _ = ticks.tick() => {}
+            }
+            // One turn takes what is at hand everywhere: one write to the log, one message to each peer.
+            take_more(&mut told, &mut events);
+            take_more_bounded(&mut self.wiring.inputs, &mut inputs);
+            take_more_bounded(&mut self.wiring.requests, &mut requests);
+            let now = self.now_ms();
+            for event in events.drain(..) {
+                self.engine.handle(now, event);
+            }
+            for input in inputs.drain(..) {
+                if matches!(input, Inputs::Halt) {
+                    self.apply_job(ApplyJob::Halt);
+                    return Ok(());
+                }
+                self.take_input(now, input);
+            }
+            for request in requests.drain(..) {
+                let event = self.to_event(request);
+                self.engine.handle(now, event);
+            }
+            // A process that was stopped for a while ticks once, not for all of the time that it missed: it must first
+            // hear what the others say.
+            if now >= last_tick_ms + self.tick_ms() {
+                last_tick_ms = now;
+                self.engine.handle(now, Event::Tick);
+            }
+            self.turn();
+            self.wiring.turned_ms.store(now, Ordering::Relaxed);
+            self.wiring.fresh_ms.store(self.engine.fresh_ms(), Ordering::Relaxed);
+            if let Some(status) = self.engine.take_status() {
+                gauges::set_engine(&self.wiring.metrics, &status);
+                self.wiring.status.store(Arc::new(status));
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        ms(self.wiring.epoch.elapsed())
+    }
+
+    fn tick_ms(&self) -> u64 {
+        ms(self.wiring.tick)
+    }
+
+    fn to_event(&self, request: Request) -> Event<Live> {
+        let deadline = |at: Instant| ms(at.saturating_duration_since(self.wiring.epoch));
+        match request {
+            Request::Write { command, repeatable, deadline: at, answer } => {
+                Event::Write { ticket: answer, command, repeatable, deadline_ms: deadline(at) }
+            }
+            Request::Read { deadline: at, answer } => Event::Read { ticket: answer, deadline_ms: deadline(at) },
+            Request::Admin { request, deadline: at, answer } => {
+                Event::Admin { ticket: answer, request, deadline_ms: deadline(at) }
+            }
+        }
+    }
+
+    fn take_input(&mut self, now: u64, input: Inputs) {
+        match input {
+            Inputs::Messages(from, frames) => {
+                for frame in frames {
+                    match message::decode(frame) {
+                        Ok(message) => self.engine.handle(now, Event::Message { from, message }),
+                        Err(error) => tracing::warn!(peer = %from, %error, "a peer's message was refused"),
+                    }
+                }
+            }
+            Inputs::Bulk(from, frames) => {
+                for frame in frames {
+                    match SnapshotFrame::decode(frame) {
+                        Ok(frame) => self.take_snapshot_frame(now, from, frame),
+                        Err(error) => tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused"),
+                    }
+                }
+            }
+            Inputs::Connected(peer) => self.engine.handle(now, Event::Connected(peer)),
+            Inputs::Disconnected(peer) => self.engine.handle(now, Event::Disconnected(peer)),
+            Inputs::Stop => self.engine.handle(now, Event::Stop),
+            Inputs::Halt => {}
+        }
+    }
+
+    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame) {
+        match self.transfers.entry(from).or_default().step(frame) {
+            Step::Offer(term, meta) => {
+                self.engine.handle(now, Event::SnapshotOffered { from, term, meta });
+                self.turn(); // the answer comes before the first chunk
+            }
+            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data }),
+            Step::FeedLast(data, meta) => {
+                self.apply_job(ApplyJob::SnapshotChunk { data });
+                self.apply_job(ApplyJob::InstallSnapshot { meta });
+            }
+            Step::Ignore => {}
+        }
+    }
+
+    /// Ends a batch of events and carries the effects out.
+    fn turn(&mut self) {
+        for effect in self.engine.finish() {
+            self.carry_out(effect);
+        }
+        self.send_outgoing();
+    }
+
+    fn carry_out(&mut self, effect: Effect<Live>) {
+        match effect {
+            Effect::Send { to, message } => self.outgoing.entry(to).or_default().push(message),
+            Effect::Log(job) => {
+                let _ = self.log_jobs.send(job); // the log's thread is gone only when all stops
+            }
+            Effect::Apply { entries, origins } => self.apply_job(ApplyJob::Apply { entries, origins }),
+            Effect::AnswerWrite(ticket, answer) => {
+                let _ = ticket.send(answer); // a client that hung up is normal
+            }
+            Effect::AnswerRead(ticket, answer) => {
+                let _ = ticket.send(answer);
+            }
+            Effect::AnswerAdmin(ticket, answer) => {
+                let _ = ticket.send(answer);
+            }
+            Effect::SetPeers(peers) => self.wiring.hub.set_peers(peers),
+            Effect::BeginSnapshot { to } => self.apply_job(ApplyJob::BeginSnapshot { to }),
+            Effect::StreamSnapshot { to, term, meta } => {
+                let source = self.streams.take(to);
+                let (hub, events) = (self.wiring.hub.clone(), self.events.clone());
+                self.wiring.runtime.spawn(snapshot_streams::stream(hub, to, term, meta, source, events));
+            }
+            Effect::DropSnapshot { to } => drop(self.streams.take(to)),
+            Effect::AcceptSnapshot { from, meta, accept } => {
+                if accept {
+                    for transfer in self.transfers.values_mut() {
+                        transfer.abandon(); // one at a time
+                    }
+                    self.transfers.entry(from).or_default().accept(meta);
+                    self.apply_job(ApplyJob::ReceiveSnapshot);
+                }
+            }
+            Effect::HandedOver => {
+                if let Some(handed_over) = self.handed_over.take() {
+                    let _ = handed_over.send(());
+                }
+            }
+        }
+    }
+
+    fn apply_job(&self, job: ApplyJob) {
+        let _ = self.apply_jobs.send(job); // the apply thread is gone only when all stops
+    }
+
+    /// Hands each peer its messages in one piece. What could not be queued is told to the engine, which tries again at
+    /// its next turn where that makes sense.
+    fn send_outgoing(&mut self) {
+        let now = self.now_ms();
+        for (to, messages) in std::mem::take(&mut self.outgoing) {
+            let frames = messages.iter().map(message::encode).collect();
+            if !self.wiring.hub.send(to, frames) {
+                for message in messages {
+                    self.engine.handle(now, Event::NotSent { to, message });
+                }
+            }
+        }
+    }
+}
+
+fn take_more(queue: &mut mpsc::UnboundedReceiver<Event<Live>>, into: &mut Vec<Event<Live>>) {
+    while into.len() < BATCH
+        && let Ok(event) = queue.try_recv()
+    {
+        into.push(event);
+    }
+}
+
+fn take_more_bounded<M>(queue: &mut mpsc::Receiver<M>, into: &mut Vec<M>) {
+    while into.len() < BATCH
+        && let Ok(message) = queue.try_recv()
+    {
+        into.push(message);
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,138 @@
+//! What strikes a cluster, and when: each seed draws its own climate.
+
+use super::network::{Place, Weather};
+use super::random::Random;
+use super::{MILLI, Micros, SECOND};
+
+/// A fault; most end by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process is killed, and started again later.
+    Kill(Place, Micros),
+    /// A node loses power, perhaps in the middle of a write, and comes back later.
+    PowerLoss(Place, Micros),
+    /// All nodes lose power at once.
+    PowerLossOfAll(Micros),
+    /// A process is stopped and goes on later.
+    Pause(Place, Micros),
+    /// The nodes are split in two groups (bit mask of the first), in both directions.
+    Split(u64, Micros),
+    /// A node hears, but is not heard.
+    Mute(Place, Micros),
+    /// A node is heard, but does not hear.
+    Deaf(Place, Micros),
+    /// Random directed links are cut.
+    CutLinks(u64, Micros),
+    /// Messages are lost, repeated, late.
+    Storm(Micros),
+    /// A disk is slow.
+    SlowDisk(Place, Micros),
+    /// A disk takes longer for one write than elections take.
+    StalledDisk(Place, Micros),
+    /// Leadership is handed over.
+    Transfer,
+    /// A node is stopped in an orderly way, and started again later.
+    Restart(Place, Micros),
+    /// A clock runs fast or slow from now on (in thousandths).
+    ClockRate(Place, u64),
+}
+
+/// The kinds, as the coverage table names them.
+pub const KINDS: [&str; 14] = [
+    "kill", "power_loss", "power_loss_of_all", "pause", "split", "mute", "deaf", "cut_links", "storm", "slow_disk",
+    "stalled_disk", "transfer", "restart", "clock_rate",
+];
+
+impl Fault {
+    /// Its place in [`KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Fault::Kill(..) => 0,
+            Fault::PowerLoss(..) => 1,
+            Fault::PowerLossOfAll(_) => 2,
+            Fault::Pause(..) => 3,
+            Fault::Split(..) => 4,
+            Fault::Mute(..) => 5,
+            Fault::Deaf(..) => 6,
+            Fault::CutLinks(..) => 7,
+            Fault::Storm(_) => 8,
+            Fault::SlowDisk(..) => 9,
+            Fault::StalledDisk(..) => 10,
+            Fault::Transfer => 11,
+            Fault::Restart(..) => 12,
+            Fault::ClockRate(..) => 13,
+        }
+    }
+}
+
+/// Draws faults.
+#[derive(Debug)]
+pub struct Climate {
+    random: Random,
+    /// By kind.
+    weights: [u64; KINDS.len()],
+    /// Time between two faults, on average.
+    interval: Micros,
+}
+
+impl Climate {
+    /// A climate of its own for each seed: some kinds are frequent, some are absent.
+    pub fn new(mut random: Random) -> Climate {
+        let mut weights = [0; KINDS.len()];
+        for weight in &mut weights {
+            *weight = *random.pick(&[0, 1, 2, 4, 8]);
+        }
+        weights[random.below(KINDS.len() as u64) as usize] += 4;
+        let interval = random.between(8, 45) * SECOND;
+        Climate { random, weights, interval }
+    }
+
+    /// When the next fault strikes, from now.
+    pub fn pause(&mut self) -> Micros {
+        self.random.between(self.interval / 8, self.interval * 15 / 8)
+    }
+
+    /// The next fault.
+    pub fn next(&mut self, nodes: usize) -> Fault {
+        let total: u64 = self.weights.iter().sum();
+        let mut drawn = self.random.below(total);
+        let kind = self.weights.iter().position(|weight| {
+            let here = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            here
+        });
+        let place = self.random.below(nodes as u64) as Place;
+        let time = match self.random.below(10) {
+            0..5 => self.random.between(50 * MILLI, 2 * SECOND),
+            5..9 => self.random.between(SECOND, 12 * SECOND),
+            _ => self.random.between(10 * SECOND, 90 * SECOND),
+        };
+        match kind.unwrap_or_default() {
+            0 => Fault::Kill(place, time),
+            1 => Fault::PowerLoss(place, time),
+            2 => Fault::PowerLossOfAll(time.min(10 * SECOND)),
+            3 => Fault::Pause(place, time),
+            4 => Fault::Split(self.random.next(), time),
+            5 => Fault::Mute(place, time),
+            6 => Fault::Deaf(place, time),
+            7 => Fault::CutLinks(self.random.next(), time),
+            8 => Fault::Storm(time),
+            9 => Fault::SlowDisk(place, time),
+            10 => Fault::StalledDisk(place, time.min(8 * SECOND)),
+            11 => Fault::Transfer,
+            12 => Fault::Restart(place, time.min(5 * SECOND)),
+            _ => Fault::ClockRate(place, self.random.between(900, 1_100)),
+        }
+    }
+
+    /// The weather of a storm.
+    pub fn storm(&mut self) -> Weather {
+        let high = *self.random.pick(&[500, 5 * MILLI, 50 * MILLI]);
+        Weather {
+            loss: *self.random.pick(&[0, 10, 100, 300]),
+            duplication: *self.random.pick(&[0, 50, 300]),
+            straggling: *self.random.pick(&[0, 10, 100]),
+            delay: (50, high),
+        }
+    }
+}

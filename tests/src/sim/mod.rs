@@ -1,0 +1,38 @@
+//! Deterministic simulation: N production nodes (engine, log, store) on simulated clock, network and disk.
+//!
+//! One thread, one seed; the same seed gives the same trace, byte for byte. A run is an *hour* of simulated time in which
+//! clients work and faults strike; oracles watch throughout, and at the end everything heals and must make progress.
+//!
+//! ```text
+//!   clients ──► world (clock, queue of events) ──► node: engine, log stage, apply stage
+//!   faults  ──►   │        ▲                          │
+//!                 ▼        └── network, disks ◄───────┘
+//!               oracle: what was committed, what was answered, who led, who voted
+//! ```
+//!
+//! What it does not simulate: HTTP and the framing of peers' messages (their tests are beside them), and the embedded
+//! engine, in whose place stands one in memory that loses what was not made durable.
+//!
+//! Modules in reading order: [`random`], [`trace`], [`node`], [`network`], [`clients`], [`faults`], [`oracle`], [`world`].
+
+pub mod clients;
+pub mod faults;
+pub mod network;
+pub mod node;
+pub mod oracle;
+pub mod random;
+pub mod report;
+pub mod trace;
+pub mod world;
+
+pub use report::Report;
+pub use world::{Options, run_hour};
+
+/// A moment, in microseconds of simulated time.
+pub type Micros = u64;
+
+/// One simulated second.
+pub const SECOND: Micros = 1_000_000;
+
+/// One simulated millisecond.
+pub const MILLI: Micros = 1_000;

@@ -1,0 +1,163 @@
+//! The network: connections that stand or do not, links that are cut, and what becomes of each message.
+//!
+//! A message travels only over a standing connection, as in production, where a connection that is down refuses it. Beyond
+//! that the network is unkinder than TCP: it loses, repeats, delays and reorders single messages. Forwarded requests
+//! are never repeated, which the transport promises (each frame at most once).
+
+use super::random::Random;
+use super::{MILLI, Micros, SECOND};
+use balsa_node::engine::message::PeerMessage;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A node's place in the simulation.
+pub type Place = usize;
+
+/// How messages fare.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Of a thousand messages, so many are lost.
+    pub loss: u64,
+    /// So many come twice.
+    pub duplication: u64,
+    /// So many take much longer than the rest.
+    pub straggling: u64,
+    /// The usual delay is between these.
+    pub delay: (Micros, Micros),
+}
+
+impl Weather {
+    /// As on a good local network.
+    pub fn fair() -> Weather {
+        Weather { loss: 0, duplication: 0, straggling: 0, delay: (50, 400) }
+    }
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Network {
+    random: Random,
+    /// The weather now.
+    pub weather: Weather,
+    /// Directed links that carry nothing.
+    cut: BTreeSet<(Place, Place)>,
+    /// Directed connections that stand.
+    standing: BTreeSet<(Place, Place)>,
+    /// Connections over a dead link, and when that will be noticed.
+    dying: BTreeMap<(Place, Place), Micros>,
+    /// Connections that will stand again, and when.
+    rising: BTreeMap<(Place, Place), Micros>,
+}
+
+/// A change of a directed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It stands now.
+    Up(Place, Place),
+    /// It broke.
+    Down(Place, Place),
+}
+
+impl Network {
+    /// No connections, fair weather.
+    pub fn new(random: Random) -> Network {
+        Network {
+            random,
+            weather: Weather::fair(),
+            cut: BTreeSet::new(),
+            standing: BTreeSet::new(),
+            dying: BTreeMap::new(),
+            rising: BTreeMap::new(),
+        }
+    }
+
+    /// Cuts a directed link.
+    pub fn cut(&mut self, from: Place, to: Place) {
+        self.cut.insert((from, to));
+    }
+
+    /// Gives all links back.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// Whether anything is cut.
+    pub fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
+    /// When the copies of a message arrive: none, one or two times. `None`: there is no connection.
+    pub fn send(&mut self, from: Place, to: Place, message: &PeerMessage, now: Micros) -> Option<Vec<Micros>> {
+        if !self.standing.contains(&(from, to)) {
+            return None;
+        }
+        if self.cut.contains(&(from, to)) || self.random.chance(self.weather.loss) {
+            return Some(Vec::new());
+        }
+        let repeatable = matches!(
+            message,
+            PeerMessage::Raft(_) | PeerMessage::ReadIndex { .. } | PeerMessage::ReadIndexReply { .. }
+        );
+        let copies = 1 + usize::from(repeatable && self.random.chance(self.weather.duplication));
+        Some((0..copies).map(|_| now + self.delay()).collect())
+    }
+
+    /// How long a message takes.
+    pub fn delay(&mut self) -> Micros {
+        let (low, high) = self.weather.delay;
+        let usual = self.random.between(low, high);
+        if self.random.chance(self.weather.straggling) {
+            usual + self.random.between(10 * MILLI, 3 * SECOND)
+        } else {
+            usual
+        }
+    }
+
+    /// A process ended: its connections break at once, on both sides.
+    pub fn process_ended(&mut self, place: Place) -> Vec<Change> {
+        let ends = |pair: &(Place, Place)| pair.0 == place || pair.1 == place;
+        self.dying.retain(|pair, _| !ends(pair));
+        self.rising.retain(|pair, _| !ends(pair));
+        let broken: Vec<_> = self.standing.iter().copied().filter(ends).collect();
+        for pair in &broken {
+            self.standing.remove(pair);
+        }
+        broken.into_iter().map(|(from, to)| Change::Down(from, to)).collect()
+    }
+
+    /// Looks at all pairs of running processes that want a connection: some break, some stand again.
+    pub fn review(&mut self, wanted: &BTreeSet<(Place, Place)>, now: Micros) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let unwanted: Vec<_> = self.standing.iter().copied().filter(|pair| !wanted.contains(pair)).collect();
+        for pair in unwanted {
+            self.standing.remove(&pair);
+            changes.push(Change::Down(pair.0, pair.1));
+        }
+        for &(from, to) in wanted {
+            let open = !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from));
+            let stands = self.standing.contains(&(from, to));
+            match (stands, open) {
+                (true, true) => drop(self.dying.remove(&(from, to))),
+                (true, false) => {
+                    let patience = self.random.between(500 * MILLI, 3 * SECOND);
+                    let at = *self.dying.entry((from, to)).or_insert(now + patience);
+                    if at <= now {
+                        self.dying.remove(&(from, to));
+                        self.standing.remove(&(from, to));
+                        changes.push(Change::Down(from, to));
+                    }
+                }
+                (false, true) => {
+                    let backoff = self.random.between(MILLI, 300 * MILLI);
+                    let at = *self.rising.entry((from, to)).or_insert(now + backoff);
+                    if at <= now {
+                        self.rising.remove(&(from, to));
+                        self.standing.insert((from, to));
+                        changes.push(Change::Up(from, to));
+                    }
+                }
+                (false, false) => drop(self.rising.remove(&(from, to))),
+            }
+        }
+        changes
+    }
+}

@@ -1,0 +1,345 @@
+//! What must hold, checked throughout.
+//!
+//! - *Election safety*: one leader a term; one vote a node and term, ever.
+//! - *State-machine safety*: all nodes apply the same entry at an index, and have the same digest there.
+//! - *Leader completeness*: a new leader has all that was committed before.
+//! - *The store's meaning*: every reply and every value read is what the model ([`balsa_store::model`]) gives for the
+//!   committed entries.
+//! - *Linearizability*: every operation has a place in the order of the log (a write its index, a read the index its
+//!   state had applied); an operation that began after another ended has a later place. As the results are the model's
+//!   for these places, the history is linearizable.
+//! - *Exactly once, and honest outcomes*: a write that may not be repeated is in the log once at most; one that was
+//!   answered "not applied" never.
+
+use super::random::Random;
+use balsa_node::engine::Engine;
+use balsa_node::engine::handle::WriteError;
+use balsa_raft::{Entry, EntryKind, Index, NodeId, Term};
+use balsa_store::command::{self, Answer, Reply, RequestId, Value};
+use balsa_store::model::Model;
+use balsa_store::{MemoryEngine, Store, StoreConfig, View};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A broken promise; the run ends with it.
+#[derive(Debug, Clone)]
+pub struct Violation(pub String);
+
+macro_rules! violated {
+    ($($what:tt)*) => { return Err(Violation(format!($($what)*))) };
+}
+
+/// A committed entry, as the oracle remembers it.
+struct Committed {
+    term: Term,
+    kind: EntryKind,
+    hash: u64,
+    /// The reference store's digest after it.
+    digest: u128,
+}
+
+/// An operation that a client began.
+#[derive(Debug)]
+struct Begun {
+    /// The latest place of all operations that had ended when this began.
+    floor: u64,
+    key: Option<Bytes>,
+    repeatable: bool,
+    /// It was answered "not applied": it must not be in the log.
+    denied: bool,
+}
+
+/// The oracle of a run.
+pub struct Oracle {
+    model: Model,
+    reference: Store,
+    /// By index - 1.
+    committed: Vec<Committed>,
+    /// By key: its value from an index on.
+    values: HashMap<Bytes, Vec<(u64, Option<Value>)>>,
+    /// Indexes at which an operation's command stands, with the model's reply.
+    places: HashMap<u64, Vec<(u64, Reply)>>,
+    begun: HashMap<u64, Begun>,
+    floor: u64,
+    leaders: BTreeMap<Term, NodeId>,
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    random: Random,
+    /// Replies that were replays of earlier ones.
+    pub replays: u64,
+}
+
+impl Oracle {
+    /// Nothing has happened.
+    pub fn new(store: StoreConfig, random: Random) -> Oracle {
+        let reference = match Store::open(Arc::new(MemoryEngine::new()), store.clone()) {
+            Ok(reference) => reference,
+            Err(error) => panic!("the reference store cannot be opened: {error}"),
+        };
+        Oracle {
+            model: Model::new(store),
+            reference,
+            committed: Vec::new(),
+            values: HashMap::new(),
+            places: HashMap::new(),
+            begun: HashMap::new(),
+            floor: 0,
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            random,
+            replays: 0,
+        }
+    }
+
+    /// How much is committed.
+    pub fn committed_index(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    /// Terms that had a leader.
+    pub fn terms_led(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// A node was told to apply these.
+    pub fn committed(&mut self, node: NodeId, entries: &[Entry]) -> Result<(), Violation> {
+        for entry in entries {
+            let hash = xxhash_rust::xxh3::xxh3_64(&entry.data);
+            let at = entry.index.0 as usize - 1;
+            if let Some(known) = self.committed.get(at) {
+                if (known.term, known.kind, known.hash) != (entry.term, entry.kind, hash) {
+                    violated!(
+                        "state-machine safety: {node} applies another entry at {} (term {}, first seen with term {})",
+                        entry.index,
+                        entry.term,
+                        known.term
+                    );
+                }
+                continue;
+            }
+            if at != self.committed.len() {
+                violated!("{node} applies {} while only {} was committed", entry.index, self.committed.len());
+            }
+            self.apply(entry, hash)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: &Entry, hash: u64) -> Result<(), Violation> {
+        let index = entry.index.0;
+        if entry.kind == EntryKind::Command {
+            let (time_ms, command) = match command::decode(&entry.data) {
+                Ok(decoded) => decoded,
+                Err(error) => violated!("the entry at {index} is no command: {error}"),
+            };
+            let before = self.model.revision;
+            let reply = self.model.apply(index, time_ms, &command);
+            let stored = match self.reference.apply(index, &entry.data) {
+                Ok(stored) => stored,
+                Err(error) => violated!("the reference store fails at {index}: {error}"),
+            };
+            if stored != reply {
+                violated!("store and model differ at {index}: {stored:?} against {reply:?} for {command:?}");
+            }
+            if let Some(operation) = operation_of(&command) {
+                self.place(operation, index, reply)?;
+            }
+            if self.model.revision != before {
+                self.remember_values(index);
+            }
+        } else {
+            self.reference.apply_empty(index);
+        }
+        self.reference.publish();
+        if let Some(job) = self.reference.maybe_rotate() {
+            let flushed = job.run().and_then(|index| self.reference.handle_flushed(index));
+            if let Err(error) = flushed {
+                violated!("the reference store fails to flush: {error}");
+            }
+        }
+        let digest = self.reference.position().digest;
+        self.committed.push(Committed { term: entry.term, kind: entry.kind, hash, digest });
+        Ok(())
+    }
+
+    fn place(&mut self, operation: u64, index: u64, reply: Reply) -> Result<(), Violation> {
+        let places = self.places.entry(operation).or_default();
+        places.push((index, reply));
+        let twice = places.len() > 1;
+        if let Some(begun) = self.begun.get(&operation) {
+            if begun.denied {
+                violated!("operation {operation} was answered 'not applied' and is committed at {index}");
+            }
+            if twice && !begun.repeatable {
+                violated!("operation {operation} may not be repeated and is committed at {index} once more");
+            }
+        }
+        Ok(())
+    }
+
+    /// Few keys: comparing all of them with what they were is simple, and cheap enough.
+    fn remember_values(&mut self, index: u64) {
+        for (key, value) in &self.model.keys {
+            let history = self.values.entry(key.clone()).or_default();
+            if history.last().is_none_or(|(_, last)| last.as_ref() != Some(value)) {
+                history.push((index, Some(value.clone())));
+            }
+        }
+        for (key, history) in &mut self.values {
+            let gone = !self.model.keys.contains_key(key);
+            if gone && history.last().is_some_and(|(_, last)| last.is_some()) {
+                history.push((index, None));
+            }
+        }
+    }
+
+    /// A node's store says that it has applied up to here, with this digest.
+    pub fn applied(&self, node: NodeId, index: u64, digest: u128) -> Result<(), Violation> {
+        match self.committed.get((index as usize).wrapping_sub(1)) {
+            None if index == 0 => Ok(()),
+            None => violated!("{node} has applied {index}, of which only {} is committed", self.committed.len()),
+            Some(known) if known.digest != digest => {
+                violated!("{node} has another digest at {index}: {digest:x} against {:x}", known.digest)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A client begins an operation. `repeatable`: it carries a request id.
+    pub fn begin(&mut self, operation: u64, key: Option<Bytes>, repeatable: bool) {
+        self.begun.insert(operation, Begun { floor: self.floor, key, repeatable, denied: false });
+    }
+
+    /// A write was answered.
+    pub fn write_answered(&mut self, operation: u64, reply: &Reply) -> Result<(), Violation> {
+        let Some(begun) = self.begun.get(&operation) else {
+            violated!("operation {operation} was answered before it began")
+        };
+        let places = self.places.get(&operation).map(Vec::as_slice).unwrap_or_default();
+        let Some((index, expected)) = places.first() else {
+            violated!("operation {operation} was answered {reply:?} and is not committed")
+        };
+        self.replays += u64::from(reply.replayed);
+        // A refusal that the log decided is the answer of the attempt it was decided for.
+        let matches = |expected: &Reply| expected.answer == reply.answer;
+        if !places.iter().any(|(_, expected)| matches(expected)) {
+            violated!("operation {operation} was answered {reply:?}; the model says {expected:?}");
+        }
+        let refused = |reply: &Reply| {
+            matches!(
+                reply.answer,
+                Some(Answer::SessionExpired(_) | Answer::ReplyTableFull(_) | Answer::RequestMismatch(_))
+            )
+        };
+        if refused(reply) {
+            return Ok(());
+        }
+        if !matches(expected) && !refused(expected) {
+            violated!("operation {operation} was answered {reply:?}; its first effect was {expected:?}");
+        }
+        let at = places.iter().find(|(_, reply)| !refused(reply)).map_or(*index, |(index, _)| *index);
+        if at <= begun.floor {
+            violated!("operation {operation} took place at {at}, and an operation that ended before it began at {}", begun.floor);
+        }
+        self.floor = self.floor.max(at);
+        Ok(())
+    }
+
+    /// A write was refused. Where the error says "not applied", it must never be committed.
+    pub fn write_failed(&mut self, operation: u64, error: &WriteError, other_attempts: bool) -> Result<(), Violation> {
+        let denied = !matches!(error, WriteError::Unknown { .. });
+        if !denied || other_attempts {
+            return Ok(());
+        }
+        if self.places.contains_key(&operation) {
+            violated!("operation {operation} was answered '{error}' and is committed");
+        }
+        if let Some(begun) = self.begun.get_mut(&operation) {
+            begun.denied = true;
+        }
+        Ok(())
+    }
+
+    /// A read was confirmed and served from this state.
+    pub fn read_served(&mut self, operation: u64, view: &View) -> Result<(), Violation> {
+        let Some(begun) = self.begun.get(&operation) else {
+            violated!("operation {operation} was answered before it began")
+        };
+        let at = view.applied_index();
+        if at < begun.floor {
+            violated!("stale read: operation {operation} saw {at}, and what ended before it began had seen {}", begun.floor);
+        }
+        let key = begun.key.clone().unwrap_or_default();
+        self.floor = self.floor.max(at);
+        self.value_is_right(&key, view)
+    }
+
+    /// A value that a node's store shows is the model's for the index that the store has applied.
+    pub fn value_is_right(&self, key: &Bytes, view: &View) -> Result<(), Violation> {
+        let at = view.applied_index();
+        let shown = match view.get(key) {
+            Ok(shown) => shown,
+            Err(error) => violated!("a store cannot be read: {error}"),
+        };
+        let history = self.values.get(key).map(Vec::as_slice).unwrap_or_default();
+        let expected = history.iter().rev().find(|(since, _)| *since <= at).and_then(|(_, value)| value.clone());
+        if shown != expected {
+            violated!("key {key:?} at {at} reads {shown:?}; the model says {expected:?}");
+        }
+        Ok(())
+    }
+
+    /// Values of all keys are the model's.
+    pub fn all_values_are_right(&self, view: &View) -> Result<(), Violation> {
+        self.values.keys().try_for_each(|key| self.value_is_right(key, view))
+    }
+
+    /// A node leads.
+    pub fn leads<T: balsa_node::engine::Tickets>(&mut self, node: NodeId, engine: &Engine<T>) -> Result<bool, Violation> {
+        let term = engine.raft().term();
+        match self.leaders.get(&term) {
+            Some(known) if *known == node => return Ok(false),
+            Some(known) => violated!("two leaders of term {term}: {known} and {node}"),
+            None => drop(self.leaders.insert(term, node)),
+        }
+        // The newest committed entry, and some before it.
+        let newest = self.committed.len() as u64;
+        let samples = (0..8).map(|_| 1 + self.random.below(newest.max(1))).chain([newest]);
+        for index in samples.filter(|index| *index > 0 && *index <= newest) {
+            let committed = self.committed[index as usize - 1].term;
+            let compacted = Index(index) < engine.raft().first_index();
+            match engine.raft().term_at(Index(index)) {
+                Some(found) if found == committed => {}
+                None if compacted => {}
+                found => violated!(
+                    "leader completeness: {node} leads term {term} and has {found:?} at {index}, committed in {committed}"
+                ),
+            }
+        }
+        Ok(true)
+    }
+
+    /// A node's vote leaves it.
+    pub fn votes(&mut self, voter: NodeId, term: Term, candidate: NodeId) -> Result<(), Violation> {
+        let earlier = *self.votes.entry((voter, term)).or_insert(candidate);
+        if earlier != candidate {
+            violated!("{voter} voted for {earlier} and for {candidate} in term {term}");
+        }
+        Ok(())
+    }
+}
+
+/// The operation that a command belongs to: clients put its number into the fingerprint, or into the value.
+fn operation_of(command: &command::Command) -> Option<u64> {
+    let fingerprint = match &command.request {
+        Some(RequestId::Key(key)) => Some(&key.fingerprint),
+        Some(RequestId::Session(session)) => Some(&session.fingerprint),
+        None => None,
+    };
+    let text = match (fingerprint, &command.operation) {
+        (Some(fingerprint), _) => fingerprint,
+        (None, Some(command::Operation::Put(put))) => &put.value,
+        _ => return None,
+    };
+    std::str::from_utf8(text).ok()?.split(' ').next()?.parse().ok()
+}
