@@ -169,8 +169,8 @@ settings! {
         history_revisions: u64 = 100_000, "BALSA_HISTORY_REVISIONS", "N";
         /// The store's overlay in memory, before it is flushed, in bytes [default: 16777216]
         overlay_bytes: usize = 16 << 20, "BALSA_OVERLAY_BYTES", "BYTES";
-        /// A segment of the log, in bytes [default: 33554432]
-        log_segment_bytes: u64 = 32 << 20, "BALSA_LOG_SEGMENT_BYTES", "BYTES";
+        /// A segment of the log, in bytes [default: 16777216]
+        log_segment_bytes: u64 = 16 << 20, "BALSA_LOG_SEGMENT_BYTES", "BYTES";
         /// Log kept behind what is durably applied, for members that are behind, in bytes [default: 134217728]
         log_margin_bytes: u64 = 128 << 20, "BALSA_LOG_MARGIN_BYTES", "BYTES";
 
@@ -266,13 +266,13 @@ impl Config {
     }
 
     /// Ticks from one heartbeat to the next.
-    pub fn heartbeat_ticks(&self) -> u64 {
-        self.heartbeat_ms / self.tick_ms
+    pub fn heartbeat_ticks(&self) -> u32 {
+        ticks(self.heartbeat_ms, self.tick_ms)
     }
 
     /// Ticks without a leader before an election.
-    pub fn election_ticks(&self) -> u64 {
-        self.election_timeout_ms / self.tick_ms
+    pub fn election_ticks(&self) -> u32 {
+        ticks(self.election_timeout_ms, self.tick_ms)
     }
 
     /// The bounds of requests.
@@ -295,6 +295,15 @@ impl Config {
         }
     }
 
+    /// The log's settings; `salt` is drawn at random when the process starts.
+    pub fn log(&self, salt: u64) -> balsa_log::LogConfig {
+        balsa_log::LogConfig {
+            segment_bytes: self.log_segment_bytes,
+            salt,
+            ..balsa_log::LogConfig::default()
+        }
+    }
+
     /// The bounds of connections.
     pub fn connection_limits(&self) -> crate::http::ConnectionLimits {
         crate::http::ConnectionLimits {
@@ -304,4 +313,9 @@ impl Config {
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
         }
     }
+}
+
+/// Whole ticks in `ms`; validated settings are far below what 32 bits hold.
+fn ticks(ms: u64, tick_ms: u64) -> u32 {
+    u32::try_from(ms / tick_ms.max(1)).unwrap_or(u32::MAX)
 }

@@ -40,7 +40,9 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub(super) async fn ask(url: &str, request: &JoinRequest<'_>) -> Result<JoinReply, String> {
     let address = host_and_port(url)?;
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
-    tokio::time::timeout(TIMEOUT, post(&address, body)).await.map_err(|_| format!("{url} did not answer in time"))?
+    tokio::time::timeout(TIMEOUT, post(&address, body))
+        .await
+        .map_err(|_| format!("{url} did not answer in time"))?
 }
 
 async fn post(address: &str, body: Vec<u8>) -> Result<JoinReply, String> {
@@ -56,7 +58,8 @@ async fn post(address: &str, body: Vec<u8>) -> Result<JoinReply, String> {
         .map_err(|error| say(&error))?;
     let response = sender.send_request(request).await.map_err(|error| say(&error))?;
     let status = response.status();
-    let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| say(&error))?;
+    let bytes =
+        Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| say(&error))?;
     driver.abort();
     let bytes = bytes.to_bytes();
     if status != StatusCode::OK {
