@@ -3,7 +3,6 @@
 use super::answer::Answer;
 use super::body::{self, BodyError, Dialect};
 use super::call::Call;
-use super::headers::StatusHeaders;
 use super::origin;
 use super::problem::Failure;
 use super::route::{self, Route, Target};
@@ -14,7 +13,6 @@ use axum::body::Body;
 use axum::response::Response;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
@@ -41,7 +39,7 @@ pub(super) async fn answer(ApiState(state): ApiState, request: Request<Body>) ->
         }
     };
     state.metrics.observe_http(route, method_label(&parts), answer.status.as_u16(), started.elapsed());
-    finish(&state, answer)
+    state.with_status(|status, revision| answer.into_response(status, revision))
 }
 
 fn refuse(state: &Shared, parts: &Parts, failure: Failure) -> Answer {
@@ -111,19 +109,6 @@ fn nothing_at(path: &str) -> Failure {
         "a key at the root is one path segment; keys with slashes are at /v1/kv/{key}".to_owned()
     };
     Failure::NoSuchRoute(hint)
-}
-
-fn finish(state: &Arc<Shared>, answer: Answer) -> Response {
-    let status = state.handle.status();
-    let node_revision = state.reader.view().revision();
-    let headers = state.status_headers.load();
-    if headers.fits(&status) {
-        return answer.into_response(&headers, node_revision);
-    }
-    let made = Arc::new(StatusHeaders::of(&status));
-    let response = answer.into_response(&made, node_revision);
-    state.status_headers.store(made);
-    response
 }
 
 fn method_label(parts: &Parts) -> metrics::Method {

@@ -38,7 +38,7 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
     let view = call.state.reader.view();
     let found = view.get(key.as_bytes()).map_err(|error| Failure::Store(error.to_string()))?;
     let Some(value) = found else {
-        return Err(Failure::KeyNotFound { revision: view.revision() });
+        return Err(Failure::KeyNotFound { revision: view.revision(), age_ms });
     };
     let raw = query.raw || accepts_raw(&call.parts.headers);
     let mut answer = if known == Some(value.revision) {

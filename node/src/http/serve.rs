@@ -11,8 +11,8 @@
 
 use super::activity::{Activity, Doing, Watched};
 use super::problem::Failure;
-use super::state::ApiState;
-use crate::metrics::{Metrics, Rejected};
+use super::state::{ApiState, Shared};
+use crate::metrics::Rejected;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -82,7 +82,8 @@ pub async fn serve(
     limits: ConnectionLimits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let metrics = Arc::clone(&state.0.metrics);
+    let shared = Arc::clone(&state.0);
+    let metrics = Arc::clone(&shared.metrics);
     let router = super::router(state);
     let places_max = u32::try_from(limits.connections).unwrap_or(u32::MAX).min(1 << 24);
     let places = Arc::new(Semaphore::new(places_max as usize));
@@ -109,7 +110,7 @@ pub async fn serve(
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             metrics.reject(Rejected::Connections);
             if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
-                tokio::spawn(refuse(stream, turn));
+                tokio::spawn(refuse(stream, Arc::clone(&shared), turn));
             }
             continue;
         };
@@ -118,7 +119,7 @@ pub async fn serve(
             router: router.clone(),
             limits: Arc::clone(&limits),
             stage: stage_seen.clone(),
-            metrics: Arc::clone(&metrics),
+            shared: Arc::clone(&shared),
             _place: place,
         };
         let f = connection.run();
@@ -143,7 +144,7 @@ struct Connection {
     router: Router,
     limits: Arc<ConnectionLimits>,
     stage: watch::Receiver<Stage>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -159,12 +160,12 @@ enum Look {
 
 impl Connection {
     async fn run(mut self) {
-        self.metrics.connections.inc();
+        self.shared.metrics.connections.inc();
         if self.waits_for_first_byte().await {
             // Apart and boxed, so that a connection that never says anything costs little.
             Box::pin(self.speak()).await;
         }
-        self.metrics.connections.dec();
+        self.shared.metrics.connections.dec();
     }
 
     /// Whether the client begins to speak before the connection is idle for too long, or the server stops.
@@ -231,8 +232,8 @@ impl Connection {
                         Doing::ReadingHead if since < self.limits.head_timeout => {}
                         Doing::ReadingHead => {
                             drop(talk);
-                            self.metrics.reject(Rejected::Timeout);
-                            farewell(&mut self.stream, Failure::Head).await;
+                            self.shared.metrics.reject(Rejected::Timeout);
+                            farewell(&mut self.stream, &self.shared, Failure::Head).await;
                             return;
                         }
                     }
@@ -244,15 +245,17 @@ impl Connection {
 }
 
 /// Tells a connection that there are too many.
-async fn refuse(mut stream: TcpStream, _turn: OwnedSemaphorePermit) {
-    farewell(&mut stream, Failure::TooManyConnections).await;
+async fn refuse(mut stream: TcpStream, shared: Arc<Shared>, _turn: OwnedSemaphorePermit) {
+    farewell(&mut stream, &shared, Failure::TooManyConnections).await;
 }
 
 /// Writes a last answer, and takes what the client still sends for a moment, so that it reads the answer rather than
 /// that the connection broke.
-async fn farewell(stream: &mut TcpStream, why: Failure) {
+async fn farewell(stream: &mut TcpStream, shared: &Shared, why: Failure) {
+    let answer = why.answer(true);
+    let bytes = shared.with_status(|status, revision| answer.into_farewell(status, revision));
     let talking = async {
-        stream.write_all(&why.answer(true).into_farewell()).await?;
+        stream.write_all(&bytes).await?;
         stream.shutdown().await?;
         let mut scratch = [0; 1024];
         while stream.read(&mut scratch).await? > 0 {}

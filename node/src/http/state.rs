@@ -98,6 +98,22 @@ impl ApiState {
     }
 }
 
+impl Shared {
+    /// Hands `write` what every answer tells: the status as headers, and the revision of this node's store.
+    pub(super) fn with_status<T>(&self, write: impl FnOnce(&StatusHeaders, u64) -> T) -> T {
+        let status = self.handle.status();
+        let revision = self.reader.view().revision();
+        let headers = self.status_headers.load();
+        if headers.fits(&status) {
+            return write(&headers, revision);
+        }
+        let made = Arc::new(StatusHeaders::of(&status));
+        let written = write(&made, revision);
+        self.status_headers.store(made);
+        written
+    }
+}
+
 impl fmt::Debug for ApiState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiState").field("limits", &self.0.limits).finish_non_exhaustive()

@@ -109,6 +109,8 @@ async fn stale_reads_tell_their_age() {
     server.engine.age_ms.store(1234, Ordering::Relaxed);
     let stale = server.get("/a?consistency=stale").await;
     assert_eq!((stale.status, stale.header("balsa-applied-age-ms")), (200, Some("1234")));
+    let absent = server.get("/absent?consistency=stale").await;
+    assert_eq!((absent.status, absent.header("balsa-applied-age-ms")), (404, Some("1234")));
     assert_eq!(server.taken(), 1);
     let confirmed = server.get("/a?consistency=linearizable").await;
     assert_eq!((confirmed.status, confirmed.header("balsa-applied-age-ms")), (200, None));

@@ -65,6 +65,9 @@ async fn a_head_that_does_not_end_is_answered_and_closed() {
         let answered = send_bytes(server.address, half.as_bytes()).await;
         assert!(answered.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answered}");
         assert!(answered.contains("\"code\":\"request_timeout\""), "{answered}");
+        for header in ["balsa-cluster: 00000000000000c1\r\n", "balsa-term: 7\r\n", "connection: close\r\n"] {
+            assert!(answered.contains(header), "{header} is not in {answered}");
+        }
     }
     // A second request's head on a kept connection, too.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -141,4 +144,26 @@ async fn stopping_does_not_wait_for_ever() {
     server.stop();
     assert_eq!(read_to_end(&mut busy).await, "");
     server.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_before_sending_is_told_before_sending() {
+    let server = start().await;
+    for (target, status) in [("/clear", "400"), ("/a?x", "400"), ("/v1/kv/a", "413")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nhost: h\r\ncontent-length: 3000000\r\nexpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answered = read_to_end(&mut stream).await;
+        assert!(answered.starts_with(&format!("HTTP/1.1 {status} ")), "{answered}");
+    }
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = b"PUT /a HTTP/1.1\r\nhost: h\r\ncontent-length: 11\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{\"value\":1}").await.unwrap();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
 }
