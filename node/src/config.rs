@@ -311,6 +311,7 @@ impl Config {
             head_timeout: Duration::from_millis(self.head_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
+            ..crate::http::ConnectionLimits::default()
         }
     }
 }

@@ -11,8 +11,10 @@ use super::{cluster, health, kv, sessions};
 use crate::metrics;
 use axum::body::Body;
 use axum::response::Response;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
@@ -39,7 +41,11 @@ pub(super) async fn answer(ApiState(state): ApiState, request: Request<Body>) ->
         }
     };
     state.metrics.observe_http(route, method_label(&parts), answer.status.as_u16(), started.elapsed());
-    state.with_status(|status, revision| answer.into_response(status, revision))
+    let mut response = state.with_status(|status, revision| answer.into_response(status, revision));
+    if state.is_leaving.load(Ordering::Relaxed) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn refuse(state: &Shared, parts: &Parts, failure: Failure) -> Answer {

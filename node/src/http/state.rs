@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use balsa_store::Reader;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Bounds of single requests and of all writes together.
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) alive: Probe<bool>,
     pub(super) applied_age: Probe<Duration>,
     pub(super) in_flight: InFlight,
+    /// The node stops: answers close their connection.
+    pub(super) is_leaving: AtomicBool,
     /// The headers that say the newest status; replaced by whichever request first sees another one.
     pub(super) status_headers: ArcSwap<StatusHeaders>,
 }
@@ -93,6 +96,7 @@ impl ApiState {
             alive: parts.alive,
             applied_age: parts.applied_age,
             in_flight,
+            is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))
     }

@@ -119,7 +119,10 @@ async fn a_client_that_closes_its_sending_side_gets_its_answer() {
 
 #[tokio::test]
 async fn stopping_finishes_what_is_in_flight_and_begins_nothing() {
-    let mut setup = limits(|limits| limits.drain_timeout = Duration::from_secs(30));
+    let mut setup = limits(|limits| {
+        limits.leave_time = Duration::ZERO;
+        limits.drain_timeout = Duration::from_secs(30);
+    });
     setup.limits.request_timeout = Duration::from_millis(300);
     let mut server = start_with(setup).await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
@@ -132,6 +135,25 @@ async fn stopping_finishes_what_is_in_flight_and_begins_nothing() {
     assert!(TcpStream::connect(server.address).await.is_err(), "nothing listens any more");
     assert!(read_to_end(&mut busy).await.starts_with("HTTP/1.1 503 "), "the one in flight is answered");
     server.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_says_so_before_it_is_gone() {
+    let mut server = start_with(limits(|limits| limits.leave_time = Duration::from_secs(60))).await;
+    let request = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n";
+    let mut kept = TcpStream::connect(server.address).await.unwrap();
+    kept.write_all(request).await.unwrap();
+    assert!(!read_answer(&mut kept).await.contains("connection: close"));
+    server.stop();
+    // Until the server has heard of it, connections are kept; then the answer comes with the end of its connection.
+    loop {
+        kept.write_all(request).await.unwrap();
+        if read_answer(&mut kept).await.contains("connection: close\r\n") {
+            break;
+        }
+    }
+    assert_eq!(read_to_end(&mut kept).await, "");
+    assert_eq!(server.get("/livez").await.header("connection"), Some("close"));
 }
 
 #[tokio::test]
