@@ -115,6 +115,14 @@ macro_rules! settings {
             }
         }
 
+        #[cfg(test)]
+        impl Config {
+            /// Names and defaults, for the test that help tells the truth.
+            fn defaults() -> Vec<(&'static str, String)> {
+                vec![$((stringify!($name), { let default: $type = $default; format!("{default:?}") }),)*]
+            }
+        }
+
         impl Config {
             /// The settings with defaults for what is absent; not yet checked.
             pub fn from_settings(settings: Settings) -> Config {

@@ -39,6 +39,17 @@ fn every_setting_has_a_flag_and_an_environment_variable_of_its_name() {
 }
 
 #[test]
+fn help_tells_the_defaults() {
+    let command = Line::command();
+    for (name, default) in Config::defaults() {
+        let argument = command.get_arguments().find(|a| a.get_id() == name).unwrap();
+        let help = argument.get_help().unwrap().to_string().replace('\n', " ");
+        let told = format!("[default: {}]", default.trim_matches('"').to_lowercase());
+        assert!(help.ends_with(&told), "{name}: {help}; it is {told}");
+    }
+}
+
+#[test]
 fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.json");
