@@ -16,6 +16,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 mod address;
+mod parts;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -139,8 +140,6 @@ settings! {
     with_default {
         /// The folder that holds the node's identity, log and store [default: balsa-data]
         data: PathBuf = PathBuf::from("balsa-data"), "BALSA_DATA", "DIR";
-        /// The node's stable place in the cluster, under which a lost node is replaced [default: 0]
-        slot: u32 = 0, "BALSA_SLOT", "N";
         /// Where to listen for clients [default: 127.0.0.1:3000]
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3000)), "BALSA_LISTEN", "IP:PORT";
         /// Where to listen for peers [default: 127.0.0.1:3300]
@@ -173,14 +172,17 @@ settings! {
         /// How long requests in flight may take to finish when the node stops, in milliseconds [default: 6000]
         drain_timeout_ms: u64 = 6_000, "BALSA_DRAIN_TIMEOUT_MS", "MS";
 
+        /// How long a leader that stops waits for another to take over, in milliseconds [default: 2000]
+        handover_timeout_ms: u64 = 2_000, "BALSA_HANDOVER_TIMEOUT_MS", "MS";
+
         /// How many revisions of history are kept before they are compacted [default: 100000]
         history_revisions: u64 = 100_000, "BALSA_HISTORY_REVISIONS", "N";
         /// The store's overlay in memory, before it is flushed, in bytes [default: 16777216]
         overlay_bytes: usize = 16 << 20, "BALSA_OVERLAY_BYTES", "BYTES";
         /// A segment of the log, in bytes [default: 16777216]
         log_segment_bytes: u64 = 16 << 20, "BALSA_LOG_SEGMENT_BYTES", "BYTES";
-        /// Log kept behind what is durably applied, for members that are behind, in bytes [default: 134217728]
-        log_margin_bytes: u64 = 128 << 20, "BALSA_LOG_MARGIN_BYTES", "BYTES";
+        /// Log kept behind what is durably applied, for members that are behind, in bytes [default: 33554432]
+        log_margin_bytes: u64 = 32 << 20, "BALSA_LOG_MARGIN_BYTES", "BYTES";
 
         /// How the node's own log is written [default: text]
         log_format: LogFormat = LogFormat::Text, "BALSA_LOG_FORMAT", "FORMAT";
@@ -188,6 +190,9 @@ settings! {
         log_filter: String = "info".to_owned(), "BALSA_LOG_FILTER", "FILTER";
     }
     optional {
+        /// The node's stable place in the cluster, under which a lost node is replaced; not given: 0 when it founds, the
+        /// lowest free one when it joins
+        slot: u32, "BALSA_SLOT", "N";
         /// Where clients reach this node; not given: the address it listens on
         advertise: String, "BALSA_ADVERTISE", "HOST:PORT";
         /// Where peers reach this node; not given: the address it listens on
@@ -258,6 +263,11 @@ impl fmt::Display for InitialPeers {
 }
 
 impl Config {
+    /// The slot of a node that founds.
+    pub fn founding_slot(&self) -> u32 {
+        self.slot.unwrap_or_default()
+    }
+
     /// Where clients reach this node, `host:port`.
     pub fn client_address(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
@@ -291,24 +301,6 @@ impl Config {
             writes_in_flight: self.writes_in_flight_max,
             write_bytes_in_flight: self.write_bytes_in_flight_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
-        }
-    }
-
-    /// The store's settings; what is replicated keeps its default, which is the same on every node.
-    pub fn store(&self) -> balsa_store::StoreConfig {
-        balsa_store::StoreConfig {
-            overlay_bytes: self.overlay_bytes,
-            history_revisions: self.history_revisions,
-            ..balsa_store::StoreConfig::default()
-        }
-    }
-
-    /// The log's settings; `salt` is drawn at random when the process starts.
-    pub fn log(&self, salt: u64) -> balsa_log::LogConfig {
-        balsa_log::LogConfig {
-            segment_bytes: self.log_segment_bytes,
-            salt,
-            ..balsa_log::LogConfig::default()
         }
     }
 

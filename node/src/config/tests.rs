@@ -58,7 +58,7 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     std::fs::write(&file, text).unwrap();
     let line = ["serve", "--config", file.to_str().unwrap(), "--slot", "2"];
     let config = Line::try_parse_from(line).unwrap().serve.load().unwrap();
-    assert_eq!((config.slot, config.election_timeout_ms, config.heartbeat_ms), (2, 900, 50));
+    assert_eq!((config.founding_slot(), config.election_timeout_ms, config.heartbeat_ms), (2, 900, 50));
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.initial_peers, Some(InitialPeers(vec![(1, "h:3300".to_owned())])));
 }

@@ -53,7 +53,7 @@ impl Config {
             (None, None) => require(false, "initial_peers", "not set", || {
                 format!(
                     "name the nodes that found the cluster ({}={} for a cluster of one), or set join",
-                    self.slot,
+                    self.founding_slot(),
                     self.peer_address()
                 )
             }),
@@ -112,7 +112,8 @@ impl Config {
         })?;
         let segment = self.log_segment_bytes;
         between("log_segment_bytes", segment, 1 << 20, 1 << 30)?;
-        let accepted = self.log(0).validate();
+        let log = balsa_log::LogConfig { segment_bytes: segment, ..balsa_log::LogConfig::default() };
+        let accepted = log.validate();
         require(accepted.is_ok(), "log_segment_bytes", segment, || {
             accepted.as_ref().err().map_or_else(String::new, ToString::to_string)
         })?;

@@ -41,7 +41,7 @@ use crate::engine::status::{ClusterId, MemberStatus, Phase, Role, Status};
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
 use balsa_raft::ready::{Persist, PersistToken, Ready, SnapshotMeta};
-use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft};
+use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
 use balsa_store::command;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -115,6 +115,8 @@ pub struct Engine<T: Tickets> {
     /// Proposed a compaction of the store's history at this entry; one at a time.
     compacting: Option<Index>,
     leader_changes: u64,
+    /// The last leader known, and its term.
+    last_leader: Option<(Term, NodeId)>,
     stopping: Option<Stopping>,
     effects: Vec<Effect<T>>,
     status_changed: bool,
@@ -152,6 +154,7 @@ impl<T: Tickets> Engine<T> {
             flushed_before: Index::ZERO,
             compacting: None,
             leader_changes: 0,
+            last_leader: None,
             stopping: None,
             effects: Vec::new(),
             status_changed: true,
@@ -293,9 +296,7 @@ impl<T: Tickets> Engine<T> {
     /// The store is durable up to `index`. The log is released one flush late, and only while it is larger than the
     /// margin that followers may need.
     fn handle_flushed(&mut self, index: Index) {
-        if self.raft.log_bytes() > self.config.log_margin_bytes
-            && self.flushed_before > self.raft.first_index()
-        {
+        if self.raft.log_bytes() > self.config.log_margin_bytes && self.flushed_before > self.raft.first_index() {
             let to = self.flushed_before;
             if let Some(meta) = self.raft.snapshot_meta_at(to) {
                 self.raft.compact(to);
@@ -310,8 +311,7 @@ impl<T: Tickets> Engine<T> {
             return;
         }
         self.status_changed = true;
-        self.stopping =
-            Some(Stopping { deadline_ms: self.now_ms + self.config.handover_ms, handed_over: false });
+        self.stopping = Some(Stopping { deadline_ms: self.now_ms + self.config.handover_ms, handed_over: false });
         if self.raft.is_leader() {
             let _ = self.raft.transfer_leadership(None); // alone, or nobody is fit: the deadline ends the wait
         }
@@ -357,7 +357,11 @@ impl<T: Tickets> Engine<T> {
 
     fn role_changed(&mut self) {
         self.status_changed = true;
-        self.leader_changes += 1;
+        let leader = self.raft.leader().map(|leader| (self.raft.term(), leader));
+        if leader.is_some() && leader != self.last_leader {
+            self.last_leader = leader;
+            self.leader_changes += 1;
+        }
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
             self.fresh_ms = self.now_ms;
@@ -438,9 +442,7 @@ impl<T: Tickets> Engine<T> {
         match self.raft.role() {
             balsa_raft::Role::Leader => Role::Leader,
             balsa_raft::Role::Candidate | balsa_raft::Role::PreCandidate => Role::Candidate,
-            balsa_raft::Role::Follower if self.raft.membership().learners.contains(&self.config.id) => {
-                Role::Learner
-            }
+            balsa_raft::Role::Follower if self.raft.membership().learners.contains(&self.config.id) => Role::Learner,
             balsa_raft::Role::Follower => Role::Follower,
         }
     }

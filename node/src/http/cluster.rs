@@ -22,7 +22,7 @@ use serde::Serialize;
 pub(super) fn get(call: &Call<'_>) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     let status = call.state.handle.status();
-    let view = call.state.reader.view();
+    let view = call.state.view();
     let store = StoreState {
         applied_index: view.applied_index(),
         revision: view.revision(),

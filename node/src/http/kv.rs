@@ -35,7 +35,7 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
             Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX))
         }
     };
-    let view = call.state.reader.view();
+    let view = call.state.view();
     let found = view.get(key.as_bytes()).map_err(|error| Failure::Store(error.to_string()))?;
     let Some(value) = found else {
         return Err(Failure::KeyNotFound { revision: view.revision(), age_ms });

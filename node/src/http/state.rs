@@ -8,7 +8,7 @@ use super::in_flight::InFlight;
 use crate::engine::handle::Handle;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
-use balsa_store::Reader;
+use balsa_store::{Reader, View};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,8 +48,8 @@ pub type Probe<T> = Box<dyn Fn() -> T + Send + Sync>;
 pub struct Parts {
     /// The engine.
     pub handle: Handle,
-    /// The store's published state.
-    pub reader: Reader,
+    /// The store's published state; replaced once, when a node that was blank has become a member.
+    pub reader: Arc<ArcSwap<Reader>>,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
     /// The bounds.
@@ -68,7 +68,7 @@ pub struct ApiState(pub(super) Arc<Shared>);
 /// The one copy behind all clones of [`ApiState`].
 pub(super) struct Shared {
     pub(super) handle: Handle,
-    pub(super) reader: Reader,
+    reader: Arc<ArcSwap<Reader>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
     pub(super) alive: Probe<bool>,
@@ -103,10 +103,15 @@ impl ApiState {
 }
 
 impl Shared {
+    /// The newest published state.
+    pub(super) fn view(&self) -> View {
+        self.reader.load().view()
+    }
+
     /// Hands `write` what every answer tells: the status as headers, and the revision of this node's store.
     pub(super) fn with_status<T>(&self, write: impl FnOnce(&StatusHeaders, u64) -> T) -> T {
         let status = self.handle.status();
-        let revision = self.reader.view().revision();
+        let revision = self.view().revision();
         let headers = self.status_headers.load();
         if headers.fits(&status) {
             return write(&headers, revision);

@@ -124,7 +124,7 @@ pub(crate) async fn start_with(setup: Setup) -> Server {
         taken: AtomicU64::new(0),
     });
     let store = Store::open(Arc::new(MemoryEngine::new()), setup.store).unwrap();
-    let reader = store.reader();
+    let reader = Arc::new(ArcSwap::from_pointee(store.reader()));
     let (requests, received) = mpsc::channel(setup.queue);
     let turning = Arc::clone(&engine);
     std::thread::spawn(move || turn(&turning, store, received));

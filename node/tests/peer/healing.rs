@@ -203,3 +203,25 @@ async fn request_and_response_run_at_the_same_time() {
         signs_of_life += 1;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_and_comes_back_is_told_of_in_that_order() {
+    let (mut one, two) = (Node::start(1).await, Node::start(2).await);
+    for _ in 0..50 {
+        one.know(&[&two]);
+        assert_eq!(one.event().await, Event::Connected(two.id));
+        one.connected_to(two.id).await;
+        // An inbox that takes its time with the goodbye; the bulk lane, which has none, is back meanwhile.
+        one.goodbye_gate.send_replace(false);
+        one.know(&[]);
+        one.know(&[&two]);
+        until("the bulk lane is back", || one.hub.stats()[0].bulk.connected).await;
+        assert_eq!(one.event_now(), None);
+        one.goodbye_gate.send_replace(true);
+        assert_eq!(one.event().await, Event::Disconnected(two.id));
+        assert_eq!(one.event().await, Event::Connected(two.id));
+        assert!(one.hub.send(two.id, vec![Bytes::from_static(b"routed")]));
+        one.know(&[]);
+        assert_eq!(one.event().await, Event::Disconnected(two.id));
+    }
+}
