@@ -116,6 +116,14 @@ macro_rules! settings {
             }
         }
 
+        #[cfg(test)]
+        impl Config {
+            /// Names and defaults, for the test that help tells the truth.
+            fn defaults() -> Vec<(&'static str, String)> {
+                vec![$((stringify!($name), { let default: $type = $default; format!("{default:?}") }),)*]
+            }
+        }
+
         impl Config {
             /// The settings with defaults for what is absent; not yet checked.
             pub fn from_settings(settings: Settings) -> Config {
@@ -276,13 +284,13 @@ impl Config {
     }
 
     /// Ticks from one heartbeat to the next.
-    pub fn heartbeat_ticks(&self) -> u64 {
-        self.heartbeat_ms / self.tick_ms
+    pub fn heartbeat_ticks(&self) -> u32 {
+        ticks(self.heartbeat_ms, self.tick_ms)
     }
 
     /// Ticks without a leader before an election.
-    pub fn election_ticks(&self) -> u64 {
-        self.election_timeout_ms / self.tick_ms
+    pub fn election_ticks(&self) -> u32 {
+        ticks(self.election_timeout_ms, self.tick_ms)
     }
 
     /// The bounds of requests.
@@ -303,6 +311,12 @@ impl Config {
             head_timeout: Duration::from_millis(self.head_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
+            ..crate::http::ConnectionLimits::default()
         }
     }
+}
+
+/// Whole ticks in `ms`; validated settings are far below what 32 bits hold.
+fn ticks(ms: u64, tick_ms: u64) -> u32 {
+    u32::try_from(ms / tick_ms.max(1)).unwrap_or(u32::MAX)
 }

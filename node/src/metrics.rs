@@ -30,8 +30,8 @@ pub const SLOTS_MAX: u32 = 16;
 /// The series of one route and method.
 #[derive(Debug)]
 struct HttpSeries {
-    /// By hundreds of the status: 1xx to 5xx.
-    requests: [IntCounter; 5],
+    /// By hundreds of the status: 2xx to 5xx.
+    requests: [IntCounter; 4],
     seconds: Histogram,
 }
 
@@ -39,8 +39,10 @@ struct HttpSeries {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// By [`Route`], then by [`Method`]; only the routes' series exist, not a product of strings.
+    /// Of the methods that each route takes, and one for all others.
     http: Vec<HttpSeries>,
+    /// By [`Route`], then by [`Method`]: where in `http`.
+    http_at: Vec<usize>,
     /// By [`Rejected`].
     rejected: Vec<IntCounter>,
     /// By [`RoleLabel`]: 1 for the present role, 0 for the others.
@@ -158,15 +160,23 @@ impl Metrics {
             .buckets(LATENCY_SECONDS.to_vec()),
             &["route", "method"],
         ))?;
-        let mut http = Vec::with_capacity(Route::ALL.len() * Method::ALL.len());
+        let (mut http, mut http_at) = (Vec::new(), Vec::new());
         for route in Route::ALL {
-            for method in Method::ALL {
-                let labels = [route.label(), method.label()];
-                let class = |class| requests.with_label_values(&[labels[0], labels[1], class]);
+            let add = |http: &mut Vec<HttpSeries>, method: Method| {
+                let class = |class| requests.with_label_values(&[route.label(), method.label(), class]);
                 http.push(HttpSeries {
-                    requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
-                    seconds: seconds.with_label_values(&labels),
+                    requests: ["2xx", "3xx", "4xx", "5xx"].map(class),
+                    seconds: seconds.with_label_values(&[route.label(), method.label()]),
                 });
+            };
+            let other = http.len();
+            add(&mut http, Method::Other);
+            for method in Method::ALL {
+                let taken = route.allow().split(", ").any(|allowed| allowed == method.label());
+                http_at.push(if taken { http.len() } else { other });
+                if taken {
+                    add(&mut http, method);
+                }
             }
         }
         let rejected = r.counters(
@@ -196,6 +206,7 @@ impl Metrics {
 
         Ok(Metrics {
             http,
+            http_at,
             rejected: Rejected::ALL.map(|reason| rejected.with_label_values(&[reason.label()])).into(),
             role: RoleLabel::ALL.map(|(_, label)| role.with_label_values(&[label])).into(),
             peer_refused: PeerRefused::ALL.map(|(_, label)| peer_refused.with_label_values(&[label])).into(),
@@ -260,8 +271,8 @@ impl Metrics {
 
     /// Counts an answered request.
     pub fn observe_http(&self, route: Route, method: Method, status: u16, took: Duration) {
-        let series = &self.http[route as usize * Method::ALL.len() + method as usize];
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        let series = &self.http[self.http_at[route as usize * Method::ALL.len() + method as usize]];
+        let class = usize::from(status / 100).clamp(2, 5) - 2;
         series.requests[class].inc();
         series.seconds.observe(took.as_secs_f64());
     }
@@ -309,6 +320,8 @@ mod tests {
     fn labels_are_where_their_enums_say() {
         let metrics = Metrics::new().unwrap();
         metrics.observe_http(Route::KvKey, Method::Put, 412, Duration::from_millis(3));
+        metrics.observe_http(Route::KvKey, Method::Post, 405, Duration::ZERO);
+        metrics.observe_http(Route::Nothing, Method::Get, 404, Duration::ZERO);
         metrics.reject(Rejected::CrossOrigin);
         metrics.refuse_peer(PeerRefused::Malformed);
         metrics.set_role(RoleLabel::Candidate);
@@ -319,6 +332,8 @@ mod tests {
         for line in [
             r#"balsa_http_requests_total{method="PUT",route="/v1/kv/{key}",status="4xx"} 1"#,
             r#"balsa_http_request_duration_seconds_count{method="PUT",route="/v1/kv/{key}"} 1"#,
+            r#"balsa_http_requests_total{method="other",route="/v1/kv/{key}",status="4xx"} 1"#,
+            r#"balsa_http_requests_total{method="other",route="none",status="4xx"} 1"#,
             r#"balsa_rejected_total{reason="cross_origin"} 1"#,
             r#"balsa_peer_refused_total{reason="malformed"} 1"#,
             r#"balsa_role{role="leader"} 1"#,

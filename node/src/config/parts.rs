@@ -39,8 +39,8 @@ impl Config {
     /// Everything that booting needs; `incarnation` rises with every start on one disk.
     pub fn boot(&self, member: &Member, incarnation: u64) -> BootConfig {
         let mut raft = balsa_raft::Config::with_defaults(member.node, incarnation ^ member.node.0);
-        raft.election_ticks = saturated(self.election_ticks());
-        raft.heartbeat_ticks = saturated(self.heartbeat_ticks());
+        raft.election_ticks = self.election_ticks();
+        raft.heartbeat_ticks = self.heartbeat_ticks();
         let fixed_addresses = self.membership().initial_peers;
         let engine = EngineConfig {
             id: member.node,
@@ -66,10 +66,10 @@ impl Config {
     }
 
     fn log(&self) -> LogConfig {
-        LogConfig { segment_bytes: self.log_segment_bytes, salt: crate::life::mint_id(), ..LogConfig::default() }
+        LogConfig {
+            segment_bytes: self.log_segment_bytes,
+            salt: crate::life::mint_id(),
+            ..LogConfig::default()
+        }
     }
-}
-
-fn saturated(ticks: u64) -> u32 {
-    u32::try_from(ticks).unwrap_or(u32::MAX)
 }

@@ -39,6 +39,17 @@ fn every_setting_has_a_flag_and_an_environment_variable_of_its_name() {
 }
 
 #[test]
+fn help_tells_the_defaults() {
+    let command = Line::command();
+    for (name, default) in Config::defaults() {
+        let argument = command.get_arguments().find(|a| a.get_id() == name).unwrap();
+        let help = argument.get_help().unwrap().to_string().replace('\n', " ");
+        let told = format!("[default: {}]", default.trim_matches('"').to_lowercase());
+        assert!(help.ends_with(&told), "{name}: {help}; it is {told}");
+    }
+}
+
+#[test]
 fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.json");
@@ -99,16 +110,14 @@ fn errors_name_the_setting_its_value_and_what_would_be_right() {
             "request_timeout_ms is 999: it must be at least twice election",
         ),
         (said(|c| c.key_bytes_max = 0), "key_bytes_max is 0: it takes 1 to 16384"),
-        (said(|c| c.value_bytes_max = 64 << 20), "value_bytes_max is 67108864: it takes 1 to 16777216"),
+        (said(|c| c.value_bytes_max = 64 << 20), "value_bytes_max is 67108864: it takes 1 to 3145728"),
         (
             said(|c| c.write_bytes_in_flight_max = 1),
             "write_bytes_in_flight_max is 1: it must be at least twice",
         ),
         (said(|c| c.overlay_bytes = 1), "overlay_bytes is 1: it must be at least four times value_bytes_max"),
-        (
-            said(|c| c.log_segment_bytes = 1),
-            "log_segment_bytes is 1: it must be at least twice value_bytes_max",
-        ),
+        (said(|c| c.log_segment_bytes = 1), "log_segment_bytes is 1: it takes 1048576 to 1073741824"),
+        (said(|c| c.log_segment_bytes = (8 << 20) + 1), "log_segment_bytes is 8388609: "),
         (said(|c| c.log_margin_bytes = 1), "log_margin_bytes is 1: it must be at least log_segment_bytes"),
         (said(|c| c.log_filter = "a=b=c".into()), "log_filter is a=b=c: it takes LEVEL or MODULE=LEVEL"),
         (said(|c| c.connections_max = 0), "connections_max is 0: it takes 1 to 1000000"),

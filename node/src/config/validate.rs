@@ -96,7 +96,8 @@ impl Config {
     fn validate_sizes(&self) -> Result<(), ConfigError> {
         // A key travels percent-encoded in a path, up to three bytes for one, and paths end at 64 KiB.
         between("key_bytes_max", self.key_bytes_max as u64, 1, 16_384)?;
-        between("value_bytes_max", self.value_bytes_max as u64, 1, 16 << 20)?;
+        // With its key and its command around it, it must fit in one record of the log and one frame to a peer.
+        between("value_bytes_max", self.value_bytes_max as u64, 1, 3 << 20)?;
         between("connections_max", self.connections_max as u64, 1, 1_000_000)?;
         between("writes_in_flight_max", self.writes_in_flight_max as u64, 1, 1_000_000)?;
         let value = self.value_bytes_max;
@@ -110,10 +111,11 @@ impl Config {
             format!("it must be at least four times value_bytes_max ({value})")
         })?;
         let segment = self.log_segment_bytes;
-        require(segment >= 2 * value as u64 && segment <= 1 << 30, "log_segment_bytes", segment, || {
-            format!(
-                "it must be at least twice value_bytes_max ({value}), so that every entry fits in one segment, and at most 1073741824"
-            )
+        between("log_segment_bytes", segment, 1 << 20, 1 << 30)?;
+        let log = balsa_log::LogConfig { segment_bytes: segment, ..balsa_log::LogConfig::default() };
+        let accepted = log.validate();
+        require(accepted.is_ok(), "log_segment_bytes", segment, || {
+            accepted.as_ref().err().map_or_else(String::new, ToString::to_string)
         })?;
         require(self.log_margin_bytes >= segment, "log_margin_bytes", self.log_margin_bytes, || {
             format!("it must be at least log_segment_bytes ({segment}): the log is cut by whole segments")

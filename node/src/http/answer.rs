@@ -71,18 +71,20 @@ impl Answer {
         }
     }
 
-    /// As the bytes of the last answer on a connection where no request could be read.
-    pub(super) fn into_farewell(self) -> Vec<u8> {
-        let reason = self.status.canonical_reason().unwrap_or_default();
-        let content_type =
-            self.content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let head = format!(
-            "HTTP/1.1 {} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{}connection: close\r\n\r\n",
-            self.status.as_u16(),
-            self.body.len(),
-            if self.retry_after { "retry-after: 1\r\n" } else { "" },
-        );
-        [head.as_bytes(), &self.body].concat()
+    /// As the bytes of the last answer on a connection where no request could be read; see [`Answer::into_response`].
+    pub(super) fn into_farewell(self, status: &StatusHeaders, node_revision: u64) -> Vec<u8> {
+        let body = self.body.clone();
+        let response = self.into_response(status, node_revision);
+        let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+        for (name, value) in response.headers() {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        let length = format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        bytes.extend_from_slice(length.as_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
     }
 
     /// As HTTP, on a node with this status, whose store is at `node_revision`.

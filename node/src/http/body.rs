@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// What the envelope `{"value": …}` may add to the largest value, in bytes.
-pub(super) const ENVELOPE_BYTES: usize = 1024;
+const ENVELOPE_BYTES: usize = 1024;
 
 /// The largest body of requests that carry no value, in bytes.
 pub(super) const SMALL_BYTES: usize = 16 * 1024;
@@ -169,6 +169,16 @@ pub enum Format {
     Json,
     /// It is the body, with this type.
     Raw(String),
+}
+
+impl Format {
+    /// The largest body with a value of at most so many bytes.
+    pub(super) fn body_bytes_max(&self, value_bytes_max: usize) -> usize {
+        match self {
+            Format::Json => value_bytes_max + ENVELOPE_BYTES,
+            Format::Raw(_) => value_bytes_max,
+        }
+    }
 }
 
 /// Says how the value lies in a body with these headers.

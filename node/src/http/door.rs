@@ -1,9 +1,8 @@
 //! Every request comes through here: where it comes from, what it names, which handler, and what every answer has.
 
 use super::answer::Answer;
-use super::body::{self, Dialect};
+use super::body::{self, BodyError, Dialect};
 use super::call::Call;
-use super::headers::StatusHeaders;
 use super::origin;
 use super::problem::Failure;
 use super::route::{self, Route, Target};
@@ -12,9 +11,10 @@ use super::{cluster, health, kv, sessions};
 use crate::metrics;
 use axum::body::Body;
 use axum::response::Response;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
@@ -33,12 +33,19 @@ pub(super) async fn answer(ApiState(state): ApiState, request: Request<Body>) ->
     let answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
-            body::drain(&mut body, &parts.headers).await;
+            // A body that was late, or ended early, is not waited for again.
+            if !matches!(failure, Failure::Body(BodyError::Late { .. } | BodyError::Incomplete)) {
+                body::drain(&mut body, &parts.headers).await;
+            }
             refuse(&state, &parts, failure)
         }
     };
     state.metrics.observe_http(route, method_label(&parts), answer.status.as_u16(), started.elapsed());
-    finish(&state, answer)
+    let mut response = state.with_status(|status, revision| answer.into_response(status, revision));
+    if state.is_leaving.load(Ordering::Relaxed) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn refuse(state: &Shared, parts: &Parts, failure: Failure) -> Answer {
@@ -108,19 +115,6 @@ fn nothing_at(path: &str) -> Failure {
         "a key at the root is one path segment; keys with slashes are at /v1/kv/{key}".to_owned()
     };
     Failure::NoSuchRoute(hint)
-}
-
-fn finish(state: &Arc<Shared>, answer: Answer) -> Response {
-    let status = state.handle.status();
-    let node_revision = state.view().revision();
-    let headers = state.status_headers.load();
-    if headers.fits(&status) {
-        return answer.into_response(&headers, node_revision);
-    }
-    let made = Arc::new(StatusHeaders::of(&status));
-    let response = answer.into_response(&made, node_revision);
-    state.status_headers.store(made);
-    response
 }
 
 fn method_label(parts: &Parts) -> metrics::Method {

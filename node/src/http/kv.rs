@@ -4,7 +4,7 @@
 //! and an answer made from its reply. This module knows no rule of either.
 
 use super::answer::Answer;
-use super::body::{self, Dialect, Empty};
+use super::body::{self, BodyError, Dialect, Empty};
 use super::call::Call;
 use super::conditions;
 use super::json::Writer;
@@ -38,7 +38,7 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
     let view = call.state.view();
     let found = view.get(key.as_bytes()).map_err(|error| Failure::Store(error.to_string()))?;
     let Some(value) = found else {
-        return Err(Failure::KeyNotFound { revision: view.revision() });
+        return Err(Failure::KeyNotFound { revision: view.revision(), age_ms });
     };
     let raw = query.raw || accepts_raw(&call.parts.headers);
     let mut answer = if known == Some(value.revision) {
@@ -69,10 +69,14 @@ pub(super) async fn put(
     let claim = request_id::claim(&call.parts.headers)?;
     let format = body::format(dialect, &call.parts.headers)?;
     let value_bytes_max = call.state.limits.value_bytes;
-    let body_bytes_max = value_bytes_max + body::ENVELOPE_BYTES;
+    let body_bytes_max = format.body_bytes_max(value_bytes_max);
 
     let _admitted = call.admit(body::size_max(body, body_bytes_max))?;
-    let body = call.read_body(body, body_bytes_max).await?;
+    let body = call.read_body(body, body_bytes_max).await.map_err(|failure| match failure {
+        // What its sender can go by is the limit of values.
+        Failure::Body(BodyError::TooLarge { .. }) => too_large(value_bytes_max),
+        failure => failure,
+    })?;
     let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
     let new = body::value(format, &body, value_bytes_max)?;
     let put = Put {
@@ -159,6 +163,10 @@ pub(super) fn refusal(applied: Applied, replayed: bool) -> Failure {
         | Applied::Compacted(_)
         | Applied::FeatureLevel(_) => Failure::Misfit,
     }
+}
+
+fn too_large(limit_bytes: usize) -> Failure {
+    BodyError::TooLarge { what: "value", limit_bytes }.into()
 }
 
 fn write_previous(json: &mut Writer, asked: bool, key: &str, previous: Option<&Value>) {

@@ -77,6 +77,8 @@ pub enum Failure {
     KeyNotFound {
         /// The store's revision when it was looked for.
         revision: u64,
+        /// On a stale read: how old that may be, in milliseconds.
+        age_ms: Option<u64>,
     },
     /// The condition did not hold.
     #[error("{}", describe_current(*current_revision))]
@@ -255,8 +257,9 @@ impl Failure {
             | Failure::Body(BodyError::TooLarge { limit_bytes, .. }) => {
                 problem.limit_bytes = Some(limit_bytes as u64);
             }
-            Failure::KeyNotFound { revision } => {
+            Failure::KeyNotFound { revision, age_ms } => {
                 answer.revision = revision;
+                answer.age_ms = age_ms;
                 answer.vary_accept = true;
             }
             Failure::Method { allow, .. } => answer.allow = Some(allow),

@@ -75,7 +75,7 @@ impl Route {
         }
     }
 
-    /// The methods it takes, as the `Allow` header has them.
+    /// The methods it takes, as the `Allow` header has them; the names of methods in metrics, too.
     pub fn allow(self) -> &'static str {
         match self {
             Route::RootKey | Route::KvKey => "GET, HEAD, PUT, DELETE",

@@ -7,21 +7,24 @@
 //! Invariants:
 //! - At most `connections` are open; one more is answered 503 and closed, never left waiting in the backlog.
 //! - A connection without a request ends after `idle_timeout`; a head that does not end is answered 408.
-//! - After `shutdown` no request is begun; those in flight have `drain_timeout` to finish.
+//! - After `shutdown`, each answer closes its connection; after `leave_time` no request is begun, and those in flight
+//!   have `drain_timeout` to finish.
 
 use super::activity::{Activity, Doing, Watched};
 use super::problem::Failure;
-use super::state::ApiState;
-use crate::metrics::{Metrics, Rejected};
+use super::state::{ApiState, Shared};
+use crate::metrics::Rejected;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,7 +52,10 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
-    /// How long requests in flight may take to finish once the node stops.
+    /// How long, once the node stops, requests are still taken, with an answer that closes their connection: a client
+    /// that learns of it from an answer loses nothing, one whose idle connection is cut as it sends cannot know.
+    pub leave_time: Duration,
+    /// How long after that requests in flight may take to finish.
     pub drain_timeout: Duration,
 }
 
@@ -59,6 +65,7 @@ impl Default for ConnectionLimits {
             connections: 16_384,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
+            leave_time: Duration::from_millis(250),
             drain_timeout: Duration::from_secs(6),
         }
     }
@@ -80,51 +87,27 @@ pub async fn serve(
     listener: TcpListener,
     state: ApiState,
     limits: ConnectionLimits,
-    shutdown: impl Future<Output = ()> + Send,
+    shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let metrics = Arc::clone(&state.0.metrics);
-    let router = super::router(state);
     let places_max = u32::try_from(limits.connections).unwrap_or(u32::MAX).min(1 << 24);
-    let places = Arc::new(Semaphore::new(places_max as usize));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (stage, stage_seen) = watch::channel(Stage::Serving);
-    let limits = Arc::new(limits);
-
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) if is_of_the_connection(&error) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "a client's connection cannot be accepted");
-                metrics.reject(Rejected::Connections);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            metrics.reject(Rejected::Connections);
-            if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
-                tokio::spawn(refuse(stream, turn));
-            }
-            continue;
-        };
-        let connection = Connection {
-            stream,
-            router: router.clone(),
-            limits: Arc::clone(&limits),
-            stage: stage_seen.clone(),
-            metrics: Arc::clone(&metrics),
-            _place: place,
-        };
-        let f = connection.run();
-        tokio::spawn(f);
+    let reception = Reception {
+        listener,
+        shared: Arc::clone(&state.0),
+        router: super::router(state),
+        limits: Arc::new(limits),
+        stage: stage_seen,
+        places: Arc::new(Semaphore::new(places_max as usize)),
+        refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+    };
+    tokio::select! {
+        () = shutdown => {}
+        never = reception.accept() => match never {},
     }
+    reception.shared.is_leaving.store(true, Ordering::Relaxed);
+    let _ = timeout(reception.limits.leave_time, reception.accept()).await;
 
+    let Reception { listener, limits, places, .. } = reception;
     drop(listener);
     stage.send_replace(Stage::Draining);
     if timeout(limits.drain_timeout, places.acquire_many(places_max)).await.is_err() {
@@ -137,13 +120,60 @@ pub async fn serve(
     Ok(())
 }
 
+/// Where connections come in.
+struct Reception {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    router: Router,
+    limits: Arc<ConnectionLimits>,
+    stage: watch::Receiver<Stage>,
+    /// One a connection.
+    places: Arc<Semaphore>,
+    /// One a connection that is told that there is no place.
+    refusals: Arc<Semaphore>,
+}
+
+impl Reception {
+    /// Gives each connection a task, or turns it away, until dropped.
+    async fn accept(&self) -> Infallible {
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) if is_of_the_connection(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a client's connection cannot be accepted");
+                    self.shared.metrics.reject(Rejected::Connections);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                self.shared.metrics.reject(Rejected::Connections);
+                if let Ok(turn) = Arc::clone(&self.refusals).try_acquire_owned() {
+                    tokio::spawn(refuse(stream, Arc::clone(&self.shared), turn));
+                }
+                continue;
+            };
+            let connection = Connection {
+                stream,
+                router: self.router.clone(),
+                limits: Arc::clone(&self.limits),
+                stage: self.stage.clone(),
+                shared: Arc::clone(&self.shared),
+                _place: place,
+            };
+            tokio::spawn(connection.run());
+        }
+    }
+}
+
 /// A connection that is served.
 struct Connection {
     stream: TcpStream,
     router: Router,
     limits: Arc<ConnectionLimits>,
     stage: watch::Receiver<Stage>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -159,12 +189,12 @@ enum Look {
 
 impl Connection {
     async fn run(mut self) {
-        self.metrics.connections.inc();
+        self.shared.metrics.connections.inc();
         if self.waits_for_first_byte().await {
             // Apart and boxed, so that a connection that never says anything costs little.
             Box::pin(self.speak()).await;
         }
-        self.metrics.connections.dec();
+        self.shared.metrics.connections.dec();
     }
 
     /// Whether the client begins to speak before the connection is idle for too long, or the server stops.
@@ -209,7 +239,7 @@ impl Connection {
                 biased;
                 _ = &mut talk => Look::Ended,
                 () = &mut next => Look::Time,
-                _ = self.stage.changed() => Look::Stage,
+                changed = self.stage.changed() => if changed.is_ok() { Look::Stage } else { Look::Ended },
             };
             match look {
                 Look::Ended => return,
@@ -231,8 +261,8 @@ impl Connection {
                         Doing::ReadingHead if since < self.limits.head_timeout => {}
                         Doing::ReadingHead => {
                             drop(talk);
-                            self.metrics.reject(Rejected::Timeout);
-                            farewell(&mut self.stream, Failure::Head).await;
+                            self.shared.metrics.reject(Rejected::Timeout);
+                            farewell(&mut self.stream, &self.shared, Failure::Head).await;
                             return;
                         }
                     }
@@ -244,15 +274,17 @@ impl Connection {
 }
 
 /// Tells a connection that there are too many.
-async fn refuse(mut stream: TcpStream, _turn: OwnedSemaphorePermit) {
-    farewell(&mut stream, Failure::TooManyConnections).await;
+async fn refuse(mut stream: TcpStream, shared: Arc<Shared>, _turn: OwnedSemaphorePermit) {
+    farewell(&mut stream, &shared, Failure::TooManyConnections).await;
 }
 
 /// Writes a last answer, and takes what the client still sends for a moment, so that it reads the answer rather than
 /// that the connection broke.
-async fn farewell(stream: &mut TcpStream, why: Failure) {
+async fn farewell(stream: &mut TcpStream, shared: &Shared, why: Failure) {
+    let answer = why.answer(true);
+    let bytes = shared.with_status(|status, revision| answer.into_farewell(status, revision));
     let talking = async {
-        stream.write_all(&why.answer(true).into_farewell()).await?;
+        stream.write_all(&bytes).await?;
         stream.shutdown().await?;
         let mut scratch = [0; 1024];
         while stream.read(&mut scratch).await? > 0 {}

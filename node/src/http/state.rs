@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use balsa_store::{Reader, View};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Bounds of single requests and of all writes together.
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) alive: Probe<bool>,
     pub(super) applied_age: Probe<Duration>,
     pub(super) in_flight: InFlight,
+    /// The node stops: answers close their connection.
+    pub(super) is_leaving: AtomicBool,
     /// The headers that say the newest status; replaced by whichever request first sees another one.
     pub(super) status_headers: ArcSwap<StatusHeaders>,
 }
@@ -93,6 +96,7 @@ impl ApiState {
             alive: parts.alive,
             applied_age: parts.applied_age,
             in_flight,
+            is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))
     }
@@ -102,6 +106,20 @@ impl Shared {
     /// The newest published state.
     pub(super) fn view(&self) -> View {
         self.reader.load().view()
+    }
+
+    /// Hands `write` what every answer tells: the status as headers, and the revision of this node's store.
+    pub(super) fn with_status<T>(&self, write: impl FnOnce(&StatusHeaders, u64) -> T) -> T {
+        let status = self.handle.status();
+        let revision = self.view().revision();
+        let headers = self.status_headers.load();
+        if headers.fits(&status) {
+            return write(&headers, revision);
+        }
+        let made = Arc::new(StatusHeaders::of(&status));
+        let written = write(&made, revision);
+        self.status_headers.store(made);
+        written
     }
 }
 

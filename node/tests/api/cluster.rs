@@ -109,6 +109,8 @@ async fn stale_reads_tell_their_age() {
     server.engine.age_ms.store(1234, Ordering::Relaxed);
     let stale = server.get("/a?consistency=stale").await;
     assert_eq!((stale.status, stale.header("balsa-applied-age-ms")), (200, Some("1234")));
+    let absent = server.get("/absent?consistency=stale").await;
+    assert_eq!((absent.status, absent.header("balsa-applied-age-ms")), (404, Some("1234")));
     assert_eq!(server.taken(), 1);
     let confirmed = server.get("/a?consistency=linearizable").await;
     assert_eq!((confirmed.status, confirmed.header("balsa-applied-age-ms")), (200, None));
@@ -239,7 +241,7 @@ async fn metrics_count_by_route() {
         r#"balsa_http_requests_total{method="PUT",route="/{key}",status="2xx"} 1"#,
         r#"balsa_http_requests_total{method="GET",route="/v1/kv/{key}",status="2xx"} 1"#,
         r#"balsa_http_requests_total{method="GET",route="/v1/kv/{key}",status="4xx"} 1"#,
-        r#"balsa_http_requests_total{method="GET",route="none",status="4xx"} 1"#,
+        r#"balsa_http_requests_total{method="other",route="none",status="4xx"} 1"#,
         r#"balsa_http_request_duration_seconds_count{method="PUT",route="/{key}"} 1"#,
     ] {
         assert!(metrics.text().lines().any(|l| l == line), "{line} is not in\n{}", metrics.text());

@@ -65,6 +65,9 @@ async fn a_head_that_does_not_end_is_answered_and_closed() {
         let answered = send_bytes(server.address, half.as_bytes()).await;
         assert!(answered.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answered}");
         assert!(answered.contains("\"code\":\"request_timeout\""), "{answered}");
+        for header in ["balsa-cluster: 00000000000000c1\r\n", "balsa-term: 7\r\n", "connection: close\r\n"] {
+            assert!(answered.contains(header), "{header} is not in {answered}");
+        }
     }
     // A second request's head on a kept connection, too.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -116,7 +119,10 @@ async fn a_client_that_closes_its_sending_side_gets_its_answer() {
 
 #[tokio::test]
 async fn stopping_finishes_what_is_in_flight_and_begins_nothing() {
-    let mut setup = limits(|limits| limits.drain_timeout = Duration::from_secs(30));
+    let mut setup = limits(|limits| {
+        limits.leave_time = Duration::ZERO;
+        limits.drain_timeout = Duration::from_secs(30);
+    });
     setup.limits.request_timeout = Duration::from_millis(300);
     let mut server = start_with(setup).await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
@@ -132,6 +138,25 @@ async fn stopping_finishes_what_is_in_flight_and_begins_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_leaves_says_so_before_it_is_gone() {
+    let mut server = start_with(limits(|limits| limits.leave_time = Duration::from_secs(60))).await;
+    let request = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n";
+    let mut kept = TcpStream::connect(server.address).await.unwrap();
+    kept.write_all(request).await.unwrap();
+    assert!(!read_answer(&mut kept).await.contains("connection: close"));
+    server.stop();
+    // Until the server has heard of it, connections are kept; then the answer comes with the end of its connection.
+    loop {
+        kept.write_all(request).await.unwrap();
+        if read_answer(&mut kept).await.contains("connection: close\r\n") {
+            break;
+        }
+    }
+    assert_eq!(read_to_end(&mut kept).await, "");
+    assert_eq!(server.get("/livez").await.header("connection"), Some("close"));
+}
+
+#[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
     let mut server = start_with(limits(|limits| limits.drain_timeout = Duration::from_millis(100))).await;
     server.set_mood(Mood::Holds);
@@ -141,4 +166,26 @@ async fn stopping_does_not_wait_for_ever() {
     server.stop();
     assert_eq!(read_to_end(&mut busy).await, "");
     server.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_before_sending_is_told_before_sending() {
+    let server = start().await;
+    for (target, status) in [("/clear", "400"), ("/a?x", "400"), ("/v1/kv/a", "413")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nhost: h\r\ncontent-length: 3000000\r\nexpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answered = read_to_end(&mut stream).await;
+        assert!(answered.starts_with(&format!("HTTP/1.1 {status} ")), "{answered}");
+    }
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = b"PUT /a HTTP/1.1\r\nhost: h\r\ncontent-length: 11\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{\"value\":1}").await.unwrap();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
 }

@@ -156,7 +156,7 @@ async fn a_value_and_its_body_have_limits() {
         ] {
             let problem = answered.problem();
             assert_eq!((answered.status, problem.code), (413, Code::TooLarge), "{size}");
-            assert!(problem.limit_bytes.is_some());
+            assert_eq!(problem.limit_bytes, Some(100));
             assert_eq!(problem.outcome, Some(balsa_wire::problem::Outcome::NotApplied));
         }
     }

@@ -6,6 +6,7 @@ mod conditions;
 mod connections;
 mod exactly_once;
 mod failures;
+mod garbage;
 mod keys;
 mod refusals;
 mod server;
