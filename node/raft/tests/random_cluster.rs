@@ -70,7 +70,7 @@ impl Life {
         let repeat = [0, 10, 30][random.below(3)];
         let (haste, laziness) = ([0, 5, 15, 30][random.below(4)], [0, 50, 80][random.below(3)]);
         let crashes = [0, 1, 4][random.below(3)];
-        let changes = [0, 2][random.below(2)];
+        let changes = [0, 2, 5][random.below(3)];
         Life { random, cluster, ids, reads: 0, proposals: 0, loss, repeat, crashes, changes, haste, laziness }
     }
 
@@ -126,14 +126,14 @@ impl Life {
                 };
             }
             94 => self.some_snapshot(),
-            95 => {
+            97 if self.random.percent(50) => {
                 let id = self.likely_leader();
                 if self.random.percent(20) {
                     self.cluster.input(id, |raft| raft.transfer_leadership(None).ok());
                 }
             }
-            96 if self.random.percent(self.changes * 20) => self.change_membership(),
-            97 if self.random.percent(self.crashes * 15) => {
+            95..97 if self.random.percent(self.changes * 20) => self.change_membership(),
+            97 if self.random.percent(self.crashes * 25) => {
                 let id = self.any();
                 let (writes, entries) = (self.random.below(3), self.random.below(2));
                 self.cluster.crash(id, writes, entries);
