@@ -72,7 +72,7 @@ impl Restored {
 }
 
 /// The consensus core of one node. See the crate's page for the algorithm and the contract.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) log: Log,

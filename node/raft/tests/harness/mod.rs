@@ -77,7 +77,7 @@ impl Disk {
 }
 
 /// One node: its core while it runs, and its disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     pub id: NodeId,
     pub raft: Option<Raft>,
@@ -104,7 +104,7 @@ pub enum Event {
     Snapshot(NodeId, NodeId, Index, &'static str),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     /// Sent and neither delivered nor lost, in order of sending.
