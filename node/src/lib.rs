@@ -10,7 +10,7 @@
 //!
 //! Modules in reading order: [`engine`] (the node as one deterministic state machine), [`shell`] (threads that run it),
 //! [`peer`] and [`http`] (the doors), [`life`] (identity, founding, joining), [`server`] (a process of all that),
-//! [`config`], [`metrics`].
+//! [`config`], [`metrics`], [`dev`] (a cluster on one machine).
 
 pub mod engine;
 
@@ -23,6 +23,9 @@ pub mod life;
 
 pub mod config;
 pub mod metrics;
-// pub mod server;
+pub mod server;
+
+pub mod dev;
 
 mod durable_file;
+mod http_call;

@@ -12,6 +12,10 @@ use prometheus::{
 };
 use std::time::Duration;
 
+mod labels;
+
+pub use labels::{Method, PeerRefused, Rejected, RoleLabel};
+
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
@@ -22,133 +26,6 @@ const LATENCY_SECONDS: &[f64] = &[
 
 /// How many slots have series of their own; members in higher slots share the label `other`.
 pub const SLOTS_MAX: u32 = 16;
-
-/// Request methods as a label.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Method {
-    /// GET.
-    Get,
-    /// HEAD.
-    Head,
-    /// PUT.
-    Put,
-    /// POST.
-    Post,
-    /// DELETE.
-    Delete,
-    /// Any other.
-    Other,
-}
-
-impl Method {
-    const ALL: [Method; 6] =
-        [Method::Get, Method::Head, Method::Put, Method::Post, Method::Delete, Method::Other];
-
-    fn label(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Put => "PUT",
-            Method::Post => "POST",
-            Method::Delete => "DELETE",
-            Method::Other => "other",
-        }
-    }
-}
-
-/// Why a request or a connection was turned away without being tried.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rejected {
-    /// The connection bound is met.
-    Connections,
-    /// Too many writes are in flight.
-    WritesInFlight,
-    /// Too many bytes of writes are in flight.
-    BytesInFlight,
-    /// The engine's queue is full.
-    EngineQueue,
-    /// The body is over its limit.
-    TooLarge,
-    /// The request did not arrive in time.
-    Timeout,
-    /// A web page of another origin.
-    CrossOrigin,
-    /// The reply table is full.
-    ReplyTable,
-}
-
-impl Rejected {
-    const ALL: [Rejected; 8] = [
-        Rejected::Connections,
-        Rejected::WritesInFlight,
-        Rejected::BytesInFlight,
-        Rejected::EngineQueue,
-        Rejected::TooLarge,
-        Rejected::Timeout,
-        Rejected::CrossOrigin,
-        Rejected::ReplyTable,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Rejected::Connections => "connections",
-            Rejected::WritesInFlight => "writes_in_flight",
-            Rejected::BytesInFlight => "bytes_in_flight",
-            Rejected::EngineQueue => "engine_queue",
-            Rejected::TooLarge => "too_large",
-            Rejected::Timeout => "timeout",
-            Rejected::CrossOrigin => "cross_origin",
-            Rejected::ReplyTable => "reply_table",
-        }
-    }
-}
-
-/// A node's role as a label; see [`Metrics::set_role`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RoleLabel {
-    /// Follows and votes.
-    Follower,
-    /// Asks for votes.
-    Candidate,
-    /// Leads.
-    Leader,
-    /// Replicates, does not vote.
-    Learner,
-}
-
-impl RoleLabel {
-    const ALL: [(RoleLabel, &'static str); 4] = [
-        (RoleLabel::Follower, "follower"),
-        (RoleLabel::Candidate, "candidate"),
-        (RoleLabel::Leader, "leader"),
-        (RoleLabel::Learner, "learner"),
-    ];
-}
-
-/// Why a peer's message was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PeerRefused {
-    /// It names another cluster.
-    Cluster,
-    /// It is meant for another node.
-    Receiver,
-    /// Its sender is no member.
-    Sender,
-    /// It speaks another protocol version.
-    Version,
-    /// It cannot be read.
-    Malformed,
-}
-
-impl PeerRefused {
-    const ALL: [(PeerRefused, &'static str); 5] = [
-        (PeerRefused::Cluster, "cluster"),
-        (PeerRefused::Receiver, "receiver"),
-        (PeerRefused::Sender, "sender"),
-        (PeerRefused::Version, "version"),
-        (PeerRefused::Malformed, "malformed"),
-    ];
-}
 
 /// The series of one route and method.
 #[derive(Debug)]

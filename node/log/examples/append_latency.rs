@@ -32,11 +32,19 @@ fn measure(folder: &Folder) -> Result<(), Box<dyn Error>> {
     let identity = LogIdentity { cluster: 1, node: 1 };
     let start = LogStart::default();
     let log_folder = Folder { disk: folder.disk.clone(), path: folder.path.join("log") };
-    let mut log = Log::create(log_folder, LogConfig::default(), identity, start, HardState::default(), &[])?;
+    let config = LogConfig::default();
+    let mut log =
+        Log::create(log_folder.clone(), config.clone(), identity, start, HardState::default(), &[])?;
     for (entries, bytes) in [(1, 256), (16, 256), (256, 256), (1, 64 << 10)] {
         let name = format!("append and sync of {entries} x {bytes} B");
         report(&name, entries, &mut appends(&mut log, entries, bytes)?);
     }
+    let size_bytes = log.size_bytes();
+    drop(log);
+    let begin = Instant::now();
+    let (_, recovered) = Log::open(log_folder, config, identity)?;
+    let (took, entries) = (begin.elapsed(), recovered.entries.len());
+    println!("open a log of {} MiB, {entries} entries: {took:.1?}", size_bytes >> 20);
     Ok(())
 }
 

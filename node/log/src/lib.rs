@@ -16,13 +16,33 @@
 //! damage below any such *synced end* is damage to acknowledged data and refuses to open, what lies above is a torn
 //! tail and is cut (FAST'18, protocol-aware recovery).
 //!
+//! ```
+//! use balsa_log::{Folder, Log, LogConfig, LogIdentity, LogStart, LogWrite, SimDisk};
+//! use balsa_raft::{Entry, EntryKind, HardState, Index, Term};
+//!
+//! let folder = Folder { disk: SimDisk::new().shared(), path: "/node/log".into() };
+//! let (config, identity) = (LogConfig::default(), LogIdentity { cluster: 7, node: 9 });
+//! let (start, hard_state) = (LogStart::default(), HardState::default());
+//! let mut log = Log::create(folder.clone(), config.clone(), identity, start, hard_state, &[])?;
+//!
+//! let entry = Entry { index: Index(1), term: Term(1), kind: EntryKind::Noop, data: Default::default() };
+//! let hard_state = Some(HardState { term: Term(1), vote: None });
+//! log.append(&LogWrite { hard_state, entries: &[entry.clone()], ..LogWrite::default() })?;
+//! log.sync()?; // only now may the core count on it
+//! drop(log);
+//!
+//! let (_, recovered) = Log::open(folder, config, identity)?;
+//! assert_eq!(recovered.entries, [entry]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Invariants, in order of their making: a segment's name appears only after its header is durable; a segment is
 //! left only after all of it is durable; segments disappear from the front, one at a time, only after a durable
 //! record says that nothing in them is needed.
 //!
 //! Modules in reading order: [`files`] (the disk, real or simulated), `config`, `segment`, `batch` and `record` (the
 //! format), `state` and `replay` (what records mean), `recovery` (opening), `segments` (making and retiring files),
-//! [`Log`].
+//! `writer`, [`Log`].
 
 mod batch;
 mod config;
@@ -35,6 +55,7 @@ mod replay;
 mod segment;
 mod segments;
 mod state;
+mod writer;
 
 pub use config::{LogConfig, LogIdentity};
 pub use error::{LogError, OpenError};

@@ -35,6 +35,13 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
 }
 
+impl Segment {
+    /// Bytes for batches.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.header.len_bytes.saturating_sub(segment::HEADER_BYTES)
+    }
+}
+
 /// What is in the log's folder, by sequence, each in order.
 #[derive(Default, Debug)]
 pub(crate) struct Listing {
@@ -108,8 +115,12 @@ impl Segments {
     pub(crate) fn make_reserve(&mut self) -> Result<(), LogError> {
         if self.spares.len() < RESERVE_SEGMENTS {
             // No segment has this sequence, so no retiring one ever takes this name.
-            self.allocate(&self.path(&segment::spare_name(0)), self.config.segment_bytes)?;
-            self.spares.insert(0, 0);
+            let path = self.path(&segment::spare_name(0));
+            let file = self.allocate(&path, self.config.segment_bytes)?;
+            // Else a power loss could take it away just when the disk is full.
+            file.sync_data().doing("sync", &path)?;
+            self.sync_dir()?;
+            self.spares.push(0);
         }
         Ok(())
     }

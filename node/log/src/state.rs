@@ -1,7 +1,8 @@
 //! What the records add up to, without the entries themselves: what the writer keeps in memory, what a base record
 //! repeats, and what replay ends with. One set of rules for both, so that they cannot differ. Pure.
 //!
-//! Invariant: `start.index <= last`; entries `start.index + 1 ..= last` are in the log.
+//! Invariants: `start.index <= last`; entries `start.index + 1 ..= last` are in the log; the term never falls, and a
+//! term has one vote (Raft thesis 3.4): whoever asks for less has forgotten a promise.
 
 use crate::record::{Record, StartRef};
 use balsa_raft::{HardState, Index, Term};
@@ -74,7 +75,13 @@ impl State {
     /// Adds a record, or says why it cannot follow those before.
     pub(crate) fn note(&mut self, record: &Record<'_>) -> Result<(), String> {
         match *record {
-            Record::HardState(hard_state) => self.hard_state = hard_state,
+            Record::HardState(next) => {
+                let HardState { term, vote } = self.hard_state;
+                if next.term < term || (next.term == term && vote.is_some() && next.vote != vote) {
+                    return Err(format!("{next:?} follows {:?}", self.hard_state));
+                }
+                self.hard_state = next;
+            }
             Record::Entry(entry) => {
                 if entry.index != self.last.next() {
                     return Err(format!("entry {} follows entry {}", entry.index, self.last));
@@ -127,7 +134,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::record::EntryRef;
-    use balsa_raft::EntryKind;
+    use balsa_raft::{EntryKind, NodeId};
 
     fn entry(index: u64) -> Record<'static> {
         Record::Entry(EntryRef { index: Index(index), term: Term(1), kind: EntryKind::Noop, data: b"" })
@@ -168,6 +175,18 @@ mod tests {
         {
             base.clone().note(&record).unwrap();
         }
+    }
+
+    #[test]
+    fn a_term_never_falls_and_has_one_vote() {
+        let voted =
+            |term, vote: u64| HardState { term: Term(term), vote: (vote != 0).then_some(NodeId(vote)) };
+        let follows =
+            |before, after| State::new(before, LogStart::default()).note(&Record::HardState(after)).is_ok();
+        assert!(follows(voted(2, 0), voted(2, 7)) && follows(voted(2, 7), voted(2, 7)));
+        assert!(follows(voted(2, 7), voted(3, 0)) && follows(voted(2, 7), voted(3, 8)));
+        assert!(!follows(voted(2, 7), voted(2, 8)) && !follows(voted(2, 7), voted(2, 0)));
+        assert!(!follows(voted(2, 7), voted(1, 7)));
     }
 
     #[test]

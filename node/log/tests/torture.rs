@@ -4,7 +4,7 @@
 mod support;
 
 use balsa_log::files::sim::{Fault, OpKind, SplitMix};
-use balsa_log::{Log, LogConfig, LogIdentity, OpenError, SimDisk};
+use balsa_log::{Log, LogConfig, LogIdentity, LogStart, OpenError, SimDisk};
 use std::path::{Path, PathBuf};
 use support::{IDENTITY, Model, Step, View, config, folder, open, path, run, script};
 
@@ -58,7 +58,9 @@ fn every_byte_flipped() {
     assert!(files.len() >= 3, "{files:?}");
     let mut refused = 0;
     for file in &files {
-        for offset in 0..base.contents(file).unwrap().len() as u64 {
+        let end = content_end(&base, file) + 512;
+        let beyond = (end..base.contents(file).unwrap().len() as u64).step_by(61);
+        for offset in (0..end).chain(beyond) {
             let disk = base.fork();
             disk.flip_bit(file, offset, (offset % 8) as u8);
             let context = format!("flip at byte {offset} of {}", file.display());
@@ -309,4 +311,18 @@ fn settings_may_change_between_openings() {
     let config = LogConfig { segment_bytes: 4096, ..config() };
     let error = Log::open(folder(&disk), config, IDENTITY).err().unwrap().to_string();
     assert!(error.contains("segment_bytes 4096") && error.contains("at least"), "{error}");
+    let config = LogConfig { max_record_bytes: 1500, ..support::config() };
+    Log::open(folder(&disk), config.clone(), IDENTITY).unwrap();
+    let log = Log::open(
+        folder(&disk),
+        LogConfig { segment_bytes: 65536, max_record_bytes: 20000, ..config.clone() },
+        IDENTITY,
+    );
+    let (mut log, recovered) = log.unwrap();
+    model.recovered(&recovered, "with larger settings");
+    let (index, term) = (log.last_index(), log.hard_state().term);
+    log.release(&LogStart { index, term, membership: vec![7; 7000].into() }).unwrap();
+    drop(log);
+    let error = Log::open(folder(&disk), config, IDENTITY).err().unwrap().to_string();
+    assert!(error.contains("membership of 7000 bytes"), "{error}");
 }

@@ -41,7 +41,7 @@ use crate::engine::status::{ClusterId, MemberStatus, Phase, Role, Status};
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
 use balsa_raft::ready::{Persist, PersistToken, Ready, SnapshotMeta};
-use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft};
+use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
 use balsa_store::command;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -115,6 +115,8 @@ pub struct Engine<T: Tickets> {
     /// Proposed a compaction of the store's history at this entry; one at a time.
     compacting: Option<Index>,
     leader_changes: u64,
+    /// The last leader known, and its term.
+    last_leader: Option<(Term, NodeId)>,
     stopping: Option<Stopping>,
     effects: Vec<Effect<T>>,
     status_changed: bool,
@@ -152,6 +154,7 @@ impl<T: Tickets> Engine<T> {
             flushed_before: Index::ZERO,
             compacting: None,
             leader_changes: 0,
+            last_leader: None,
             stopping: None,
             effects: Vec::new(),
             status_changed: true,
@@ -354,7 +357,11 @@ impl<T: Tickets> Engine<T> {
 
     fn role_changed(&mut self) {
         self.status_changed = true;
-        self.leader_changes += 1;
+        let leader = self.raft.leader().map(|leader| (self.raft.term(), leader));
+        if leader.is_some() && leader != self.last_leader {
+            self.last_leader = leader;
+            self.leader_changes += 1;
+        }
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
             self.fresh_ms = self.now_ms;

@@ -98,7 +98,7 @@ impl Answer {
             headers.insert(ETAG, etag(revision));
         }
         if self.vary_accept {
-            headers.insert(VARY, HeaderValue::from_static("accept"));
+            headers.insert(VARY, HeaderValue::from_static("Accept"));
             // Whoever stores it must ask again: the key may have changed.
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -20,8 +20,7 @@ pub(super) const ENVELOPE_BYTES: usize = 1024;
 /// The largest body of requests that carry no value, in bytes.
 pub(super) const SMALL_BYTES: usize = 16 * 1024;
 
-/// How much of a body that is too large is still taken, so that its sender reads the answer instead of a broken
-/// connection, in bytes; and for how long.
+/// How much of the body of a refused request is still taken, in bytes; and for how long.
 const DRAIN_BYTES: u64 = 16 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
@@ -86,13 +85,12 @@ pub(super) fn size_max(body: &Body, limit: usize) -> usize {
 
 /// Reads all of `body`, which must have at most `limit_bytes` and arrive within `timeout` of `started`.
 pub(super) async fn read(
-    mut body: Body,
+    body: &mut Body,
     limit_bytes: usize,
     started: std::time::Instant,
     timeout: Duration,
 ) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > limit_bytes as u64 {
-        drain(body).await;
         return Err(BodyError::TooLarge { what: "body", limit_bytes });
     }
     if body.is_end_stream() {
@@ -112,7 +110,7 @@ pub(super) async fn read(
                 whole = data; // a body that came in one piece is not copied
             } else {
                 if joined.is_empty() {
-                    joined.reserve(size_max(&body, limit_bytes).max(whole.len() + data.len()));
+                    joined.reserve(size_max(body, limit_bytes).max(whole.len() + data.len()));
                     joined.extend_from_slice(&std::mem::take(&mut whole));
                 }
                 joined.extend_from_slice(&data);
@@ -120,19 +118,19 @@ pub(super) async fn read(
         }
         Ok(if joined.is_empty() { whole } else { joined.freeze() })
     };
-    let read = timeout_at(Instant::from_std(started + timeout), reading).await;
-    match read {
+    match timeout_at(Instant::from_std(started + timeout), reading).await {
         Err(_) => Err(BodyError::Late { ms: timeout.as_millis() }),
-        Ok(Err(BodyError::TooLarge { what, limit_bytes })) => {
-            drain(body).await;
-            Err(BodyError::TooLarge { what, limit_bytes })
-        }
         Ok(read) => read,
     }
 }
 
-/// Takes and forgets what is left of a body that is refused, within bounds.
-async fn drain(mut body: Body) {
+/// Takes and forgets what is left of the body of a refused request, within bounds: a sender that is cut off while it
+/// sends would read that the connection broke, not the answer. One that waits to be told to go on
+/// (`Expect: 100-continue`) is not cut off, and taking the body would tell it to.
+pub(super) async fn drain(body: &mut Body, headers: &HeaderMap) {
+    if body.is_end_stream() || body.size_hint().lower() > DRAIN_BYTES || headers.contains_key(EXPECT) {
+        return;
+    }
     let draining = async {
         let mut drained: u64 = 0;
         while let Some(Ok(frame)) = body.frame().await {

@@ -45,7 +45,7 @@ impl Call<'_> {
     }
 
     /// Reads the body.
-    pub(super) async fn read_body(&self, body: Body, limit_bytes: usize) -> Result<Bytes, Failure> {
+    pub(super) async fn read_body(&self, body: &mut Body, limit_bytes: usize) -> Result<Bytes, Failure> {
         Ok(body::read(body, limit_bytes, self.started, self.state.limits.request_timeout).await?)
     }
 

@@ -22,7 +22,7 @@ use serde::Serialize;
 pub(super) fn get(call: &Call<'_>) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     let status = call.state.handle.status();
-    let view = call.state.reader.view();
+    let view = call.state.view();
     let store = StoreState {
         applied_index: view.applied_index(),
         revision: view.revision(),
@@ -32,7 +32,7 @@ pub(super) fn get(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 /// `POST /v1/cluster/members`.
-pub(super) async fn add_member(call: &Call<'_>, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn add_member(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     let expected =
         "{\"id\": HEX, \"peer_address\": \"HOST:PORT\", \"client_address\": \"HOST:PORT\", \"slot\"?: N}";
     let wanted: AddMember = read(call, body, expected).await?;
@@ -56,19 +56,19 @@ pub(super) async fn add_member(call: &Call<'_>, body: Body) -> Result<Answer, Fa
 }
 
 /// `POST /v1/cluster/members/{id}/promote`.
-pub(super) async fn promote(call: &Call<'_>, id: &str, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn promote(call: &Call<'_>, id: &str, body: &mut Body) -> Result<Answer, Failure> {
     let body::Empty {} = read(call, body, "empty").await?;
     change(call, AdminRequest::Promote { id: node_id("id", id)? }).await
 }
 
 /// `DELETE /v1/cluster/members/{id}`.
-pub(super) async fn remove(call: &Call<'_>, id: &str, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn remove(call: &Call<'_>, id: &str, body: &mut Body) -> Result<Answer, Failure> {
     let body::Empty {} = read(call, body, "empty").await?;
     change(call, AdminRequest::Remove { id: node_id("id", id)? }).await
 }
 
 /// `POST /v1/cluster/transfer-leadership`.
-pub(super) async fn transfer_leadership(call: &Call<'_>, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn transfer_leadership(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     let wanted: TransferLeadership = read(call, body, "{\"to\"?: HEX}").await?;
     let to = wanted.to.map(|to| node_id("to", &to)).transpose()?;
     change(call, AdminRequest::TransferLeadership { to }).await
@@ -77,7 +77,7 @@ pub(super) async fn transfer_leadership(call: &Call<'_>, body: Body) -> Result<A
 /// What all changes have in common before they are made.
 async fn read<T: serde::de::DeserializeOwned>(
     call: &Call<'_>,
-    body: Body,
+    body: &mut Body,
     expected: &'static str,
 ) -> Result<T, Failure> {
     query::parse(call.parts.uri.query(), &[])?;

@@ -1,7 +1,7 @@
 //! Every request comes through here: where it comes from, what it names, which handler, and what every answer has.
 
 use super::answer::Answer;
-use super::body::Dialect;
+use super::body::{self, Dialect};
 use super::call::Call;
 use super::headers::StatusHeaders;
 use super::origin;
@@ -13,35 +13,48 @@ use crate::metrics;
 use axum::body::Body;
 use axum::response::Response;
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Answers a request. Never fails: what goes wrong is a problem document.
 pub(super) async fn answer(ApiState(state): ApiState, request: Request<Body>) -> Response {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let target = route::target(parts.uri.path());
     let route = target.as_ref().map_or(Route::Nothing, Target::route);
     let answered = match target {
         Ok(target) => {
             let call = Call { state: &state, parts: &parts, started };
-            dispatch(&call, target, body).await
+            dispatch(&call, target, &mut body).await
         }
         Err(error) => Err(Failure::Path(error)),
     };
-    let answer = answered.unwrap_or_else(|failure| {
-        if let Some(reason) = failure.rejected() {
-            state.metrics.reject(reason);
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(failure) => {
+            body::drain(&mut body, &parts.headers).await;
+            refuse(&state, &parts, failure)
         }
-        let read_only = parts.method == Method::GET || parts.method == Method::HEAD;
-        failure.answer(!read_only)
-    });
+    };
     state.metrics.observe_http(route, method_label(&parts), answer.status.as_u16(), started.elapsed());
     finish(&state, answer)
 }
 
-async fn dispatch(call: &Call<'_>, target: Target<'_>, body: Body) -> Result<Answer, Failure> {
+fn refuse(state: &Shared, parts: &Parts, failure: Failure) -> Answer {
+    if let Some(reason) = failure.rejected() {
+        state.metrics.reject(reason);
+    }
+    let read_only = parts.method == Method::GET || parts.method == Method::HEAD;
+    let why = failure.to_string();
+    let answer = failure.answer(!read_only);
+    if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(method = %parts.method, path = parts.uri.path(), why, "a request failed inside the node");
+    }
+    answer
+}
+
+async fn dispatch(call: &Call<'_>, target: Target<'_>, body: &mut Body) -> Result<Answer, Failure> {
     origin::check(&call.parts.headers)?;
     let method = &call.parts.method;
     let get = method == Method::GET || method == Method::HEAD;
@@ -99,7 +112,7 @@ fn nothing_at(path: &str) -> Failure {
 
 fn finish(state: &Arc<Shared>, answer: Answer) -> Response {
     let status = state.handle.status();
-    let node_revision = state.reader.view().revision();
+    let node_revision = state.view().revision();
     let headers = state.status_headers.load();
     if headers.fits(&status) {
         return answer.into_response(&headers, node_revision);

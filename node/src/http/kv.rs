@@ -35,7 +35,7 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
             Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX))
         }
     };
-    let view = call.state.reader.view();
+    let view = call.state.view();
     let found = view.get(key.as_bytes()).map_err(|error| Failure::Store(error.to_string()))?;
     let Some(value) = found else {
         return Err(Failure::KeyNotFound { revision: view.revision() });
@@ -57,7 +57,12 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
 }
 
 /// PUT.
-pub(super) async fn put(call: &Call<'_>, dialect: Dialect, key: &str, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn put(
+    call: &Call<'_>,
+    dialect: Dialect,
+    key: &str,
+    body: &mut Body,
+) -> Result<Answer, Failure> {
     call.check_key(key)?;
     let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
     let condition = conditions::of_write(&call.parts.headers)?;
@@ -66,7 +71,7 @@ pub(super) async fn put(call: &Call<'_>, dialect: Dialect, key: &str, body: Body
     let value_bytes_max = call.state.limits.value_bytes;
     let body_bytes_max = value_bytes_max + body::ENVELOPE_BYTES;
 
-    let _admitted = call.admit(body::size_max(&body, body_bytes_max))?;
+    let _admitted = call.admit(body::size_max(body, body_bytes_max))?;
     let body = call.read_body(body, body_bytes_max).await?;
     let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
     let new = body::value(format, &body, value_bytes_max)?;
@@ -92,12 +97,12 @@ pub(super) async fn put(call: &Call<'_>, dialect: Dialect, key: &str, body: Body
 }
 
 /// DELETE.
-pub(super) async fn delete(call: &Call<'_>, key: &str, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn delete(call: &Call<'_>, key: &str, body: &mut Body) -> Result<Answer, Failure> {
     call.check_key(key)?;
     let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
     let condition = conditions::of_write(&call.parts.headers)?;
     let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(&body, body::SMALL_BYTES))?;
+    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
     let body = call.read_body(body, body::SMALL_BYTES).await?;
     body::members::<Empty>(&body, "empty")?;
     let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
@@ -118,11 +123,11 @@ pub(super) async fn delete(call: &Call<'_>, key: &str, body: Body) -> Result<Ans
 }
 
 /// `POST /clear`.
-pub(super) async fn clear(call: &Call<'_>, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn clear(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
     let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(&body, body::SMALL_BYTES))?;
+    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
     let body = call.read_body(body, body::SMALL_BYTES).await?;
     body::members::<Empty>(&body, "empty")?;
     let request = claim.map(|claim| claim.into_request_id(call.parts, &body));

@@ -183,6 +183,10 @@ mod tests {
         }
     }
 
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[test]
     fn a_fingerprint_tells_requests_apart_by_every_part() {
         let parts = |method: &str, target: &str, header: &[(&str, &str)]| {
@@ -208,6 +212,8 @@ mod tests {
             assert_eq!(one.len(), 16);
             assert!(!all[at + 1..].contains(one), "{at}");
         }
+        // It is kept on disk: its definition never changes.
+        assert_eq!(hex(&all[0]), "54be5672e0e2a2942c15c9c8726fb5e1");
         // Where it was sent does not matter, nor other headers.
         let again = fingerprint(&parts("PUT", "http://other:3000/a", &[json[0], ("host", "h")]), b"1");
         assert_eq!(again, all[0]);

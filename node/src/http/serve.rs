@@ -121,7 +121,8 @@ pub async fn serve(
             metrics: Arc::clone(&metrics),
             _place: place,
         };
-        tokio::spawn(connection.run());
+        let f = connection.run();
+        tokio::spawn(f);
     }
 
     drop(listener);
@@ -159,8 +160,22 @@ enum Look {
 impl Connection {
     async fn run(mut self) {
         self.metrics.connections.inc();
-        self.speak().await;
+        if self.waits_for_first_byte().await {
+            // Apart and boxed, so that a connection that never says anything costs little.
+            Box::pin(self.speak()).await;
+        }
         self.metrics.connections.dec();
+    }
+
+    /// Whether the client begins to speak before the connection is idle for too long, or the server stops.
+    async fn waits_for_first_byte(&mut self) -> bool {
+        let mut first = [0];
+        tokio::select! {
+            biased;
+            peeked = self.stream.peek(&mut first) => matches!(peeked, Ok(1)),
+            () = tokio::time::sleep(self.limits.idle_timeout) => false,
+            _ = self.stage.changed() => false,
+        }
     }
 
     async fn speak(&mut self) {
@@ -184,6 +199,8 @@ impl Connection {
         http.half_close(true).max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
         let mut talk = http.serve_connection(io, service);
 
+        // The server may have begun to stop before the first byte came.
+        self.stage.mark_changed();
         let every = self.limits.head_timeout.min(self.limits.idle_timeout) / 2;
         let mut next = pin!(sleep_until(Instant::now() + every));
         let mut told = false;

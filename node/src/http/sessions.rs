@@ -12,11 +12,11 @@ use axum::body::Body;
 use balsa_store::command::{Answer as Applied, OpenSession, Operation};
 
 /// POST.
-pub(super) async fn open(call: &Call<'_>, body: Body) -> Result<Answer, Failure> {
+pub(super) async fn open(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
     let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(&body, body::SMALL_BYTES))?;
+    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
     let body = call.read_body(body, body::SMALL_BYTES).await?;
     body::members::<Empty>(&body, "empty")?;
     let request = claim.map(|claim| claim.into_request_id(call.parts, &body));

@@ -8,7 +8,7 @@ use super::in_flight::InFlight;
 use crate::engine::handle::Handle;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
-use balsa_store::Reader;
+use balsa_store::{Reader, View};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +47,8 @@ pub type Probe<T> = Box<dyn Fn() -> T + Send + Sync>;
 pub struct Parts {
     /// The engine.
     pub handle: Handle,
-    /// The store's published state.
-    pub reader: Reader,
+    /// The store's published state; replaced once, when a node that was blank has become a member.
+    pub reader: Arc<ArcSwap<Reader>>,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
     /// The bounds.
@@ -67,7 +67,7 @@ pub struct ApiState(pub(super) Arc<Shared>);
 /// The one copy behind all clones of [`ApiState`].
 pub(super) struct Shared {
     pub(super) handle: Handle,
-    pub(super) reader: Reader,
+    reader: Arc<ArcSwap<Reader>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
     pub(super) alive: Probe<bool>,
@@ -95,6 +95,13 @@ impl ApiState {
             in_flight,
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))
+    }
+}
+
+impl Shared {
+    /// The newest published state.
+    pub(super) fn view(&self) -> View {
+        self.reader.load().view()
     }
 }
 

@@ -1,13 +1,10 @@
 //! Asking a running cluster to take this node in, over its client API: `POST /v1/cluster/members`.
 
+use crate::http_call;
 use balsa_raft::NodeId;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// What a cluster is asked.
 #[derive(Serialize)]
@@ -34,35 +31,16 @@ pub(super) struct JoinedMember {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Asks once; the error is a sentence for a person.
 pub(super) async fn ask(url: &str, request: &JoinRequest<'_>) -> Result<JoinReply, String> {
     let address = host_and_port(url)?;
-    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
-    tokio::time::timeout(TIMEOUT, post(&address, body)).await.map_err(|_| format!("{url} did not answer in time"))?
-}
-
-async fn post(address: &str, body: Vec<u8>) -> Result<JoinReply, String> {
-    let say = |error: &dyn std::fmt::Display| format!("http://{address}: {error}");
-    let stream = TcpStream::connect(address).await.map_err(|error| say(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| say(&error))?;
-    let driver = tokio::spawn(connection);
-    let request = Request::post("/v1/cluster/members")
-        .header(header::HOST, address)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| say(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| say(&error))?;
-    let status = response.status();
-    let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| say(&error))?;
-    driver.abort();
-    let bytes = bytes.to_bytes();
+    let json = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let (status, body) = http_call::call(Method::POST, &address, "/v1/cluster/members", json, TIMEOUT).await?;
     if status != StatusCode::OK {
-        return Err(say(&format!("{status}: {}", String::from_utf8_lossy(&bytes))));
+        return Err(format!("{url} answers {status}: {}", String::from_utf8_lossy(&body)));
     }
-    serde_json::from_slice(&bytes).map_err(|error| say(&format!("its answer is not understood: {error}")))
+    serde_json::from_slice(&body).map_err(|error| format!("the answer of {url} is not understood: {error}"))
 }
 
 /// `http://host:port/…`, or `host:port`.

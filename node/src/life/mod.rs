@@ -10,5 +10,5 @@ mod join;
 mod lock;
 
 pub use become_member::{ControlCall, Lobby, Member, MemberError, Settings, become_member};
-pub(crate) use become_member::{answer_as_member, tell_to_begin};
+pub(crate) use become_member::{answer_as_member, mint_id, tell_to_begin};
 pub use lock::{FolderLock, LockError};

@@ -263,8 +263,8 @@ impl<I: Inbox> Dialer<I> {
         self.lane.open();
         info!(peer = %self.node, lane = self.lane.kind.name(), name, %address, "peer stream stands");
         if self.lane.kind == LaneKind::Message {
-            *told = true;
             self.inbox.connected(self.node).await;
+            *told = true;
         }
         let why = self.listen(response.into_body()).await;
         End::Broke { stood_for: since.elapsed(), why }

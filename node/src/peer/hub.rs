@@ -25,11 +25,22 @@ pub struct PeerHub {
     /// What senders read without a lock; sorted by id.
     routes: ArcSwap<Vec<Route>>,
     /// What [`PeerHub::set_peers`] changes. A std Mutex: nothing awaits while it is held.
-    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    peers: Mutex<Peers>,
     inbound: Inbound,
     config: Arc<PeerConfig>,
     local: LocalIdentity,
-    spawn: Box<dyn Fn(Target) -> [JoinHandle<()>; 2] + Send + Sync>,
+    spawn: Box<dyn Fn(Target) -> [Dialling; 2] + Send + Sync>,
+}
+
+/// The task that dials for one lane.
+type Dialling = JoinHandle<()>;
+
+#[derive(Default)]
+struct Peers {
+    current: BTreeMap<NodeId, Peer>,
+    /// Dropped peers whose dialers have not ended. One that comes back is dialled after them, so that a goodbye of the
+    /// old streams is never told after the welcome of the new.
+    leaving: BTreeMap<NodeId, [Dialling; 2]>,
 }
 
 #[derive(Clone)]
@@ -43,16 +54,18 @@ struct Peer {
     route: Route,
     /// Dropped when the peer is: its dialers then say goodbye and end.
     address: watch::Sender<String>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [Dialling; 2],
 }
 
 struct Target {
     route: Route,
     address: watch::Receiver<String>,
+    leaving: Option<[Dialling; 2]>,
 }
 
 impl PeerHub {
-    /// Starts with no peers. `inbound` is the one given to [`super::serve_peers`].
+    /// Starts with no peers. `inbound` is the one given to [`super::serve_peers`]; `config` passed
+    /// [`PeerConfig::validate`].
     pub fn start(
         config: PeerConfig,
         local: LocalIdentity,
@@ -78,7 +91,9 @@ impl PeerHub {
             move |target: Target| {
                 let last_answer = LastAnswer::default();
                 let Route { node, message, bulk } = target.route;
-                [message, bulk].map(|lane| {
+                let [message_before, bulk_before] =
+                    target.leaving.map_or([None, None], |tasks| tasks.map(Some));
+                [(message, message_before), (bulk, bulk_before)].map(|(lane, before)| {
                     let dialer = Dialer {
                         config: config.clone(),
                         local,
@@ -88,7 +103,14 @@ impl PeerHub {
                         resolver: resolver.clone(),
                         last_answer: last_answer.clone(),
                     };
-                    runtime.spawn(dialer.run(target.address.clone(), inbound.arrivals(node)))
+                    let (address, arrivals) = (target.address.clone(), inbound.arrivals(node));
+                    runtime.spawn(async move {
+                        if let Some(before) = before {
+                            // However it ended, it has.
+                            let _ = before.await;
+                        }
+                        dialer.run(address, arrivals).await;
+                    })
                 })
             }
         };
@@ -108,15 +130,15 @@ impl PeerHub {
         let mut wanted: BTreeMap<NodeId, String> = wanted.into_iter().collect();
         wanted.remove(&self.local.node);
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.retain(|node, _| {
-            let keep = wanted.contains_key(node);
-            if !keep {
-                self.inbound.forget(*node);
-            }
-            keep
-        });
+        let Peers { current, leaving } = &mut *peers;
+        leaving.retain(|_, tasks| !tasks.iter().all(JoinHandle::is_finished));
+        for (node, peer) in current.extract_if(.., |node, _| !wanted.contains_key(node)) {
+            self.inbound.forget(node);
+            leaving.insert(node, peer.tasks);
+        }
+        let mut arriving = Vec::new();
         for (node, address) in wanted {
-            if let Some(peer) = peers.get(&node) {
+            if let Some(peer) = current.get(&node) {
                 peer.address.send_if_modified(|current| {
                     let changed = *current != address;
                     *current = address;
@@ -130,11 +152,20 @@ impl PeerHub {
                 message: lane(LaneKind::Message, self.config.message_queue_bytes_max),
                 bulk: lane(LaneKind::Bulk, self.config.bulk_queue_bytes_max),
             };
-            let (address, receiver) = watch::channel(address);
-            let tasks = (self.spawn)(Target { route: route.clone(), address: receiver });
-            peers.insert(node, Peer { route, address, tasks });
+            arriving.push((route, address));
         }
-        self.routes.store(Arc::new(peers.values().map(|peer| peer.route.clone()).collect()));
+        // Before the first of them can be told to be connected.
+        let staying = current.values().map(|peer| &peer.route);
+        let mut routes: Vec<Route> =
+            staying.chain(arriving.iter().map(|(route, _)| route)).cloned().collect();
+        routes.sort_unstable_by_key(|route| route.node);
+        self.routes.store(Arc::new(routes));
+        for (route, address) in arriving {
+            let (address, receiver) = watch::channel(address);
+            let leaving = leaving.remove(&route.node);
+            let tasks = (self.spawn)(Target { route: route.clone(), address: receiver, leaving });
+            current.insert(route.node, Peer { route, address, tasks });
+        }
     }
 
     /// Queues messages for a peer, all or none, in order. Never waits; may be called from any thread. False: it is no
@@ -171,6 +202,7 @@ impl PeerHub {
             stats
         };
         peers
+            .current
             .iter()
             .map(|(&node, peer)| PeerStats {
                 node,
@@ -185,10 +217,10 @@ impl PeerHub {
 impl Drop for PeerHub {
     fn drop(&mut self) {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in std::mem::take(&mut *peers).into_values() {
-            // The engine is gone: nobody is left to be told, and telling could wait for ever.
-            peer.tasks.iter().for_each(JoinHandle::abort);
-        }
+        let Peers { current, leaving } = std::mem::take(&mut *peers);
+        // The engine is gone: nobody is left to be told, and telling could wait for ever.
+        let tasks = current.into_values().map(|peer| peer.tasks).chain(leaving.into_values());
+        tasks.flatten().for_each(|task| task.abort());
     }
 }
 

@@ -214,3 +214,88 @@ impl Drop for OpenConnection {
         self.0.counters().connections.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    fn admit(inbound: &Inbound, lane: LaneKind, incarnation: u64, stream: u64) -> Result<Admission, Refusal> {
+        let hello = Hello { cluster: 1, from: NodeId(1), to: NodeId(2), incarnation, stream };
+        inbound.admit(&hello, lane).map_err(|(refusal, _)| refusal)
+    }
+
+    fn is_ready<F: Future>(future: F) -> bool {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn a_newer_stream_waits_until_the_older_has_stopped_delivering() {
+        let inbound = Inbound::default();
+        let first = admit(&inbound, LaneKind::Message, 1, 1).unwrap();
+        let delivering = first.turn().await;
+        let second = admit(&inbound, LaneKind::Message, 1, 2).unwrap();
+        let third = admit(&inbound, LaneKind::Message, 1, 3).unwrap();
+        assert!(is_ready(first.cancel.notified()) && is_ready(second.cancel.notified()));
+        // The second never delivered; the third still waits for the first.
+        drop(second);
+        assert!(!is_ready(third.turn()));
+        drop(delivering);
+        drop(first);
+        assert!(is_ready(third.turn()));
+        assert!(!is_ready(third.cancel.notified()));
+        assert_eq!(inbound.stats().superseded, 2);
+    }
+
+    #[tokio::test]
+    async fn a_new_incarnation_on_one_lane_cancels_the_other_which_is_still_waited_for() {
+        let inbound = Inbound::default();
+        let old_bulk = admit(&inbound, LaneKind::Bulk, 1, 9).unwrap();
+        let delivering = old_bulk.turn().await;
+        let message = admit(&inbound, LaneKind::Message, 2, 1).unwrap();
+        assert!(is_ready(old_bulk.cancel.notified()));
+        assert!(is_ready(message.turn()), "no order holds between lanes");
+        let bulk = admit(&inbound, LaneKind::Bulk, 2, 2).unwrap();
+        assert!(!is_ready(bulk.turn()));
+        drop(delivering);
+        assert!(is_ready(bulk.turn()));
+        assert_eq!(inbound.stats().superseded, 1, "counted once");
+    }
+
+    #[test]
+    fn older_streams_are_refused_for_as_long_as_a_newer_one_stands() {
+        let inbound = Inbound::default();
+        let standing = admit(&inbound, LaneKind::Message, 5, 5).unwrap();
+        for (lane, incarnation, stream) in
+            [(LaneKind::Message, 5, 4), (LaneKind::Message, 5, 5), (LaneKind::Bulk, 4, 9)]
+        {
+            let refusal = admit(&inbound, lane, incarnation, stream).unwrap_err();
+            assert_eq!(refusal, Refusal::Superseded, "{lane:?} {incarnation} {stream}");
+        }
+        assert!(admit(&inbound, LaneKind::Bulk, 5, 1).is_ok(), "stream numbers count within a lane");
+        drop(standing);
+        assert!(admit(&inbound, LaneKind::Message, 4, 4).is_ok(), "nothing is remembered without bound");
+        assert!(inbound.lock().sessions.is_empty());
+    }
+
+    #[test]
+    fn counters_of_senders_are_bounded_but_peers_always_have_theirs() {
+        let inbound = Inbound::default();
+        for from in 0..2 * SENDERS_MAX as u64 {
+            let hello = Hello { cluster: 1, from: NodeId(from), to: NodeId(2), incarnation: 1, stream: 1 };
+            inbound.admit(&hello, LaneKind::Message).unwrap();
+        }
+        assert_eq!(inbound.lock().senders.len(), SENDERS_MAX);
+        let peer = NodeId(u64::MAX);
+        let arrivals = inbound.arrivals(peer);
+        let hello = Hello { cluster: 1, from: peer, to: NodeId(2), incarnation: 1, stream: 1 };
+        let admission = inbound.admit(&hello, LaneKind::Message).unwrap();
+        assert!(arrivals.has_changed().unwrap());
+        admission.received.count(&[bytes::Bytes::from_static(b"four")]);
+        assert_eq!(inbound.received(peer, LaneKind::Message), (1, 4));
+        inbound.forget(peer);
+        assert_eq!(inbound.received(peer, LaneKind::Message), (0, 0));
+    }
+}

@@ -216,3 +216,95 @@ impl Queue {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+
+    const FRAME: usize = 1_000;
+
+    fn frames(count: usize) -> Vec<Bytes> {
+        (0..count).map(|number| Bytes::from(vec![number as u8; FRAME])).collect()
+    }
+
+    fn lane(frames: usize) -> Lane {
+        let lane = Lane::new(LaneKind::Bulk, frames * (FRAME + FRAME_COST_BYTES), 10 * FRAME);
+        lane.open();
+        lane
+    }
+
+    fn take(lane: &Lane, bytes_max: usize) -> Option<Vec<Bytes>> {
+        match lane.poll_take(&mut Context::from_waker(Waker::noop()), bytes_max) {
+            Poll::Ready(frames) => Some(frames.into()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_closed_lane_takes_nothing_and_drops_what_waited() {
+        let lane = lane(4);
+        lane.push(frames(3)).unwrap();
+        assert!(lane.stats().connected && lane.stats().queue_bytes > 3 * FRAME);
+        lane.close();
+        assert_eq!(lane.push(frames(2)), Err(Rejected::NotConnected));
+        let stats = lane.stats();
+        assert_eq!((stats.connected, stats.queue_bytes, stats.dropped_frames), (false, 0, 5));
+        lane.open();
+        assert_eq!(take(&lane, usize::MAX), None);
+    }
+
+    #[test]
+    fn all_or_none_up_to_the_bound_and_a_single_large_frame_when_nothing_waits() {
+        let lane = lane(3);
+        lane.push(frames(2)).unwrap();
+        assert_eq!(lane.push(frames(2)), Err(Rejected::Full));
+        lane.push(frames(1)).unwrap();
+        assert_eq!(take(&lane, usize::MAX).unwrap().len(), 3);
+        let large = vec![Bytes::from(vec![0; 10 * FRAME])];
+        lane.push(large.clone()).unwrap();
+        assert_eq!(lane.push(large.clone()), Err(Rejected::Full));
+        assert_eq!(take(&lane, usize::MAX), Some(large));
+        assert_eq!(lane.push(vec![Bytes::from(vec![0; 10 * FRAME + 1])]), Err(Rejected::TooLarge));
+    }
+
+    #[test]
+    fn empty_frames_are_bounded_too() {
+        let lane = lane(3);
+        let mut taken = 0;
+        while lane.push(vec![Bytes::new()]).is_ok() {
+            taken += 1;
+            assert!(taken < 1_000, "without end");
+        }
+    }
+
+    #[test]
+    fn frames_leave_in_order_in_steps_of_at_least_one() {
+        let lane = lane(5);
+        lane.push(frames(5)).unwrap();
+        let steps = [take(&lane, 1), take(&lane, 1_500), take(&lane, usize::MAX), take(&lane, 1)];
+        let sizes = steps.each_ref().map(|step| step.as_ref().map_or(0, Vec::len));
+        assert_eq!(sizes, [1, 2, 2, 0]);
+        assert_eq!(steps.into_iter().flatten().flatten().collect::<Vec<_>>(), frames(5));
+        assert_eq!(lane.stats().queue_bytes, 0);
+    }
+
+    #[test]
+    fn who_waits_for_room_goes_on_when_there_is_some_and_ends_with_the_stream() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let lane = lane(1);
+        lane.push(frames(1)).unwrap();
+        let mut first = pin!(lane.push_waiting(Bytes::from_static(b"first")));
+        let mut second = pin!(lane.push_waiting(Bytes::from(vec![2; FRAME])));
+        assert!(first.as_mut().poll(cx).is_pending() && second.as_mut().poll(cx).is_pending());
+        take(&lane, usize::MAX);
+        assert_eq!(first.as_mut().poll(cx), Poll::Ready(Ok(())));
+        assert!(second.as_mut().poll(cx).is_pending());
+        // A new stream: what waited for the old one must not slip into it.
+        lane.close();
+        lane.open();
+        assert_eq!(second.as_mut().poll(cx), Poll::Ready(Err(Rejected::NotConnected)));
+        assert_eq!(take(&lane, usize::MAX), None);
+    }
+}

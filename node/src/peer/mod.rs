@@ -12,7 +12,8 @@
 //! ```
 //!
 //! What this module deliberately does not know: Raft, terms, entries, membership, or what a frame means. Frames are
-//! opaque bytes; losing some is allowed, and happens whenever a connection breaks. What holds:
+//! opaque bytes; losing some is allowed, and happens whenever a connection breaks: consensus asks no more of its network
+//! (Raft thesis 3.3), and pipelines the better for frames that keep their order (10.2.2). What holds:
 //!
 //! - frames of one lane arrive in the order they were sent, each at most once, or not at all;
 //! - what was accepted by an older stream of a node is never delivered once a newer one was accepted
@@ -58,10 +59,11 @@ pub trait Inbox: Clone + Send + Sync + 'static {
     /// Messages of one peer, in order: all whole frames that one read made available.
     fn message(&self, from: NodeId, frames: Vec<Bytes>) -> impl Future<Output = ()> + Send;
 
-    /// Our outbound stream to this peer stands: it accepted us, and what is sent from now on may arrive.
+    /// Our outbound stream of messages to this peer stands: it accepted us, and what is sent from now on may arrive.
     fn connected(&self, peer: NodeId) -> impl Future<Output = ()> + Send;
 
-    /// Our outbound stream to this peer broke. Told at once, and once for each [`Inbox::connected`].
+    /// Our outbound stream of messages to this peer broke. Told at once, once for each [`Inbox::connected`], and before the
+    /// next one. Silence counts as broken after [`PeerConfig::dead_peer_timeout_ms`].
     fn disconnected(&self, peer: NodeId) -> impl Future<Output = ()> + Send;
 
     /// A unary request from anyone, before identities are known (founding, joining), and its reply.

@@ -68,7 +68,7 @@ impl Bench {
     fn new(store: Store) -> Self {
         let (jobs, inbox) = sync_channel::<FlushJob>(1);
         let (outbox, flushed) = sync_channel(1);
-        std::thread::spawn(move || {
+        let flush = move || {
             for job in inbox {
                 let start = Instant::now();
                 let index = job.run().expect("a flush succeeds");
@@ -76,7 +76,8 @@ impl Bench {
                     break;
                 }
             }
-        });
+        };
+        std::thread::Builder::new().name("flush".into()).spawn(flush).expect("a thread starts");
         Self { store, jobs, flushed, flushes: Vec::new() }
     }
 

@@ -3,18 +3,16 @@
 //! Determinism is the point: what is read here is the applied state through its layers, and nothing else.
 
 use crate::command::{
-    Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Operation, PreconditionFailed,
-    Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
+    Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Nothing, Operation,
+    PreconditionFailed, Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
 };
 use crate::error::{ApplyError, StoreError};
 use crate::flush;
 use crate::layers::Resolved;
-use crate::overlay::{Lineage, OverlayRow, ROW_BYTES};
+use crate::overlay::{Lineage, Newest, OverlayRow, ROW_BYTES};
 use crate::position::FEATURE_LEVEL;
-use crate::store::{ClearChange, Store};
-
-use crate::command::Nothing;
 use crate::replies::SideLayers;
+use crate::store::{ClearChange, Store};
 
 impl Reply {
     /// Whether a retry gets this reply again. A refusal is decided anew each time.
@@ -45,10 +43,11 @@ impl Store {
         if condition.is_some_and(|condition| condition.kind.is_none()) {
             return Err(ApplyError::Unknown { index, what: "a condition" });
         }
-        if let Operation::SetFeatureLevel(SetFeatureLevel { level }) = operation {
-            if *level > FEATURE_LEVEL {
+        match operation {
+            Operation::SetFeatureLevel(SetFeatureLevel { level }) if *level > FEATURE_LEVEL => {
                 return Err(ApplyError::FeatureLevel { index, level: *level, known: FEATURE_LEVEL });
             }
+            _ => {}
         }
         let answer = match operation {
             Operation::Put(put) => self.put(put),
@@ -88,42 +87,39 @@ impl Store {
         Ok(Answer::Put(PutDone { revision, previous }))
     }
 
-    /// Reads only the overlays.
+    /// Reads only the indexes of the overlays.
     fn put_plain(&mut self, put: &Put) -> u64 {
         let revision = self.position.revision + 1;
         let last_clear = self.position.last_clear;
         let created = Lineage::Known { create_revision: revision, version: 1 };
-        let on_top = |row: &OverlayRow, at: u64| match row.lineage {
-            _ if row.deleted || at <= last_clear => (created, 1),
+        let on_top = |newest: &Newest| match newest.lineage {
+            _ if newest.deleted || newest.revision <= last_clear => (created, 1),
             Lineage::Known { create_revision, version } => {
                 (Lineage::Known { create_revision, version: version + 1 }, 0)
             }
             // The caller says what it is under.
             under @ Lineage::Under { .. } => (under, 0),
         };
-        let (lineage, previous, delta) = if let Some((at, row)) =
-            self.layers.active.newest(&put.key, u64::MAX)
-        {
-            let (lineage, delta) = on_top(&row, at);
+        let (lineage, previous, delta) = if let Some(newest) = self.active.index.get(&put.key) {
+            let (lineage, delta) = on_top(newest);
             let lineage = match lineage {
                 Lineage::Under { first, delta, floor, .. } => {
                     Lineage::Under { first, delta: delta + 1, floor, guessed_new: false }
                 }
                 known => known,
             };
-            (lineage, Some(at), delta)
+            (lineage, Some(newest.revision), delta)
         } else {
-            let frozen = self.layers.frozen.as_ref().and_then(|frozen| frozen.newest(&put.key, u64::MAX));
             let under =
                 |guessed_new| Lineage::Under { first: revision, delta: 1, floor: last_clear, guessed_new };
-            match frozen {
-                Some((at, row)) => {
-                    let (lineage, delta) = on_top(&row, at);
+            match self.frozen.as_ref().and_then(|frozen| frozen.index.get(&put.key)) {
+                Some(newest) => {
+                    let (lineage, delta) = on_top(newest);
                     let lineage = match lineage {
                         Lineage::Under { .. } => under(false),
                         known => known,
                     };
-                    (lineage, Some(at), delta)
+                    (lineage, Some(newest.revision), delta)
                 }
                 // Nothing in the engine is alive: no need to guess.
                 None if self.durable.live_keys == 0 || self.durable.position.revision <= last_clear => {
@@ -155,7 +151,10 @@ impl Store {
         self.active.row_bytes +=
             ROW_BYTES + key.len() + row.value.len() + row.content_type.as_ref().map_or(0, String::len);
         let key = self.active.arena.copy(key);
-        self.layers.active.insert(key, self.position.revision, row);
+        let revision = self.position.revision;
+        let newest = Newest { revision, deleted: row.deleted, lineage: row.lineage };
+        self.active.index.insert(key.clone(), newest);
+        self.layers.active.insert(key, revision, row);
     }
 
     fn delete(&mut self, delete: &Delete) -> Result<Answer, StoreError> {

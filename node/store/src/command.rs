@@ -116,7 +116,7 @@ pub struct IdempotencyKey {
 /// A request within a session (thesis 6.3).
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SessionRequest {
-    /// The session's number, from [`Reply::SessionOpened`].
+    /// The session's number, from [`Answer::SessionOpened`].
     #[prost(uint64, tag = "1")]
     pub session: u64,
     /// The request's number within the session, from 1.

@@ -15,7 +15,7 @@ use prost::Message;
 use crate::engine::{Change, EngineSnapshot, StateEngine};
 use crate::error::StoreError;
 use crate::layers;
-use crate::overlay::{Lineage, Overlay, OverlayRow};
+use crate::overlay::{Lineage, NewestIndex, Overlay, OverlayRow};
 use crate::position::{Durable, Position};
 use crate::rows::{
     self, ChangeKind, HistoryRow, INLINE_VALUE_BYTES_MAX, KeyRow, META_KEY, TABLE_HISTORY, TABLE_KEYS,
@@ -28,6 +28,8 @@ use crate::sweep;
 pub(crate) struct Frozen {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) side: SideRows,
+    /// For the writer.
+    pub(crate) index: NewestIndex,
     pub(crate) clears: Vec<ClearChange>,
     pub(crate) tally: LiveTally,
     /// Of the state that it ends with.

@@ -23,7 +23,7 @@ use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
 use crate::flush::{FlushJob, Frozen, LiveTally};
 use crate::layers::Layers;
-use crate::overlay::Arena;
+use crate::overlay::{Arena, NewestIndex};
 use crate::position::{Durable, Position};
 use crate::reader::{Published, Reader, Stats};
 use crate::replies::{Admission, Replies, SideLayers};
@@ -59,6 +59,7 @@ pub(crate) struct Active {
     pub(crate) clears: Vec<ClearChange>,
     pub(crate) tally: LiveTally,
     pub(crate) arena: Arena,
+    pub(crate) index: NewestIndex,
     /// Memory of the overlay's rows, about.
     pub(crate) row_bytes: usize,
     /// Changes in the overlay.
@@ -290,6 +291,7 @@ impl Store {
         let frozen = Arc::new(Frozen {
             overlay: std::mem::take(&mut self.layers.active),
             side: active.side,
+            index: active.index,
             clears: active.clears,
             tally: active.tally,
             position: self.position,

@@ -38,14 +38,11 @@ pub(crate) fn plan(
     let reachable = compacted.min(durable.position.revision);
     let walked =
         if plan.done.swept < reachable { plan.walk_history(engine, reachable, rows_max)? } else { 0 };
-    if plan.done.clear.is_none() {
-        let clear = newest_clear(engine, durable.position.last_clear, reachable)?;
-        if clear > plan.done.clear_swept {
-            plan.done.clear = Some((clear, Bytes::new()));
-        }
-    }
+    plan.choose_clear(engine, durable.position.last_clear, reachable)?;
     if let Some((clear, cursor)) = plan.done.clear.take() {
         plan.walk_keys(engine, clear, cursor, rows_max.saturating_sub(walked).max(1))?;
+        // There may be a newer one by now; that there is more to do must show.
+        plan.choose_clear(engine, durable.position.last_clear, reachable)?;
     }
     Ok(plan)
 }
@@ -63,6 +60,23 @@ fn newest_clear(engine: &dyn EngineSnapshot, last_clear: u64, revision: u64) -> 
 }
 
 impl Plan {
+    /// Sets out to remove what the newest clear at or below `reachable` killed. Not before all history up to there was
+    /// walked: a change that is gone no longer names the one before it.
+    fn choose_clear(
+        &mut self,
+        engine: &dyn EngineSnapshot,
+        last_clear: u64,
+        reachable: u64,
+    ) -> Result<(), StoreError> {
+        if self.done.clear.is_none() && self.done.swept == reachable {
+            let clear = newest_clear(engine, last_clear, reachable)?;
+            if clear > self.done.clear_swept {
+                self.done.clear = Some((clear, Bytes::new()));
+            }
+        }
+        Ok(())
+    }
+
     fn walk_history(
         &mut self,
         engine: &dyn EngineSnapshot,
@@ -119,5 +133,197 @@ impl Plan {
         }
         self.done.clear_swept = clear;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::command::{self, Clear, Command, Compact, Delete, Operation, Put};
+    use crate::engine::StateEngine;
+    use crate::{MemoryEngine, Store, StoreConfig};
+
+    /// What a history is made of.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Put(u8, bool),
+        Delete(u8),
+        Clear,
+        /// To a share of the revision, in percent.
+        Compact(u64),
+        Flush,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            10 => (0u8..5, prop::bool::weighted(0.2)).prop_map(|(key, large)| Step::Put(key, large)),
+            4 => (0u8..5).prop_map(Step::Delete),
+            1 => Just(Step::Clear),
+            1 => (0u64..=100).prop_map(Step::Compact),
+            4 => Just(Step::Flush),
+        ]
+    }
+
+    /// All changes that ever were, as the rows of history should say them.
+    #[derive(Default)]
+    struct Past {
+        rows: BTreeMap<u64, HistoryRow>,
+        newest: BTreeMap<u8, u64>,
+        live: BTreeMap<u8, (u64, u64)>,
+        clear: u64,
+    }
+
+    impl Past {
+        fn put(&mut self, revision: u64, key: u8, value: &Bytes) {
+            let (create_revision, version) = self.live.get(&key).copied().unwrap_or((revision, 0));
+            self.live.insert(key, (create_revision, version + 1));
+            let row = HistoryRow {
+                kind: ChangeKind::Put as i32,
+                key: Bytes::from(vec![key]),
+                create_revision,
+                version: version + 1,
+                previous: self.newest.insert(key, revision).unwrap_or(0),
+                content_type: None,
+                value: value.clone(),
+            };
+            self.rows.insert(revision, row);
+        }
+
+        fn delete(&mut self, revision: u64, key: u8) {
+            let Some((create_revision, version)) = self.live.remove(&key) else { return };
+            let row = HistoryRow {
+                kind: ChangeKind::Delete as i32,
+                key: Bytes::from(vec![key]),
+                create_revision,
+                version: version + 1,
+                previous: self.newest.insert(key, revision).unwrap_or(0),
+                ..HistoryRow::default()
+            };
+            self.rows.insert(revision, row);
+        }
+
+        fn clear(&mut self, revision: u64) {
+            if self.live.is_empty() {
+                return;
+            }
+            let row = HistoryRow {
+                kind: ChangeKind::Clear as i32,
+                create_revision: self.live.len() as u64,
+                previous: std::mem::replace(&mut self.clear, revision),
+                ..HistoryRow::default()
+            };
+            self.live.clear();
+            self.rows.insert(revision, row);
+        }
+
+        /// Revisions that a read at `compacted` or later may need.
+        fn readable(&self, compacted: u64) -> BTreeSet<u64> {
+            let clear = self.clears().filter(|clear| *clear <= compacted).max().unwrap_or(0);
+            let mut newest: BTreeMap<&[u8], u64> = BTreeMap::new();
+            for (revision, row) in self.rows.range(..=compacted) {
+                match ChangeKind::try_from(row.kind) {
+                    Ok(ChangeKind::Put) if *revision > clear => drop(newest.insert(&row.key, *revision)),
+                    Ok(ChangeKind::Delete) => drop(newest.remove(&row.key[..])),
+                    _ => {}
+                }
+            }
+            let above = self.rows.range(compacted + 1..).map(|(revision, _)| *revision);
+            newest.into_values().chain(above).chain((clear > 0).then_some(clear)).collect()
+        }
+
+        fn clears(&self) -> impl Iterator<Item = u64> {
+            let is_clear = |row: &HistoryRow| row.kind == ChangeKind::Clear as i32;
+            self.rows.iter().filter(move |(_, row)| is_clear(row)).map(|(revision, _)| *revision)
+        }
+    }
+
+    fn flush(store: &mut Store) -> bool {
+        let Some(job) = store.force_rotate() else { return false };
+        let index = job.run().unwrap();
+        store.handle_flushed(index).unwrap();
+        true
+    }
+
+    /// The rows of the engine are right, those that are readable are there, and no others.
+    fn check(engine: &MemoryEngine, past: &Past, compacted: u64) {
+        let snapshot = engine.snapshot();
+        let (start, end) = ([TABLE_HISTORY], [TABLE_HISTORY + 1]);
+        let mut found = BTreeSet::new();
+        for row in snapshot.scan(Bound::Included(&start), Bound::Excluded(&end)) {
+            let (row_key, row) = row.unwrap();
+            let revision = rows::read_number(&row_key[1..]).unwrap();
+            let row: HistoryRow = rows::decode(&row_key, row).unwrap();
+            // A deletion that is gone from both tables is not known to the change after it.
+            let mut wanted = past.rows[&revision].clone();
+            if row.previous == 0 && wanted.previous <= compacted {
+                wanted.previous = 0;
+            }
+            assert_eq!(row, wanted, "revision {revision}");
+            found.insert(revision);
+        }
+        let readable = past.readable(compacted);
+        // A key that died by a clear, and was set again above the compacted revision before the walk over the keys came
+        // by, leaves its dead change until the new one is walked over.
+        let mut late = readable.clone();
+        late.extend(past.rows.range(compacted + 1..).map(|(_, row)| row.previous));
+        assert!(found.is_superset(&readable) && found.is_subset(&late), "{found:?}, wanted are {readable:?}");
+
+        // A key has a row as long as any change of it is readable.
+        let (start, end) = ([TABLE_KEYS], [TABLE_KEYS + 1]);
+        let keys = snapshot.scan(Bound::Included(&start), Bound::Excluded(&end));
+        let keys: BTreeSet<Bytes> = keys.map(|row| row.unwrap().0.slice(1..)).collect();
+        let readable = readable.iter().map(|revision| past.rows[revision].key.clone());
+        assert_eq!(keys, readable.filter(|key| !key.is_empty()).collect::<BTreeSet<_>>());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_readable_stays_and_the_rest_goes(steps in prop::collection::vec(any_step(), 1..120)) {
+            let engine = MemoryEngine::new();
+            let config = StoreConfig { sweep_rows: 2, ..StoreConfig::default() };
+            let mut store = Store::open(Arc::new(engine.clone()), config).unwrap();
+            let mut past = Past::default();
+            for step in steps {
+                let revision = store.position().revision;
+                let operation = match step {
+                    Step::Put(key, large) => {
+                        let value = Bytes::from(vec![key; if large { 3000 } else { 3 }]);
+                        past.put(revision + 1, key, &value);
+                        Operation::Put(Put { key: Bytes::from(vec![key]), value, ..Put::default() })
+                    }
+                    Step::Delete(key) => {
+                        past.delete(revision + 1, key);
+                        Operation::Delete(Delete { key: Bytes::from(vec![key]), ..Delete::default() })
+                    }
+                    Step::Clear => {
+                        past.clear(revision + 1);
+                        Operation::Clear(Clear {})
+                    }
+                    Step::Compact(percent) => {
+                        Operation::Compact(Compact { revision: revision * percent / 100 })
+                    }
+                    Step::Flush => {
+                        flush(&mut store);
+                        continue;
+                    }
+                };
+                let entry = command::encode(&Command { request: None, operation: Some(operation) });
+                store.apply(store.applied_index() + 1, &entry).unwrap();
+            }
+            while flush(&mut store) {}
+            check(&engine, &past, store.position().compacted);
+            let all = Operation::Compact(Compact { revision: u64::MAX });
+            let entry = command::encode(&Command { request: None, operation: Some(all) });
+            store.apply(store.applied_index() + 1, &entry).unwrap();
+            while flush(&mut store) {}
+            check(&engine, &past, store.position().compacted);
+        }
     }
 }

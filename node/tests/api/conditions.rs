@@ -76,12 +76,12 @@ async fn an_etag_names_the_state_whatever_the_representation() {
     server.put("/v1/kv/other", "1").await;
     for target in ["/a", "/v1/kv/a", "/v1/kv/a?raw"] {
         let got = server.get(target).await;
-        assert_eq!((got.header("etag"), got.header("vary")), (Some("\"1\""), Some("accept")));
+        assert_eq!((got.header("etag"), got.header("vary")), (Some("\"1\""), Some("Accept")));
         for method in ["GET", "HEAD"] {
             let same = server.send(method, target, &["if-none-match: \"1\""], "").await;
             assert_eq!(same.status, 304);
             assert!(same.body.is_empty());
-            assert_eq!((same.header("etag"), same.header("vary")), (Some("\"1\""), Some("accept")));
+            assert_eq!((same.header("etag"), same.header("vary")), (Some("\"1\""), Some("Accept")));
             assert_eq!(same.header("balsa-revision"), Some("2"));
             assert_eq!(server.send(method, target, &["if-none-match: \"2\""], "").await.status, 200);
         }

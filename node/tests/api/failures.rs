@@ -130,9 +130,7 @@ async fn too_many_bytes_are_refused_before_they_are_read() {
 #[tokio::test]
 async fn a_full_queue_is_overload() {
     let server = start_with(Setup { queue: 1, ..Setup::default() }).await;
-    // The engine's thread is kept busy by a lock that its next request needs.
-    let engine = std::sync::Arc::clone(&server.engine);
-    let lock = engine.mood.lock().unwrap();
+    server.set_mood(Mood::Busy);
     let first = tokio::spawn(super::client::send(server.address, "GET", "/a", &[], ""));
     eventually("the engine has taken one", || server.taken() == 1).await;
     // Of two more, one waits in the queue and the other finds it full.
@@ -143,6 +141,6 @@ async fn a_full_queue_is_overload() {
         refused = &mut third => (refused.unwrap(), second),
     };
     assert_eq!((refused.status, refused.problem().code), (503, Code::Overloaded));
-    drop(lock);
+    server.set_mood(Mood::Works);
     assert_eq!((first.await.unwrap().status, waits.await.unwrap().status), (404, 404));
 }

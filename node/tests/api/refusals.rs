@@ -98,6 +98,23 @@ async fn bodies_with_members_that_nobody_asked_for_are_refused() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_read_even_by_who_is_still_sending() {
+    let server = start().await;
+    let large = format!("{{\"value\":\"{}\"}}", "v".repeat(4_000_000));
+    for (method, target, status) in [
+        ("PUT", "/clear", 400),
+        ("PUT", "/a?x", 400),
+        ("PATCH", "/a", 405),
+        ("POST", "/no/route", 404),
+        ("PUT", "/a", 413),
+    ] {
+        let answered = server.send(method, target, &[], large.clone()).await;
+        assert_eq!(answered.status, status, "{target}");
+        answered.problem();
+    }
+}
+
+#[tokio::test]
 async fn there_is_nothing_at_other_paths() {
     let server = start().await;
     for target in

@@ -33,6 +33,8 @@ pub(crate) enum Mood {
     FailsChanges(AdminError),
     /// It takes requests and holds them, unanswered.
     Holds,
+    /// It is busy with the request it took last, and takes no other until its mood changes.
+    Busy,
     /// It drops the requests.
     Drops,
 }
@@ -122,7 +124,7 @@ pub(crate) async fn start_with(setup: Setup) -> Server {
         taken: AtomicU64::new(0),
     });
     let store = Store::open(Arc::new(MemoryEngine::new()), setup.store).unwrap();
-    let reader = store.reader();
+    let reader = Arc::new(ArcSwap::from_pointee(store.reader()));
     let (requests, received) = mpsc::channel(setup.queue);
     let turning = Arc::clone(&engine);
     std::thread::spawn(move || turn(&turning, store, received));
@@ -151,6 +153,9 @@ fn turn(engine: &Engine, mut store: Store, mut requests: mpsc::Receiver<Request>
     let mut held = Vec::new();
     while let Some(request) = requests.blocking_recv() {
         engine.taken.fetch_add(1, Ordering::SeqCst);
+        while matches!(*engine.mood.lock().unwrap(), Mood::Busy) {
+            std::thread::yield_now();
+        }
         let mood = engine.mood.lock().unwrap().clone();
         match (mood, request) {
             (Mood::Holds, request) => held.push(request),

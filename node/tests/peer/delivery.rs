@@ -93,19 +93,19 @@ async fn bulk_under_way_does_not_hold_up_messages() {
         if blocked {
             until("the bulk queue is full", || hub.stats()[0].bulk.queue_bytes > 7 << 20).await;
         }
-        let mut bulk_batches = 0;
-        for number in 0..200_u64 {
+        let (mut number, mut bulk_batches) = (0_u64, 0);
+        while number < 200 || (!blocked && bulk_batches < 20) {
             let payload = Bytes::copy_from_slice(&number.to_le_bytes());
             assert!(hub.send(receiver.id, vec![payload.clone()]));
+            number += 1;
             loop {
                 match receiver.event().await {
-                    Event::Message(_, frames) => break assert_eq!(frames, [payload]),
+                    Event::Message(_, frames) => break assert_eq!(frames.concat(), payload),
                     Event::Bulk(..) => bulk_batches += 1,
                     Event::Connected(_) | Event::Disconnected(_) => (),
                 }
             }
         }
-        assert!(blocked || bulk_batches > 0, "no bulk was under way");
     }
     pump.abort();
 }

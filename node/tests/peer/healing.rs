@@ -1,6 +1,6 @@
 //! What breaks is told at once and heals by itself: restarts, moved addresses, lost names, silence.
 
-use crate::support::{Event, Node, RawStream, config, hello, until, within};
+use crate::support::{Event, Node, RawStream, config, frame, hello, until, within};
 use balsa_node::peer::{PeerConfig, Resolver};
 use balsa_raft::NodeId;
 use bytes::Bytes;
@@ -48,6 +48,13 @@ async fn a_peer_that_moved_is_followed_and_one_that_left_is_dropped() {
     assert_eq!(one.event().await, Event::Connected(new.id));
     message_arrives(&one, &mut new, "new").await;
     assert_eq!(one.hub.stats()[0].address, new.address.to_string());
+    // Where nobody is: nothing may be taken for a stream that is gone.
+    one.hub.set_peers(vec![(new.id, "127.0.0.1:1".into())]);
+    assert_eq!(one.event().await, Event::Disconnected(new.id));
+    assert!(!one.hub.send(new.id, vec![Bytes::from_static(b"nowhere")]));
+    one.know(&[&new]);
+    assert_eq!(one.event().await, Event::Connected(new.id));
+    message_arrives(&one, &mut new, "back").await;
     one.know(&[]);
     assert_eq!(one.event().await, Event::Disconnected(new.id));
     assert!(!one.hub.send(new.id, vec![Bytes::from_static(b"gone")]));
@@ -177,4 +184,44 @@ async fn a_dropped_hub_leaves_no_connection() {
     one.connected_to(two.id).await;
     drop(one);
     until("its connections are gone", || two.inbound.stats().connections == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_and_response_run_at_the_same_time() {
+    use tokio::io::AsyncReadExt;
+    let lively = PeerConfig { keepalive_interval_ms: 5, ..config() };
+    let mut node = Node::start_with(2, lively, Resolver::system()).await;
+    let mut raw = RawStream::open(node.address, "/peer/v1/stream", &hello(1, 1)).await;
+    let (mut signs_of_life, mut sent) = (0, 0_u64);
+    while signs_of_life < 10 || sent < 10 {
+        raw.write(&frame(&sent.to_le_bytes())).await;
+        sent += 1;
+        node.messages(NodeId(1), 1).await;
+        let mut chunk = [0; 6];
+        within(raw.socket.read_exact(&mut chunk)).await.unwrap();
+        assert_eq!(&chunk, b"1\r\n.\r\n");
+        signs_of_life += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_and_comes_back_is_told_of_in_that_order() {
+    let (mut one, two) = (Node::start(1).await, Node::start(2).await);
+    for _ in 0..50 {
+        one.know(&[&two]);
+        assert_eq!(one.event().await, Event::Connected(two.id));
+        one.connected_to(two.id).await;
+        // An inbox that takes its time with the goodbye; the bulk lane, which has none, is back meanwhile.
+        one.goodbye_gate.send_replace(false);
+        one.know(&[]);
+        one.know(&[&two]);
+        until("the bulk lane is back", || one.hub.stats()[0].bulk.connected).await;
+        assert_eq!(one.event_now(), None);
+        one.goodbye_gate.send_replace(true);
+        assert_eq!(one.event().await, Event::Disconnected(two.id));
+        assert_eq!(one.event().await, Event::Connected(two.id));
+        assert!(one.hub.send(two.id, vec![Bytes::from_static(b"routed")]));
+        one.know(&[]);
+        assert_eq!(one.event().await, Event::Disconnected(two.id));
+    }
 }

@@ -5,6 +5,6 @@
 mod delivery;
 mod handshake;
 mod healing;
-mod latency;
 mod limits;
+mod speed;
 mod support;

@@ -139,7 +139,7 @@ impl SimNode {
                 id: self.id,
                 cluster: CLUSTER,
                 slot: place as u32,
-                incarnation: self.life,
+                incarnation: self.life * 1_000_000, // as in production, where it is a time in microseconds
                 fixed_addresses: BTreeMap::new(),
                 max_writes: 256,
                 max_reads: 256,

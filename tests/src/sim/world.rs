@@ -271,8 +271,8 @@ impl World {
         }
         for client in 0..self.clients.len() {
             let waits = self.clients[client].under_way.as_ref().filter(|under_way| under_way.place == place);
-            if let Some(ticket) = waits.map(|under_way| under_way.ticket) {
-                self.tickets.remove(&ticket);
+            let ticket = waits.map(|under_way| under_way.ticket);
+            if ticket.is_some_and(|ticket| self.tickets.remove(&ticket).is_some()) {
                 self.unknown(client)?;
             }
         }

@@ -287,10 +287,9 @@ impl<D: Disk> Rig<D> {
         assert_eq!(reply, wanted, "entry {index}: {command:?}");
         let other = self.unflushed.apply(index, &entry).unwrap();
         assert_eq!(other, wanted, "entry {index} without flushes: {command:?}");
-        if let Some(Answer::SessionOpened(opened)) = &reply.answer {
-            if !reply.replayed {
-                self.sessions.push(opened.session);
-            }
+        match &reply.answer {
+            Some(Answer::SessionOpened(opened)) if !reply.replayed => self.sessions.push(opened.session),
+            _ => {}
         }
         self.check_applied();
         reply

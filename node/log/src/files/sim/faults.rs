@@ -5,22 +5,36 @@ use std::path::Path;
 
 /// A kind of call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-#[allow(missing_docs)] // Named as the calls of the traits are.
 pub enum OpKind {
+    /// [`Disk::create`](crate::Disk::create).
     Create,
+    /// [`Disk::open`](crate::Disk::open).
     Open,
+    /// [`Disk::list`](crate::Disk::list).
     List,
+    /// [`Disk::exists`](crate::Disk::exists).
     Exists,
+    /// [`Disk::rename`](crate::Disk::rename).
     Rename,
+    /// [`Disk::remove`](crate::Disk::remove).
     Remove,
+    /// [`Disk::create_dir_all`](crate::Disk::create_dir_all).
     CreateDir,
+    /// [`Disk::sync_dir`](crate::Disk::sync_dir).
     SyncDir,
+    /// [`Disk::free_bytes`](crate::Disk::free_bytes).
     FreeBytes,
+    /// [`DiskFile::read_exact_at`](crate::DiskFile::read_exact_at).
     Read,
+    /// [`DiskFile::write_all_at`](crate::DiskFile::write_all_at).
     Write,
+    /// [`DiskFile::sync_data`](crate::DiskFile::sync_data).
     Sync,
+    /// [`DiskFile::len_bytes`](crate::DiskFile::len_bytes).
     Len,
+    /// [`DiskFile::set_len`](crate::DiskFile::set_len).
     SetLen,
+    /// [`DiskFile::allocate_zeroed`](crate::DiskFile::allocate_zeroed).
     Allocate,
 }
 

@@ -1,6 +1,7 @@
-//! How long a small frame takes there and back. Printed (`--nocapture`), not judged: machines differ.
+//! How long a small frame takes there and back, and how much goes through. Printed (`--nocapture`), not judged:
+//! machines differ.
 
-use crate::support::Node;
+use crate::support::{Event, Node, numbered, until};
 use balsa_node::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
 use balsa_raft::NodeId;
 use bytes::Bytes;
@@ -43,7 +44,7 @@ async fn a_small_frame_there_and_back() {
     let server = tokio::spawn(serve_peers(listener, config, identity, echo, inbound, std::future::pending()));
     one.hub.set_peers(vec![(NodeId(2), address)]);
     one.connected_to(NodeId(2)).await;
-    crate::support::until("it is connected back", || hub.stats()[0].message.connected).await;
+    until("it is connected back", || hub.stats()[0].message.connected).await;
     let payload = Bytes::from(vec![5; 300]);
     let mut trips_us = Vec::new();
     for _ in 0..2_000 {
@@ -56,4 +57,37 @@ async fn a_small_frame_there_and_back() {
     let (median, p99) = (trips_us[trips_us.len() / 2], trips_us[trips_us.len() * 99 / 100]);
     println!("300 bytes there and back: median {median} us, p99 {p99} us");
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_small_frames_and_of_large_ones() {
+    let (one, mut two) = (Node::start(1).await, Node::start(2).await);
+    one.know(&[&two]);
+    one.connected_to(two.id).await;
+    let frames = numbered(20, 300);
+    let since = Instant::now();
+    let (mut sent, mut received, mut batches) = (0, 0, 0);
+    while received < 100_000 {
+        while sent < 100_000 && one.hub.send(two.id, frames.clone()) {
+            sent += frames.len();
+        }
+        if let Event::Message(_, batch) = two.event().await {
+            (received, batches) = (received + batch.len(), batches + 1);
+        }
+    }
+    let seconds = since.elapsed().as_secs_f64();
+    println!("frames of 300 bytes: {:.0} a second, {batches} batches", received as f64 / seconds);
+    assert_eq!((sent, received), (100_000, 100_000));
+    let large = numbered(1, 1 << 20).remove(0);
+    let since = Instant::now();
+    for _ in 0..128 {
+        one.hub.send_bulk(two.id, large.clone()).await.expect("a bulk stream");
+    }
+    let mut received = 0;
+    while received < 128 {
+        if let Event::Bulk(_, batch) = two.event().await {
+            received += batch.len();
+        }
+    }
+    println!("frames of 1 MiB: {:.0} MiB a second", 128.0 / since.elapsed().as_secs_f64());
 }

@@ -1,0 +1,75 @@
+//! From the one config to what each part of the node is told.
+
+use super::Config;
+use crate::engine::EngineConfig;
+use crate::engine::boot::BootConfig;
+use crate::life::{Member, Settings};
+use crate::peer::PeerConfig;
+use balsa_log::LogConfig;
+use balsa_store::StoreConfig;
+use std::collections::BTreeMap;
+
+/// Writes and reads under way in the engine at once, on one node.
+const UNDER_WAY_MAX: usize = 65_536;
+/// The age at which an unanswered question to the leader is put again, in ms.
+const READ_RETRY_MS: u64 = 250;
+/// Deadlines are looked at this often, in ms.
+const DEADLINE_INTERVAL_MS: u64 = 50;
+
+impl Config {
+    /// The node's place among others.
+    pub fn membership(&self) -> Settings {
+        let initial_peers: BTreeMap<u32, String> =
+            self.initial_peers.iter().flat_map(|peers| peers.0.iter().cloned()).collect();
+        Settings {
+            slot: if self.join.is_some() { self.slot } else { Some(self.founding_slot()) },
+            initial_peers,
+            join: self.join.clone(),
+            peer_address: self.peer_address(),
+            client_address: self.client_address(),
+            log: self.log(),
+        }
+    }
+
+    /// The peers' door.
+    pub fn peer(&self) -> PeerConfig {
+        PeerConfig::default()
+    }
+
+    /// Everything that booting needs; `incarnation` rises with every start on one disk.
+    pub fn boot(&self, member: &Member, incarnation: u64) -> BootConfig {
+        let mut raft = balsa_raft::Config::with_defaults(member.node, incarnation ^ member.node.0);
+        raft.election_ticks = saturated(self.election_ticks());
+        raft.heartbeat_ticks = saturated(self.heartbeat_ticks());
+        let fixed_addresses = self.membership().initial_peers;
+        let engine = EngineConfig {
+            id: member.node,
+            cluster: member.cluster,
+            slot: member.slot,
+            incarnation,
+            fixed_addresses,
+            max_writes: UNDER_WAY_MAX,
+            max_reads: UNDER_WAY_MAX,
+            read_retry_ms: READ_RETRY_MS,
+            forwarded_ttl_ms: 2 * self.request_timeout_ms,
+            deadline_ticks: (DEADLINE_INTERVAL_MS / self.tick_ms).max(1),
+            log_margin_bytes: usize::try_from(self.log_margin_bytes).unwrap_or(usize::MAX),
+            alive_ms: 2 * self.election_timeout_ms,
+            handover_ms: self.handover_timeout_ms,
+        };
+        let store = StoreConfig {
+            overlay_bytes: self.overlay_bytes,
+            history_revisions: self.history_revisions,
+            ..StoreConfig::default()
+        };
+        BootConfig { engine, raft, log: self.log(), store }
+    }
+
+    fn log(&self) -> LogConfig {
+        LogConfig { segment_bytes: self.log_segment_bytes, salt: crate::life::mint_id(), ..LogConfig::default() }
+    }
+}
+
+fn saturated(ticks: u64) -> u32 {
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,144 @@
+//! What each setting may be, and how they relate.
+//!
+//! Pure, and fills nothing in: a config that passes is the config that runs. Each refusal is one sentence with the
+//! setting, its value and what would be right.
+
+use super::address::{is_address, is_url};
+use super::{Config, ConfigError};
+use std::fmt;
+
+/// The most founders: a larger cluster grows from a smaller one.
+const INITIAL_PEERS_MAX: usize = 9;
+
+impl Config {
+    /// Checks every setting and how they relate.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_places()?;
+        self.validate_times()?;
+        self.validate_sizes()
+    }
+
+    fn validate_places(&self) -> Result<(), ConfigError> {
+        require(!self.data.as_os_str().is_empty(), "data", "empty", || "name a folder".into())?;
+        for (name, advertised, listen_name, listen) in [
+            ("advertise", &self.advertise, "listen", self.listen),
+            ("peer_advertise", &self.peer_advertise, "peer_listen", self.peer_listen),
+        ] {
+            match advertised {
+                Some(address) => require(is_address(address), name, address, || {
+                    "it takes HOST:PORT, as others reach this node".into()
+                })?,
+                None => {
+                    require(!listen.ip().is_unspecified() && listen.port() != 0, name, "not set", || {
+                        format!("{listen_name} is {listen}, which nobody can reach; set {name} to HOST:PORT")
+                    })?
+                }
+            }
+        }
+        let same = self.listen == self.peer_listen && self.listen.port() != 0;
+        require(!same, "peer_listen", self.peer_listen, || "clients are there; take another port".into())?;
+        match (&self.initial_peers, &self.join) {
+            (Some(peers), None) => {
+                let count = peers.0.len();
+                require((1..=INITIAL_PEERS_MAX).contains(&count), "initial_peers", peers, || {
+                    format!("1 to {INITIAL_PEERS_MAX} nodes found a cluster, these are {count}")
+                })
+            }
+            (None, Some(url)) => require(is_url(url), "join", url, || {
+                "it takes the client URL of a node of the cluster, as in http://balsa-0.example:3000".into()
+            }),
+            (Some(_), Some(url)) => {
+                require(false, "join", url, || "initial_peers is set too; found a cluster or join one".into())
+            }
+            (None, None) => require(false, "initial_peers", "not set", || {
+                format!(
+                    "name the nodes that found the cluster ({}={} for a cluster of one), or set join",
+                    self.founding_slot(),
+                    self.peer_address()
+                )
+            }),
+        }
+    }
+
+    fn validate_times(&self) -> Result<(), ConfigError> {
+        let tick = self.tick_ms;
+        between("tick_ms", tick, 1, 1_000)?;
+        for (name, ms) in
+            [("heartbeat_ms", self.heartbeat_ms), ("election_timeout_ms", self.election_timeout_ms)]
+        {
+            require(ms >= tick && ms % tick == 0 && ms <= 60_000, name, ms, || {
+                format!("it must be a multiple of tick_ms ({tick}), at most 60000")
+            })?;
+        }
+        let heartbeat = self.heartbeat_ms;
+        require(
+            self.election_timeout_ms >= 5 * heartbeat,
+            "election_timeout_ms",
+            self.election_timeout_ms,
+            || {
+                format!(
+                    "it must be at least five times heartbeat_ms ({heartbeat}), so that one lost heartbeat elects nobody"
+                )
+            },
+        )?;
+        let election = self.election_timeout_ms;
+        let timeout = self.request_timeout_ms;
+        require(timeout >= 2 * election && timeout <= 600_000, "request_timeout_ms", timeout, || {
+            format!(
+                "it must be at least twice election_timeout_ms ({election}), so that a request outlives an election, and at most 600000"
+            )
+        })?;
+        between("head_timeout_ms", self.head_timeout_ms, 100, 600_000)?;
+        between("idle_timeout_ms", self.idle_timeout_ms, 1_000, 86_400_000)?;
+        between("drain_timeout_ms", self.drain_timeout_ms, 100, 600_000)
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        // A key travels percent-encoded in a path, up to three bytes for one, and paths end at 64 KiB.
+        between("key_bytes_max", self.key_bytes_max as u64, 1, 16_384)?;
+        between("value_bytes_max", self.value_bytes_max as u64, 1, 16 << 20)?;
+        between("connections_max", self.connections_max as u64, 1, 1_000_000)?;
+        between("writes_in_flight_max", self.writes_in_flight_max as u64, 1, 1_000_000)?;
+        let value = self.value_bytes_max;
+        let bytes = self.write_bytes_in_flight_max;
+        require(bytes >= 2 * value, "write_bytes_in_flight_max", bytes, || {
+            format!("it must be at least twice value_bytes_max ({value}), so that a largest value fits in")
+        })?;
+        between("history_revisions", self.history_revisions, 1, u64::MAX >> 11)?;
+        let overlay = self.overlay_bytes;
+        require(overlay >= 4 * value, "overlay_bytes", overlay, || {
+            format!("it must be at least four times value_bytes_max ({value})")
+        })?;
+        let segment = self.log_segment_bytes;
+        require(segment >= 2 * value as u64 && segment <= 1 << 30, "log_segment_bytes", segment, || {
+            format!(
+                "it must be at least twice value_bytes_max ({value}), so that every entry fits in one segment, and at most 1073741824"
+            )
+        })?;
+        require(self.log_margin_bytes >= segment, "log_margin_bytes", self.log_margin_bytes, || {
+            format!("it must be at least log_segment_bytes ({segment}): the log is cut by whole segments")
+        })?;
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.log_filter);
+        require(filter.is_ok(), "log_filter", &self.log_filter, || {
+            "it takes LEVEL or MODULE=LEVEL, by commas, with the levels error, warn, info, debug, trace"
+                .into()
+        })
+    }
+}
+
+fn require(
+    holds: bool,
+    setting: &'static str,
+    value: impl fmt::Display,
+    right: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Setting { setting, value: value.to_string(), right: right() })
+    }
+}
+
+fn between(setting: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    require((least..=most).contains(&value), setting, value, || format!("it takes {least} to {most}"))
+}

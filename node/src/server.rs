@@ -1,0 +1,362 @@
+//! One node as a process: doors open, data folder locked, membership found, engine started, signals obeyed.
+//!
+//! The doors open first, so that probes and people are told what a node waits for; nothing is served before the engine
+//! runs. At the end the order is turned around: leadership is handed over, requests under way are answered, then all
+//! threads end.
+
+use crate::config::Config;
+use crate::engine::boot::{self, BootConfig, BootError};
+use crate::engine::handle::{AdminError, AdminRequest, Handle, ReadError, Request, WriteError};
+use crate::engine::status::{Phase, Role, Status};
+use crate::http::{self, ApiState};
+use crate::life::identity::{self, Identity};
+use crate::life::{self, ControlCall, FolderLock, LockError, Member};
+use crate::metrics::Metrics;
+use crate::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
+use crate::shell::{self, Fatal, Inputs, Wiring};
+use arc_swap::ArcSwap;
+use balsa_log::{Folder, RealDisk};
+use balsa_raft::{Index, NodeId, Term};
+use balsa_store::{FjallEngine, MemoryEngine, Reader, Store, StoreConfig, StoreError};
+use bytes::Bytes;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Clients' requests that wait for the engine's next turn; more are refused.
+const REQUEST_QUEUE: usize = 16_384;
+/// Batches of peers' messages that wait for the engine's next turn; more push back on the connections.
+const INPUT_QUEUE: usize = 4_096;
+/// Founding questions that wait to be answered.
+const CONTROL_QUEUE: usize = 64;
+/// The engine counts as alive while it turned within this time.
+const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// How often a held data folder is tried again.
+const LOCK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a node looks whether the cluster knows its addresses, until it does.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why a node ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A door cannot be opened.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which address.
+        address: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The data folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Its contents.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Its place in the cluster.
+    #[error("{0}")]
+    Member(String),
+    /// The node cannot go on.
+    #[error("{0}")]
+    Fatal(String),
+    /// The system refused a thread, a file or a number.
+    #[error("the system refused: {0}")]
+    System(String),
+}
+
+/// The doors' ends of what the engine's side will read.
+#[derive(Clone)]
+struct Door {
+    inputs: mpsc::Sender<Inputs>,
+    control: mpsc::Sender<ControlCall>,
+}
+
+impl Inbox for Door {
+    async fn message(&self, from: NodeId, frames: Vec<Bytes>) {
+        let _ = self.inputs.send(Inputs::Messages(from, frames)).await; // closed: the node stops
+    }
+
+    async fn connected(&self, peer: NodeId) {
+        let _ = self.inputs.send(Inputs::Connected(peer)).await;
+    }
+
+    async fn disconnected(&self, peer: NodeId) {
+        let _ = self.inputs.send(Inputs::Disconnected(peer)).await;
+    }
+
+    async fn control(&self, payload: Bytes) -> Bytes {
+        let (reply_to, reply) = oneshot::channel();
+        if self.control.send((payload, reply_to)).await.is_err() {
+            return Bytes::new();
+        }
+        reply.await.unwrap_or_default()
+    }
+
+    async fn bulk(&self, from: NodeId, frames: Vec<Bytes>) {
+        let _ = self.inputs.send(Inputs::Bulk(from, frames)).await;
+    }
+}
+
+/// Runs a node until `shutdown` resolves or it cannot go on.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let clients = listen(config.listen).await?;
+    let peers = listen(config.peer_listen).await?;
+    let epoch = Instant::now();
+    let fatal = Fatal::default();
+    let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::System(error.to_string()))?);
+    let status = Arc::new(ArcSwap::from_pointee(before_membership(&config, "the lock of the data folder")));
+    let (requests, mut waiting_requests) = mpsc::channel(REQUEST_QUEUE);
+    let (inputs, waiting_inputs) = mpsc::channel(INPUT_QUEUE);
+    let (control, mut calls) = mpsc::channel(CONTROL_QUEUE);
+    let door = Door { inputs: inputs.clone(), control };
+    let (local, local_seen) = watch::channel(None);
+    let (stop_doors, doors_stopped) = watch::channel(false);
+    let reader = Arc::new(ArcSwap::from_pointee(empty_reader()?));
+    let running_now = Arc::new(AtomicBool::new(false));
+    let (turned_ms, fresh_ms) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+
+    let api_handle = Handle::new(requests, status.clone());
+    let api = ApiState::new(http::Parts {
+        handle: api_handle.clone(),
+        reader: reader.clone(),
+        metrics: metrics.clone(),
+        limits: config.limits(),
+        alive: alive_probe(epoch, turned_ms.clone(), running_now.clone()),
+        applied_age: age_probe(epoch, fresh_ms.clone()),
+    });
+    let api_door = tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(doors_stopped.clone())));
+    let inbound = Inbound::default();
+    let peer_config = config.peer();
+    let stopped = resolves(doors_stopped);
+    tokio::spawn(serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped));
+    tracing::info!(clients = %config.listen, peers = %config.peer_listen, data = %config.data.display(), "doors open");
+
+    // Until the engine runs, requests are refused and founding questions answered.
+    let becoming = async {
+        let lock = take_lock(&config.data).await?;
+        write_pid(&config.data).map_err(|error| ServeError::System(error.to_string()))?;
+        let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
+        let settings = config.membership();
+        let lobby = watch::Sender::new(None);
+        let mut waits = lobby.subscribe();
+        let member = tokio::select! {
+            member = life::become_member(&folder, &settings, &mut calls, &lobby) => member,
+            () = async { while waits.changed().await.is_ok() {
+                let waiting_for = waits.borrow_and_update().clone().unwrap_or_default();
+                status.store(Arc::new(before_membership(&config, &waiting_for)));
+            } } => unreachable!("the lobby outlives the wait"),
+        };
+        let member = member.map_err(|error| ServeError::Member(error.to_string()))?;
+        Ok::<_, ServeError>((lock, folder, settings, member))
+    };
+    let (lock, folder, settings, member) = tokio::select! {
+        became = becoming => became?,
+        () = refuse_all(&mut waiting_requests) => return Ok(()),
+        () = &mut shutdown => return Ok(()),
+    };
+
+    let incarnation = incarnation();
+    let boot_config = config.boot(&member, incarnation);
+    let booted = open(&config, &folder, &boot_config).await?;
+    if booted.torn_tail_bytes > 0 {
+        tracing::info!(bytes = booted.torn_tail_bytes, "the log ended in a write that a crash had cut off");
+    }
+    reader.store(Arc::new(booted.apply.store().reader()));
+    let local_identity = LocalIdentity { cluster: member.cluster.0, node: member.node, incarnation };
+    let runtime = tokio::runtime::Handle::current();
+    let hub = PeerHub::start(peer_config, local_identity, door, inbound, runtime.clone());
+    let hub = Arc::new(hub);
+    hub.set_peers(member.peers.clone());
+    local.send_replace(Some(local_identity));
+    let answering = tokio::spawn(answer_control(calls, folder.clone(), member.slot, settings.client_address.clone()));
+    let wiring = Wiring {
+        requests: waiting_requests,
+        inputs: waiting_inputs,
+        status: status.clone(),
+        turned_ms,
+        fresh_ms,
+        epoch,
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+        fatal: fatal.clone(),
+        tick: config.tick(),
+        runtime,
+    };
+    let engine_config = boot_config.engine.clone();
+    let mut running =
+        shell::start(booted, engine_config, wiring).map_err(|error| ServeError::System(error.to_string()))?;
+    running_now.store(true, Ordering::Relaxed);
+    tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
+    tokio::spawn(finish_founding(folder, member));
+    let addresses = (settings.peer_address.clone(), settings.client_address.clone());
+    let announcing = tokio::spawn(announce(api_handle, addresses));
+
+    let outcome = tokio::select! {
+        reason = fatal.reported() => Err(ServeError::Fatal(reason)),
+        () = shutdown => Ok(()),
+    };
+    if outcome.is_ok() {
+        tracing::info!("stopping: leadership is handed over, requests under way are answered");
+        let _ = inputs.send(Inputs::Stop).await;
+        let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
+        let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
+    }
+    stop_doors.send_replace(true);
+    if outcome.is_ok() {
+        let _ = tokio::time::timeout(Duration::from_millis(config.drain_timeout_ms + 1_000), api_door).await;
+        let _ = inputs.send(Inputs::Halt).await;
+        let _ = tokio::task::spawn_blocking(move || running.join()).await;
+    }
+    answering.abort();
+    announcing.abort();
+    drop(hub);
+    drop(lock);
+    outcome
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |error| ServeError::Listen { address: address.to_string(), error };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// What is told of a node that is no member yet.
+fn before_membership(config: &Config, waiting_for: &str) -> Status {
+    Status {
+        cluster: None,
+        node: None,
+        slot: config.slot.unwrap_or_default(),
+        phase: if config.join.is_some() { Phase::Joining } else { Phase::Founding },
+        waiting_for: Some(waiting_for.to_string()),
+        role: Role::Follower,
+        term: Term(0),
+        leader: None,
+        first_index: Index::ZERO,
+        last_index: Index::ZERO,
+        commit_index: Index::ZERO,
+        applied_index: Index::ZERO,
+        caught_up: false,
+        members: Vec::new(),
+        leader_changes: 0,
+    }
+}
+
+/// What is read before there is a store: nothing.
+fn empty_reader() -> Result<Reader, ServeError> {
+    let store = Store::open(Arc::new(MemoryEngine::new()), StoreConfig::default());
+    Ok(store.map_err(BootError::Store)?.reader())
+}
+
+async fn take_lock(folder: &Path) -> Result<FolderLock, ServeError> {
+    let mut told = false;
+    loop {
+        match FolderLock::try_take(folder) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(data = %folder.display(), "another process holds the data folder: waiting for it to end");
+                }
+                tokio::time::sleep(LOCK_INTERVAL).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn write_pid(folder: &Path) -> std::io::Result<()> {
+    std::fs::write(folder.join("balsa.pid"), format!("{}\n", std::process::id()))
+}
+
+/// Opening replays the log and reads the store: not on the runtime's workers.
+async fn open(config: &Config, folder: &Folder, boot_config: &BootConfig) -> Result<boot::Booted, ServeError> {
+    let state_folder = config.data.join("state");
+    let (folder, boot_config) = (folder.clone(), boot_config.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let state = FjallEngine::open(&state_folder).map_err(StoreError::from)?;
+        boot::open(&folder, Arc::new(state), &boot_config)
+    });
+    Ok(opening.await.map_err(|error| ServeError::System(error.to_string()))??)
+}
+
+/// A number that rises with every start on one disk.
+fn incarnation() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX) & ((1 << 52) - 1)
+}
+
+/// Refuses requests until dropped.
+async fn refuse_all(requests: &mut mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        match request {
+            Request::Write { answer, .. } => drop(answer.send(Err(WriteError::NoLeader))),
+            Request::Read { answer, .. } => drop(answer.send(Err(ReadError::NoLeader))),
+            Request::Admin { answer, .. } => drop(answer.send(Err(AdminError::NoLeader))),
+        }
+    }
+}
+
+/// As a member: answers founders who ask again.
+async fn answer_control(mut calls: mpsc::Receiver<ControlCall>, folder: Folder, slot: u32, client_address: String) {
+    while let Some((question, reply_to)) = calls.recv().await {
+        let answer = match identity::load(&folder) {
+            Ok(Some(identity)) => life::answer_as_member(&identity, slot, &client_address, &question),
+            _ => Bytes::new(),
+        };
+        let _ = reply_to.send(answer);
+    }
+}
+
+/// As proposer: tells the others to begin, and remembers when all have.
+async fn finish_founding(folder: Folder, member: Member) {
+    if member.to_begin.is_empty() {
+        return;
+    }
+    life::tell_to_begin(member.cluster, member.to_begin).await;
+    if let Ok(Some(recorded)) = identity::load(&folder)
+        && let Err(error) = identity::save(&folder, &Identity { founded: true, ..recorded })
+    {
+        tracing::warn!(%error, "the end of the founding is not recorded: the others are told again at the next start");
+    }
+}
+
+fn alive_probe(epoch: Instant, turned_ms: Arc<AtomicU64>, running: Arc<AtomicBool>) -> http::Probe<bool> {
+    Box::new(move || !running.load(Ordering::Relaxed) || age(epoch, &turned_ms) < ALIVE_WITHIN)
+}
+
+fn age_probe(epoch: Instant, fresh_ms: Arc<AtomicU64>) -> http::Probe<Duration> {
+    Box::new(move || age(epoch, &fresh_ms))
+}
+
+fn age(epoch: Instant, at_ms: &AtomicU64) -> Duration {
+    epoch.elapsed().saturating_sub(Duration::from_millis(at_ms.load(Ordering::Relaxed)))
+}
+
+/// Resolves once the doors are to close.
+async fn resolves(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Tells the cluster where this node is to be found, where the cluster has recorded something else.
+async fn announce(handle: Handle, (peer_address, client_address): (String, String)) {
+    loop {
+        let status = handle.status();
+        if let (Some(id), Some(_)) = (status.node, status.leader)
+            && let Some(own) = status.members.iter().find(|member| member.id == id)
+        {
+            if own.peer_address == peer_address && own.client_address == client_address {
+                return;
+            }
+            let (peer_address, client_address) = (peer_address.clone(), client_address.clone());
+            let request = AdminRequest::AddMember { id, slot: Some(own.slot), peer_address, client_address };
+            if let Err(error) = handle.admin(request, Instant::now() + ANNOUNCE_INTERVAL).await {
+                tracing::debug!(%error, "this node's addresses are not recorded yet");
+            }
+        }
+        tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+    }
+}
