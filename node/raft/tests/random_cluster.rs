@@ -62,6 +62,7 @@ impl Life {
         let membership = Membership::of_voters((1..=founders).map(NodeId));
         let mut cluster = Cluster::founded(config, &membership);
         cluster.eager_apply = false;
+        cluster.eager_install = false;
         for id in founders + 1..=founders + spare {
             cluster.add(NodeId(id), Disk::blank());
         }
@@ -187,6 +188,11 @@ impl Life {
     }
 
     fn some_snapshot(&mut self) {
+        let id = self.any();
+        if self.random.percent(50) {
+            self.cluster.finish_install(id);
+            return;
+        }
         let wanted = self.cluster.snapshots_wanted.len();
         if wanted == 0 {
             return;
@@ -232,6 +238,7 @@ impl Life {
         self.cluster.cut.clear();
         for &id in &self.ids.clone() {
             self.cluster.restart(id);
+            self.cluster.finish_install(id);
             for &peer in &self.ids.clone() {
                 self.cluster.input(id, |raft| raft.handle_connection_restored(peer));
             }
@@ -244,6 +251,7 @@ impl Life {
             self.cluster.settle();
             for (from, to, term) in self.cluster.snapshots_wanted.clone() {
                 self.cluster.snapshot(from, to, term);
+                self.cluster.finish_install(to);
             }
             for &id in &self.ids.clone() {
                 let applied = self.cluster.node(id).state.applied;
