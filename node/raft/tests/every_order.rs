@@ -211,7 +211,7 @@ fn without_time(text: &str) -> String {
 
 /// Explores all that can follow; gives how many states there were, and whether that was all.
 fn explore(start: World, change: &[Change]) -> (usize, bool) {
-    let limit = std::env::var("BALSA_RAFT_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(7_500);
+    let limit = std::env::var("BALSA_RAFT_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000);
     let mut seen = HashSet::from([start.digest()]);
     // How each state was reached: the state before it, and the event.
     let mut ways: Vec<(usize, Option<Action>)> = vec![(0, None)];
