@@ -65,8 +65,9 @@ pub enum Body {
     AppendRejected {
         /// The `prev_index` that was rejected: tells which probe this answers.
         prev_index: Index,
-        /// The highest index at which the follower may match; see the fast back-off in the module on
-        /// conflicts.
+        /// The highest index at which the follower may match: the last one at or before `prev_index` whose term is
+        /// at most `prev_term`. The leader skips its own entries of later terms than `hint_term` likewise, so
+        /// that logs that differ for long are brought together in a round trip a term.
         hint_index: Index,
         /// The follower's term at `hint_index`.
         hint_term: Term,
@@ -78,9 +79,10 @@ pub enum Body {
         /// The newest read context of the leader's term; 0 for none.
         context: u64,
     },
-    /// The follower takes the sender for the leader of `term`.
+    /// The follower takes the receiver for the leader of `term`. Also sent, without a context, to a leader of a
+    /// lower term, which learns from it that its reign is over.
     HeartbeatReply {
-        /// The context of the heartbeat that this answers.
+        /// The context of the heartbeat that this answers; 0 for none.
         context: u64,
     },
     /// "Campaign now": leadership transfer (thesis 3.10).

@@ -72,7 +72,7 @@ impl Restored {
 }
 
 /// The consensus core of one node. See the crate's page for the algorithm and the contract.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) log: Log,
@@ -92,6 +92,8 @@ pub struct Raft {
     /// The election timer runs out at this many.
     pub(crate) timeout: u32,
     random: SplitMix,
+    /// The term and context of the last heartbeat that was answered.
+    pub(crate) answered: (Term, u64),
     /// Peers to which our connection is broken.
     pub(crate) disconnected: BTreeSet<NodeId>,
     pub(crate) reads_confirmed: Vec<ReadConfirmed>,
@@ -149,6 +151,7 @@ impl Raft {
             elapsed: 0,
             timeout: 0,
             random: SplitMix(seed),
+            answered: (Term(0), 0),
             disconnected: BTreeSet::new(),
             reads_confirmed: Vec::new(),
             reads_dropped: Vec::new(),
@@ -238,8 +241,7 @@ impl Raft {
             }
             Body::Heartbeat { commit, context } => {
                 self.follow(from);
-                self.log.commit_to(commit);
-                self.send(After::HardState, from, Body::HeartbeatReply { context });
+                self.handle_heartbeat(from, commit, context);
             }
             Body::TimeoutNow { last_index } => self.handle_timeout_now(from, last_index),
             Body::AppendAccepted { match_index } | Body::SnapshotInstalled { match_index } => {

@@ -28,7 +28,7 @@ pub(crate) enum After {
 }
 
 /// One write under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     token: PersistToken,
     /// The entries that it and the log still have in common, first and last.
@@ -40,7 +40,7 @@ struct Pending {
 }
 
 /// All writes under way, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pipeline {
     issued: PersistToken,
     pending: VecDeque<Pending>,

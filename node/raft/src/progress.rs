@@ -26,7 +26,7 @@ pub(crate) struct Window {
 }
 
 /// One peer, as its leader sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// Durable there up to here, and equal to the leader's log. Never falls within a term.
     pub(crate) matched: Index,

@@ -1,7 +1,7 @@
 //! Randomness as an input: a seeded generator, so that a run can be repeated exactly.
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). Not for secrets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {

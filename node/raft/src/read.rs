@@ -13,7 +13,7 @@ use crate::types::Index;
 use std::collections::VecDeque;
 
 /// The reads of one leader in one term.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ReadQueue {
     /// Arrived before an entry of the leader's term had committed.
     early: Vec<ReadId>,

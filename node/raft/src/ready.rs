@@ -7,7 +7,7 @@ use crate::types::{Entry, HardState, Index, NodeId, Term};
 use std::sync::Arc;
 
 /// The outcome of the inputs since the last one was taken. Empty parts ask for nothing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Ready {
     /// Send now; these promise nothing that the disk could still forget.
@@ -44,7 +44,7 @@ impl Ready {
 }
 
 /// One write to the log. The messages inside depend on it: they leave after it is durable, not before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Persist {
     /// Names this write in [`crate::Raft::handle_persisted`]; rises by one.
     pub token: PersistToken,

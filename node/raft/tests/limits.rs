@@ -232,6 +232,59 @@ fn an_unknown_membership_stops_the_node() {
     cluster.input(NodeId(1), |raft| raft.step(message));
 }
 
+/// What was committed while a snapshot was on its way is not taken back by it (hazard 21), and a leader is not
+/// overwritten.
+#[test]
+fn an_installed_snapshot_takes_nothing_back() {
+    let mut cluster = led_by_one(config());
+    cluster.propose(NodeId(1), "x");
+    cluster.settle();
+    let meta = |index| SnapshotMeta { index: Index(index), term: Term(2), membership: Arc::new(three()) };
+    for (node, index) in [(2, 2), (2, 3), (1, 2), (1, 9)] {
+        assert_eq!(cluster.input(NodeId(node), |raft| raft.install_snapshot(meta(index))), Some(false));
+        assert_eq!(cluster.raft(NodeId(node)).map(Raft::commit_index), Some(Index(3)));
+    }
+    assert_eq!(cluster.input(NodeId(2), |raft| raft.install_snapshot(meta(4))), Some(true));
+    assert_eq!(cluster.raft(NodeId(2)).map(Raft::commit_index), Some(Index(4)));
+}
+
+/// The completion of an earlier write does not make a vote durable (hazard 4).
+#[test]
+fn an_own_vote_waits_for_its_own_write() {
+    let mut cluster = Cluster::founded(config(), &Membership::of_voters([NodeId(1)]));
+    let me = NodeId(1);
+    cluster.input(me, |raft| raft.tick());
+    cluster.settle();
+    cluster.propose(me, "x");
+    let deposed =
+        Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
+    cluster.input(me, |raft| raft.step(deposed));
+    cluster.input(me, |raft| raft.tick());
+    assert_eq!(cluster.node(me).pending.len(), 3, "an entry, a term, a vote");
+    for write in 0..3 {
+        assert!(!cluster.raft(me).is_some_and(Raft::is_leader), "leads after {write} of 3 writes");
+        cluster.persist(me, 1);
+    }
+    assert!(cluster.raft(me).is_some_and(Raft::is_leader));
+}
+
+/// What follows the entries of an append was not compared with the leader's log (hazard 6).
+#[test]
+fn a_follower_commits_no_more_than_was_verified() {
+    let mut cluster = Cluster::founded(config(), &three());
+    let append = |entries, commit| {
+        let body = Body::Append { prev_index: Index(1), prev_term: Term(1), entries, commit: Index(commit) };
+        Message { from: NodeId(2), to: NodeId(1), term: Term(2), body }
+    };
+    let commit = |cluster: &Cluster| cluster.raft(NodeId(1)).map(Raft::commit_index);
+    cluster.input(NodeId(1), |raft| raft.step(append(vec![command(2, 1), command(3, 1), command(4, 1)], 1)));
+    assert_eq!(commit(&cluster), Some(Index(1)));
+    cluster.input(NodeId(1), |raft| raft.step(append(vec![command(2, 1)], 4)));
+    assert_eq!(commit(&cluster), Some(Index(2)));
+    cluster.input(NodeId(1), |raft| raft.step(append(vec![], 4)));
+    assert_eq!(commit(&cluster), Some(Index(2)));
+}
+
 /// Messages that make no sense, are for others or come from nowhere change nothing.
 #[test]
 fn nonsense_is_ignored() {

@@ -62,6 +62,7 @@ impl Life {
         let membership = Membership::of_voters((1..=founders).map(NodeId));
         let mut cluster = Cluster::founded(config, &membership);
         cluster.eager_apply = false;
+        cluster.eager_install = false;
         for id in founders + 1..=founders + spare {
             cluster.add(NodeId(id), Disk::blank());
         }
@@ -70,7 +71,7 @@ impl Life {
         let repeat = [0, 10, 30][random.below(3)];
         let (haste, laziness) = ([0, 5, 15, 30][random.below(4)], [0, 50, 80][random.below(3)]);
         let crashes = [0, 1, 4][random.below(3)];
-        let changes = [0, 2][random.below(2)];
+        let changes = [0, 2, 5][random.below(3)];
         Life { random, cluster, ids, reads: 0, proposals: 0, loss, repeat, crashes, changes, haste, laziness }
     }
 
@@ -126,14 +127,14 @@ impl Life {
                 };
             }
             94 => self.some_snapshot(),
-            95 => {
+            97 if self.random.percent(50) => {
                 let id = self.likely_leader();
                 if self.random.percent(20) {
                     self.cluster.input(id, |raft| raft.transfer_leadership(None).ok());
                 }
             }
-            96 if self.random.percent(self.changes * 20) => self.change_membership(),
-            97 if self.random.percent(self.crashes * 15) => {
+            95..97 if self.random.percent(self.changes * 20) => self.change_membership(),
+            97 if self.random.percent(self.crashes * 25) => {
                 let id = self.any();
                 let (writes, entries) = (self.random.below(3), self.random.below(2));
                 self.cluster.crash(id, writes, entries);
@@ -187,6 +188,11 @@ impl Life {
     }
 
     fn some_snapshot(&mut self) {
+        let id = self.any();
+        if self.random.percent(50) {
+            self.cluster.finish_install(id);
+            return;
+        }
         let wanted = self.cluster.snapshots_wanted.len();
         if wanted == 0 {
             return;
@@ -232,6 +238,7 @@ impl Life {
         self.cluster.cut.clear();
         for &id in &self.ids.clone() {
             self.cluster.restart(id);
+            self.cluster.finish_install(id);
             for &peer in &self.ids.clone() {
                 self.cluster.input(id, |raft| raft.handle_connection_restored(peer));
             }
@@ -244,6 +251,7 @@ impl Life {
             self.cluster.settle();
             for (from, to, term) in self.cluster.snapshots_wanted.clone() {
                 self.cluster.snapshot(from, to, term);
+                self.cluster.finish_install(to);
             }
             for &id in &self.ids.clone() {
                 let applied = self.cluster.node(id).state.applied;

@@ -12,7 +12,7 @@ use crate::types::{HardState, NodeId, Term};
 use std::collections::BTreeMap;
 
 /// The answers so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Candidacy {
     votes: BTreeMap<NodeId, bool>,
     /// A broken connection began it, not the timer: others are likely to have begun at the same moment.

@@ -155,6 +155,17 @@ impl Raft {
         self.send(After::Log, from, Body::AppendAccepted { match_index: verified });
     }
 
+    /// The leader is alive, and tells how far it has committed. A heartbeat that only brings news of a commit is
+    /// not answered: the append that made it possible was, and the next heartbeat without news will be.
+    pub(crate) fn handle_heartbeat(&mut self, from: NodeId, commit: Index, context: u64) {
+        let news = self.log.commit_to(commit);
+        let question = (self.hard_state.term, context);
+        if !news || self.answered != question {
+            self.answered = question;
+            self.send(After::HardState, from, Body::HeartbeatReply { context });
+        }
+    }
+
     /// Appends what the log does not hold, truncating only where an entry really differs (hazard 5).
     fn append_unless_known(&mut self, entries: Vec<Entry>) {
         for entry in entries {

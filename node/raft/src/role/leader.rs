@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// What a leader keeps for its term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leader {
     /// Everyone it replicates to: the other members, and those that leave.
     pub(crate) peers: BTreeMap<NodeId, Progress>,

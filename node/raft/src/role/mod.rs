@@ -21,7 +21,7 @@ pub(crate) use leader::Leader;
 pub use replicate::SnapshotOutcome;
 
 /// The role, with what only it needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum RoleState {
     Follower,
     PreCandidate(Candidacy),

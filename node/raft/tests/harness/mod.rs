@@ -77,7 +77,7 @@ impl Disk {
 }
 
 /// One node: its core while it runs, and its disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     pub id: NodeId,
     pub raft: Option<Raft>,
@@ -104,7 +104,7 @@ pub enum Event {
     Snapshot(NodeId, NodeId, Index, &'static str),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     /// Sent and neither delivered nor lost, in order of sending.
@@ -118,6 +118,10 @@ pub struct Cluster {
     pub cut: std::collections::BTreeSet<(NodeId, NodeId)>,
     /// Report reads, completions and applications at once.
     pub eager_apply: bool,
+    /// Install snapshots as soon as they were accepted.
+    pub eager_install: bool,
+    /// Accepted and not installed yet, by receiver.
+    pub installing: BTreeMap<NodeId, (SnapshotMeta, State)>,
 }
 
 impl Cluster {
@@ -131,6 +135,8 @@ impl Cluster {
             config,
             cut: Default::default(),
             eager_apply: true,
+            eager_install: true,
+            installing: BTreeMap::new(),
         }
     }
 
@@ -256,6 +262,8 @@ impl Cluster {
             return;
         }
         let pending = std::mem::take(&mut node.pending);
+        self.installing.remove(&id);
+        let node = self.node_mut(id);
         for (at, persist) in pending.iter().enumerate().take(writes + 1) {
             if at < writes {
                 node.disk.write(persist, usize::MAX);
@@ -382,19 +390,26 @@ impl Cluster {
             None => "unreachable",
             Some(SnapshotDecision::Stale) => "stale",
             Some(SnapshotDecision::Wanted) => {
-                let input = |raft: &mut Raft| raft.install_snapshot(meta.clone());
-                if !self.input_only(to, input).unwrap_or(false) {
-                    return "too late";
-                }
-                // The state is durable now; that the log begins behind it is a write like any other.
-                let node = self.node_mut(to);
-                node.state = state;
-                node.disk.state = state;
-                node.disk.state_meta = meta;
-                self.drain(to);
-                "installed"
+                self.installing.insert(to, (meta, state));
+                if self.eager_install { self.finish_install(to) } else { "under way" }
             }
         }
+    }
+
+    /// The state of a snapshot that was wanted is complete.
+    pub fn finish_install(&mut self, to: NodeId) -> &'static str {
+        let Some((meta, state)) = self.installing.remove(&to) else { return "none" };
+        let input = |raft: &mut Raft| raft.install_snapshot(meta.clone());
+        if !self.input_only(to, input).unwrap_or(false) {
+            return "too late";
+        }
+        // The state is durable now; that the log begins behind it is a write like any other.
+        let node = self.node_mut(to);
+        node.state = state;
+        node.disk.state = state;
+        node.disk.state_meta = meta;
+        self.drain(to);
+        "installed"
     }
 
     pub fn propose(

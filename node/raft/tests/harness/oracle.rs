@@ -5,7 +5,7 @@ use balsa_raft::{Entry, HardState, Index, NodeId, Raft, ReadConfirmed, ReadId, R
 use std::collections::BTreeMap;
 
 /// All that was ever true.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Oracle {
     /// Election safety: one leader a term.
     leaders: BTreeMap<Term, NodeId>,
