@@ -82,7 +82,8 @@ fn start(program: &Path, args: &DevArgs, number: u16) -> Result<Node, String> {
     fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     let client = |number: u16| format!("127.0.0.1:{}", args.base_port + number - 1);
     let peer = |number: u16| format!("127.0.0.1:{}", args.base_port + PEER_PORTS_ABOVE + number - 1);
-    let founders: Vec<String> = (1..=args.nodes).map(|other| format!("{}={}", other - 1, peer(other))).collect();
+    let founders: Vec<String> =
+        (1..=args.nodes).map(|other| format!("{}={}", other - 1, peer(other))).collect();
     let arguments: Vec<String> = [
         "serve",
         "--data",
@@ -142,7 +143,8 @@ async fn watch(program: &Path, nodes: &mut [Node]) -> Result<(), String> {
 async fn find_leader(addresses: &[(u16, String)]) -> String {
     loop {
         for (_, address) in addresses {
-            let answer = http_call::call(Method::GET, address, "/v1/cluster", Vec::new(), ASK_INTERVAL * 10).await;
+            let answer =
+                http_call::call(Method::GET, address, "/v1/cluster", Vec::new(), ASK_INTERVAL * 10).await;
             let leader = answer.ok().and_then(|(_, body)| leader_in(&body));
             if let Some(leader) = leader {
                 return leader;
@@ -163,12 +165,19 @@ fn greet(nodes: &[Node], leader: &str) {
     for node in nodes {
         let leads = if node.client_address == leader { "  (leads)" } else { "" };
         let pid = node.child.id().map_or("ended".to_string(), |pid| format!("pid {pid}"));
-        println!("  node {}  http://{}  {pid}  {}{leads}", node.number, node.client_address, node.folder.display());
+        println!(
+            "  node {}  http://{}  {pid}  {}{leads}",
+            node.number,
+            node.client_address,
+            node.folder.display()
+        );
     }
     let port = nodes[0].client_address.rsplit(':').next().unwrap_or("3000");
     println!();
     println!("Try, against any node:");
-    println!("  curl -X PUT -H \"Content-Type: application/json\" -d '{{\"value\":\"exampleValue\"}}' http://localhost:{port}/exampleKey");
+    println!(
+        "  curl -X PUT -H \"Content-Type: application/json\" -d '{{\"value\":\"exampleValue\"}}' http://localhost:{port}/exampleKey"
+    );
     println!("  curl http://localhost:{port}/exampleKey");
     println!("  curl -X DELETE http://localhost:{port}/exampleKey");
     println!("  curl -X POST http://localhost:{port}/clear");

@@ -48,7 +48,8 @@ fn start_logging(config: &Config) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log_filter).map_err(|error| {
         format!("log_filter is {}: {error}; it takes LEVEL or MODULE=LEVEL, by commas", config.log_filter)
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),

@@ -130,7 +130,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         alive: alive_probe(epoch, turned_ms.clone(), running_now.clone()),
         applied_age: age_probe(epoch, fresh_ms.clone()),
     });
-    let api_door = tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(doors_stopped.clone())));
+    let api_door =
+        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(doors_stopped.clone())));
     let inbound = Inbound::default();
     let peer_config = config.peer();
     let stopped = resolves(doors_stopped);
@@ -174,7 +175,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let hub = Arc::new(hub);
     hub.set_peers(member.peers.clone());
     local.send_replace(Some(local_identity));
-    let answering = tokio::spawn(answer_control(calls, folder.clone(), member.slot, settings.client_address.clone()));
+    let answering =
+        tokio::spawn(answer_control(calls, folder.clone(), member.slot, settings.client_address.clone()));
     let wiring = Wiring {
         requests: waiting_requests,
         inputs: waiting_inputs,
@@ -273,7 +275,11 @@ fn write_pid(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Opening replays the log and reads the store: not on the runtime's workers.
-async fn open(config: &Config, folder: &Folder, boot_config: &BootConfig) -> Result<boot::Booted, ServeError> {
+async fn open(
+    config: &Config,
+    folder: &Folder,
+    boot_config: &BootConfig,
+) -> Result<boot::Booted, ServeError> {
     let state_folder = config.data.join("state");
     let (folder, boot_config) = (folder.clone(), boot_config.clone());
     let opening = tokio::task::spawn_blocking(move || {
@@ -301,7 +307,12 @@ async fn refuse_all(requests: &mut mpsc::Receiver<Request>) {
 }
 
 /// As a member: answers founders who ask again.
-async fn answer_control(mut calls: mpsc::Receiver<ControlCall>, folder: Folder, slot: u32, client_address: String) {
+async fn answer_control(
+    mut calls: mpsc::Receiver<ControlCall>,
+    folder: Folder,
+    slot: u32,
+    client_address: String,
+) {
     while let Some((question, reply_to)) = calls.recv().await {
         let answer = match identity::load(&folder) {
             Ok(Some(identity)) => life::answer_as_member(&identity, slot, &client_address, &question),

@@ -121,7 +121,8 @@ impl<T: Tickets> Engine<T> {
     /// The connection to a peer broke.
     pub(super) fn admins_broken(&mut self, peer: NodeId) {
         for (_, (_, ask)) in self.admins.forwarded.extract_if(.., |_, (to, _)| *to == peer) {
-            let error = AdminError::Unknown { why: "the connection to the leader broke after the request was sent" };
+            let error =
+                AdminError::Unknown { why: "the connection to the leader broke after the request was sent" };
             self.effects.push(Effect::AnswerAdmin(ask.ticket, Err(error)));
         }
     }
@@ -160,9 +161,12 @@ impl<T: Tickets> Engine<T> {
             return self.change(&[], directory);
         }
         let slot = slot.unwrap_or_else(|| directory.free_slot());
-        let holders: Vec<NodeId> = directory.members.iter().filter(|m| m.slot == slot).map(|m| NodeId(m.id)).collect();
+        let holders: Vec<NodeId> =
+            directory.members.iter().filter(|m| m.slot == slot).map(|m| NodeId(m.id)).collect();
         if let Some(living) = holders.iter().find(|holder| self.is_alive(**holder)) {
-            let why = format!("slot {slot} is held by {living}, which is alive: give another slot, or remove it first");
+            let why = format!(
+                "slot {slot} is held by {living}, which is alive: give another slot, or remove it first"
+            );
             return Outcome::Not(AdminResult::Refused(why));
         }
         if holders.len() > 1 {
@@ -247,8 +251,10 @@ impl<T: Tickets> Engine<T> {
         }
         let commit = self.raft.commit_index();
         let ready = self.directory.members.iter().filter(|m| m.promote).map(|m| NodeId(m.id)).find(|id| {
-            let caught_up = |progress: balsa_raft::PeerStatus| progress.matched.0 + CAUGHT_UP_ENTRIES >= commit.0;
-            let replaces_living = self.directory.replaced_by(*id).is_some_and(|old| self.is_alive(NodeId(old.id)));
+            let caught_up =
+                |progress: balsa_raft::PeerStatus| progress.matched.0 + CAUGHT_UP_ENTRIES >= commit.0;
+            let replaces_living =
+                self.directory.replaced_by(*id).is_some_and(|old| self.is_alive(NodeId(old.id)));
             !replaces_living && self.is_alive(*id) && self.raft.peer_status(*id).is_some_and(caught_up)
         });
         if let Some(id) = ready {
@@ -346,6 +352,8 @@ fn to_answer(result: AdminResult) -> Result<AdminReply, AdminError> {
         AdminResult::Refused(why) => Err(AdminError::Refused(why)),
         AdminResult::NoSuchMember(id) => Err(AdminError::NoSuchMember(id)),
         AdminResult::Busy => Err(AdminError::Busy),
-        AdminResult::Unknown => Err(AdminError::Unknown { why: "leadership was lost while the change was pending" }),
+        AdminResult::Unknown => {
+            Err(AdminError::Unknown { why: "leadership was lost while the change was pending" })
+        }
     }
 }

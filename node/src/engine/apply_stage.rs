@@ -81,7 +81,8 @@ impl ApplyStage {
                         answers.push((ticket, Err(error)));
                     }
                     Some(Origin::Peer { node, id }) => {
-                        messages.push((node, PeerMessage::ForwardReply { id, result: ForwardResult::Unknown }));
+                        messages
+                            .push((node, PeerMessage::ForwardReply { id, result: ForwardResult::Unknown }));
                     }
                     None => {}
                 }
@@ -95,7 +96,10 @@ impl ApplyStage {
             match origin {
                 Some(Origin::Local(ticket)) => answers.push((ticket, Ok(reply))),
                 Some(Origin::Peer { node, id }) => {
-                    messages.push((node, PeerMessage::ForwardReply { id, result: ForwardResult::Applied(reply) }));
+                    messages.push((
+                        node,
+                        PeerMessage::ForwardReply { id, result: ForwardResult::Applied(reply) },
+                    ));
                 }
                 None => {}
             }

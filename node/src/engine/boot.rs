@@ -94,9 +94,17 @@ pub fn create(
     identity: LogIdentity,
     entries: Vec<Entry>,
 ) -> Result<(), BootError> {
-    let blank = SnapshotMeta { index: Index::ZERO, term: Term(0), membership: Arc::new(Membership::default()) };
+    let blank =
+        SnapshotMeta { index: Index::ZERO, term: Term(0), membership: Arc::new(Membership::default()) };
     let term = entries.first().map_or(Term(0), |entry| entry.term);
-    Log::create(log_folder(folder), config, identity, log_start(&blank), HardState { term, vote: None }, &entries)?;
+    Log::create(
+        log_folder(folder),
+        config,
+        identity,
+        log_start(&blank),
+        HardState { term, vote: None },
+        &entries,
+    )?;
     Ok(())
 }
 
@@ -119,7 +127,11 @@ pub fn open(folder: &Folder, state: Arc<dyn StateEngine>, config: &BootConfig) -
                 hard_state.vote = None;
             }
             let start = log_start(&meta);
-            log.append(&balsa_log::LogWrite { hard_state: Some(hard_state), entries: &[], reset: Some(&start) })?;
+            log.append(&balsa_log::LogWrite {
+                hard_state: Some(hard_state),
+                entries: &[],
+                reset: Some(&start),
+            })?;
             log.sync()?;
             snapshot = meta;
             entries = Vec::new();
@@ -134,7 +146,8 @@ pub fn open(folder: &Folder, state: Arc<dyn StateEngine>, config: &BootConfig) -
         return Err(BootError::LogMissing { store: applied, log: last });
     }
     let stamps = entries.iter().filter(|entry| entry.kind == EntryKind::Command);
-    let newest_stamp_ms = stamps.map(|entry| command::stamp_of(&entry.data)).max().unwrap_or(0).max(store.time_ms());
+    let newest_stamp_ms =
+        stamps.map(|entry| command::stamp_of(&entry.data)).max().unwrap_or(0).max(store.time_ms());
     let raft = Raft::new(config.raft.clone(), Restored { hard_state, snapshot, entries, applied })?;
     Ok(Booted {
         raft,

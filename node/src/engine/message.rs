@@ -233,13 +233,17 @@ fn admin_from_wire(request: wire::AdminAsk) -> AdminRequest {
 
 fn raft_to_wire(message: &Message) -> wire::Raft {
     let body = match &message.body {
-        Body::PreVote { last_index, last_term } => {
-            wire::RaftBody::PreVote(wire::LastEntry { index: last_index.0, term: last_term.0, transfer: false })
-        }
+        Body::PreVote { last_index, last_term } => wire::RaftBody::PreVote(wire::LastEntry {
+            index: last_index.0,
+            term: last_term.0,
+            transfer: false,
+        }),
         Body::PreVoteReply { granted } => wire::RaftBody::PreVoteReply(*granted),
-        Body::Vote { last_index, last_term, transfer } => {
-            wire::RaftBody::Vote(wire::LastEntry { index: last_index.0, term: last_term.0, transfer: *transfer })
-        }
+        Body::Vote { last_index, last_term, transfer } => wire::RaftBody::Vote(wire::LastEntry {
+            index: last_index.0,
+            term: last_term.0,
+            transfer: *transfer,
+        }),
         Body::VoteReply { granted } => wire::RaftBody::VoteReply(*granted),
         Body::Append { prev_index, prev_term, entries, commit } => wire::RaftBody::Append(wire::Append {
             prev_index: prev_index.0,

@@ -296,8 +296,10 @@ impl<T: Tickets> Engine<T> {
     /// The store is durable up to `index`. The log is released one flush late, and only while it is larger than the
     /// margin that followers may need.
     fn handle_flushed(&mut self, index: Index) {
-        if self.raft.log_bytes() > self.config.log_margin_bytes && self.flushed_before > self.raft.first_index() {
-            let to = self.flushed_before;
+        if self.raft.log_bytes() > self.config.log_margin_bytes
+            && self.flushed_before > self.raft.first_index()
+        {
+            let to = self.flushed_before.min(self.raft.applied_index());
             if let Some(meta) = self.raft.snapshot_meta_at(to) {
                 self.raft.compact(to);
                 self.effects.push(Effect::Log(LogJob::Release(log_start(&meta))));
@@ -311,7 +313,8 @@ impl<T: Tickets> Engine<T> {
             return;
         }
         self.status_changed = true;
-        self.stopping = Some(Stopping { deadline_ms: self.now_ms + self.config.handover_ms, handed_over: false });
+        self.stopping =
+            Some(Stopping { deadline_ms: self.now_ms + self.config.handover_ms, handed_over: false });
         if self.raft.is_leader() {
             let _ = self.raft.transfer_leadership(None); // alone, or nobody is fit: the deadline ends the wait
         }
@@ -442,7 +445,9 @@ impl<T: Tickets> Engine<T> {
         match self.raft.role() {
             balsa_raft::Role::Leader => Role::Leader,
             balsa_raft::Role::Candidate | balsa_raft::Role::PreCandidate => Role::Candidate,
-            balsa_raft::Role::Follower if self.raft.membership().learners.contains(&self.config.id) => Role::Learner,
+            balsa_raft::Role::Follower if self.raft.membership().learners.contains(&self.config.id) => {
+                Role::Learner
+            }
             balsa_raft::Role::Follower => Role::Follower,
         }
     }

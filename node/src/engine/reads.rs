@@ -130,7 +130,8 @@ impl<T: Tickets> Engine<T> {
     /// The core will not confirm this read.
     pub(super) fn read_dropped(&mut self, id: ReadId) {
         if let Some((peer, id)) = self.reads.of_peers.remove(&id.0) {
-            self.effects.push(Effect::Send { to: peer, message: PeerMessage::ReadIndexReply { id, index: None } });
+            self.effects
+                .push(Effect::Send { to: peer, message: PeerMessage::ReadIndexReply { id, index: None } });
         } else if let Some(batch) = self.reads.asked.remove(&id.0) {
             self.reads.arrived.extend(batch.reads);
         }

@@ -40,13 +40,15 @@ impl SnapshotFrame {
     /// Encodes it.
     pub fn encode(&self) -> Bytes {
         let kind = match self {
-            SnapshotFrame::Begin { term, meta } => wire::Kind::Begin(wire::Begin {
-                term: term.0,
-                start: Some(to_wire(&super::log_start(meta))),
-            }),
-            SnapshotFrame::Chunk { index, sequence, data, last } => {
-                wire::Kind::Chunk(wire::Chunk { index: index.0, sequence: *sequence, data: data.clone(), last: *last })
+            SnapshotFrame::Begin { term, meta } => {
+                wire::Kind::Begin(wire::Begin { term: term.0, start: Some(to_wire(&super::log_start(meta))) })
             }
+            SnapshotFrame::Chunk { index, sequence, data, last } => wire::Kind::Chunk(wire::Chunk {
+                index: index.0,
+                sequence: *sequence,
+                data: data.clone(),
+                last: *last,
+            }),
         };
         wire::Frame { kind: Some(kind) }.encode_to_vec().into()
     }

@@ -1,8 +1,8 @@
 //! Snapshots, as far as the engine decides about them: when to begin, whether to take one, what becomes of the log. The
 //! bytes themselves stream past it, from store to store.
 
-use super::event::{Effect, Tickets};
 use super::Engine;
+use super::event::{Effect, Tickets};
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, SnapshotDecision, SnapshotOutcome, Term};
 

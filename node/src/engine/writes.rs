@@ -60,7 +60,13 @@ impl<T: Tickets> Writes<T> {
 
 impl<T: Tickets> Engine<T> {
     /// A client's write arrives.
-    pub(super) fn handle_write(&mut self, ticket: T::Write, command: Bytes, repeatable: bool, deadline_ms: u64) {
+    pub(super) fn handle_write(
+        &mut self,
+        ticket: T::Write,
+        command: Bytes,
+        repeatable: bool,
+        deadline_ms: u64,
+    ) {
         if self.writes.len() >= self.config.max_writes {
             let error = WriteError::Overloaded { what: "writes under way" };
             return self.effects.push(Effect::AnswerWrite(ticket, Err(error)));
@@ -96,14 +102,17 @@ impl<T: Tickets> Engine<T> {
     fn propose_local(&mut self, write: Waiting<T>) {
         match self.propose_stamped(write.command.clone()) {
             Ok((term, index)) => {
-                let proposed = Proposed { origin: Origin::Local(write.ticket), deadline_ms: write.deadline_ms };
+                let proposed =
+                    Proposed { origin: Origin::Local(write.ticket), deadline_ms: write.deadline_ms };
                 self.writes.proposed.insert((index, term), proposed);
             }
             Err(ProposeError::Overloaded) => {
                 let error = WriteError::Overloaded { what: "uncommitted bytes" };
                 self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
             }
-            Err(ProposeError::NotLeader { .. } | ProposeError::Transferring) => self.writes.waiting.push_back(write),
+            Err(ProposeError::NotLeader { .. } | ProposeError::Transferring) => {
+                self.writes.waiting.push_back(write)
+            }
         }
     }
 
@@ -125,7 +134,8 @@ impl<T: Tickets> Engine<T> {
             Err(ProposeError::Overloaded) => ForwardResult::Overloaded,
             Err(ProposeError::NotLeader { .. } | ProposeError::Transferring) => ForwardResult::Refused,
         };
-        self.effects.push(Effect::Send { to: from, message: PeerMessage::ForwardReply { id, result: refusal } });
+        self.effects
+            .push(Effect::Send { to: from, message: PeerMessage::ForwardReply { id, result: refusal } });
     }
 
     /// The leader says what became of a forwarded write.
@@ -153,14 +163,21 @@ impl<T: Tickets> Engine<T> {
 
     /// The connection to a peer broke: what was forwarded over it may have arrived or not.
     pub(super) fn forwards_broken(&mut self, peer: NodeId) {
-        let broken: Vec<u64> =
-            self.writes.forwarded.iter().filter(|(_, forwarded)| forwarded.to == peer).map(|(id, _)| *id).collect();
+        let broken: Vec<u64> = self
+            .writes
+            .forwarded
+            .iter()
+            .filter(|(_, forwarded)| forwarded.to == peer)
+            .map(|(id, _)| *id)
+            .collect();
         for id in broken {
             let Some(Forwarded { write, .. }) = self.writes.forwarded.remove(&id) else { continue };
             if write.repeatable {
                 self.writes.waiting.push_back(write);
             } else {
-                let error = WriteError::Unknown { why: "the connection to the leader broke after the write was sent" };
+                let error = WriteError::Unknown {
+                    why: "the connection to the leader broke after the write was sent",
+                };
                 self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
             }
         }
@@ -192,7 +209,9 @@ impl<T: Tickets> Engine<T> {
             Origin::Local(ticket) => {
                 let error = match verdict {
                     Verdict::Overwritten => WriteError::Overwritten,
-                    Verdict::Unknown => WriteError::Unknown { why: "leadership was lost while the write was pending" },
+                    Verdict::Unknown => {
+                        WriteError::Unknown { why: "leadership was lost while the write was pending" }
+                    }
                 };
                 self.effects.push(Effect::AnswerWrite(ticket, Err(error)));
             }
@@ -201,7 +220,8 @@ impl<T: Tickets> Engine<T> {
                     Verdict::Overwritten => ForwardResult::Refused,
                     Verdict::Unknown => ForwardResult::Unknown,
                 };
-                self.effects.push(Effect::Send { to: node, message: PeerMessage::ForwardReply { id, result } });
+                self.effects
+                    .push(Effect::Send { to: node, message: PeerMessage::ForwardReply { id, result } });
             }
         }
     }

@@ -95,7 +95,12 @@ pub async fn become_member(
 }
 
 /// Answers a founder's question as a member.
-pub(crate) fn answer_as_member(identity: &Identity, slot: u32, client_address: &str, question: &Bytes) -> Bytes {
+pub(crate) fn answer_as_member(
+    identity: &Identity,
+    slot: u32,
+    client_address: &str,
+    question: &Bytes,
+) -> Bytes {
     let asked = Asked { identity: Some(identity), has_log: true, slot, client_address };
     match serde_json::from_slice::<Question>(question) {
         Ok(question) => encode(&founding::answer(&asked, &question).reply),

@@ -115,7 +115,9 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
     if let (Some(identity), true) = (asked.identity, asked.has_log) {
         let cluster = identity.cluster.map_or(0, |cluster| cluster.0);
         let same = match question {
-            Question::Propose { cluster: proposed, .. } | Question::Begin { cluster: proposed } => *proposed == cluster,
+            Question::Propose { cluster: proposed, .. } | Question::Begin { cluster: proposed } => {
+                *proposed == cluster
+            }
         };
         return only(if same {
             Reply::Begun
@@ -127,7 +129,10 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
         Question::Propose { cluster, founders, slot } => {
             let agreed = Reply::Agreed { client_address: asked.client_address.to_string() };
             if *slot != asked.slot {
-                let why = format!("slot {slot} was asked, but this node is slot {}: check its settings", asked.slot);
+                let why = format!(
+                    "slot {slot} was asked, but this node is slot {}: check its settings",
+                    asked.slot
+                );
                 return only(Reply::Refused { why });
             }
             if let Some(identity) = asked.identity {

@@ -73,11 +73,13 @@ struct Stored {
 pub fn load(folder: &Folder) -> Result<Option<Identity>, IdentityError> {
     let Some(bytes) = durable_file::read(folder, FILE)? else { return Ok(None) };
     let text = String::from_utf8(bytes).map_err(|_| IdentityError::Damaged("not text".into()))?;
-    let (body, sum) = text.trim_end().rsplit_once('\n').ok_or(IdentityError::Damaged("no checksum line".into()))?;
+    let (body, sum) =
+        text.trim_end().rsplit_once('\n').ok_or(IdentityError::Damaged("no checksum line".into()))?;
     if sum != checksum(body) {
         return Err(IdentityError::Damaged("its checksum does not match".into()));
     }
-    let stored: Stored = serde_json::from_str(body).map_err(|error| IdentityError::Damaged(error.to_string()))?;
+    let stored: Stored =
+        serde_json::from_str(body).map_err(|error| IdentityError::Damaged(error.to_string()))?;
     if stored.format != FORMAT || stored.node == 0 {
         return Err(IdentityError::Damaged(format!("format {} is not known to this build", stored.format)));
     }
@@ -128,14 +130,15 @@ pub(crate) mod hex_id {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
-        u64::from_str_radix(&text, 16).map_err(|_| D::Error::custom(format!("'{text}' is not a hexadecimal id")))
+        u64::from_str_radix(&text, 16)
+            .map_err(|_| D::Error::custom(format!("'{text}' is not a hexadecimal id")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use balsa_log::{Disk, SimDisk};
+    use balsa_log::SimDisk;
     use std::sync::Arc;
 
     fn sample() -> Identity {

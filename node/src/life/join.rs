@@ -36,7 +36,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn ask(url: &str, request: &JoinRequest<'_>) -> Result<JoinReply, String> {
     let address = host_and_port(url)?;
     let json = serde_json::to_vec(request).map_err(|error| error.to_string())?;
-    let (status, body) = http_call::call(Method::POST, &address, "/v1/cluster/members", json, TIMEOUT).await?;
+    let (status, body) =
+        http_call::call(Method::POST, &address, "/v1/cluster/members", json, TIMEOUT).await?;
     if status != StatusCode::OK {
         return Err(format!("{url} answers {status}: {}", String::from_utf8_lossy(&body)));
     }

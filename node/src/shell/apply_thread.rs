@@ -105,7 +105,9 @@ impl ApplyThread {
                 if let Some(mut sink) = self.sink.take() {
                     match sink.add_chunk(&data) {
                         Ok(()) => self.sink = Some(sink),
-                        Err(error) => tracing::warn!(%error, "a snapshot chunk is damaged: the transfer is dropped"),
+                        Err(error) => {
+                            tracing::warn!(%error, "a snapshot chunk is damaged: the transfer is dropped")
+                        }
                     }
                 }
             }

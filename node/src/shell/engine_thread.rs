@@ -4,9 +4,9 @@
 //! of clients, no slow disk and no large page can hold up a heartbeat (hazard 45).
 
 use super::apply_thread::{self, ApplyJob, ApplyThread};
-use super::{gauges, log_thread};
 use super::snapshot_streams::{self, Streams};
 use super::{Fatal, spawn};
+use super::{gauges, log_thread};
 use crate::engine::boot::Booted;
 use crate::engine::handle::{AdminError, AdminReply, ReadError, Request, WriteError};
 use crate::engine::message::{self, PeerMessage};
@@ -117,7 +117,9 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
         log_thread::run(log, &log_queue, &log_events, &log_metrics)
     })?);
     let flushed = apply_jobs.clone();
-    threads.push(spawn("balsa-flush", fatal.clone(), move || apply_thread::run_flushes(&flush_queue, &flushed))?);
+    threads.push(spawn("balsa-flush", fatal.clone(), move || {
+        apply_thread::run_flushes(&flush_queue, &flushed)
+    })?);
     let apply_thread = ApplyThread {
         stage: apply,
         jobs: apply_queue,
@@ -222,7 +224,9 @@ impl Driver {
             Request::Write { command, repeatable, deadline: at, answer } => {
                 Event::Write { ticket: answer, command, repeatable, deadline_ms: deadline(at) }
             }
-            Request::Read { deadline: at, answer } => Event::Read { ticket: answer, deadline_ms: deadline(at) },
+            Request::Read { deadline: at, answer } => {
+                Event::Read { ticket: answer, deadline_ms: deadline(at) }
+            }
             Request::Admin { request, deadline: at, answer } => {
                 Event::Admin { ticket: answer, request, deadline_ms: deadline(at) }
             }
@@ -243,7 +247,9 @@ impl Driver {
                 for frame in frames {
                     match SnapshotFrame::decode(frame) {
                         Ok(frame) => self.take_snapshot_frame(now, from, frame),
-                        Err(error) => tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused"),
+                        Err(error) => {
+                            tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused")
+                        }
                     }
                 }
             }

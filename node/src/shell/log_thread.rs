@@ -57,7 +57,9 @@ pub(super) fn run(
         if progress.full != full {
             full = progress.full;
             if full {
-                tracing::error!("the disk is full: nothing more is acknowledged here until there is room again");
+                tracing::error!(
+                    "the disk is full: nothing more is acknowledged here until there is room again"
+                );
             } else {
                 tracing::info!("there is room on the disk again");
             }

@@ -42,8 +42,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let started = Instant::now();
-    let options =
-        Options { length: args.seconds * SECOND, keep_lines: args.timeline, nodes: args.nodes };
+    let options = Options { length: args.seconds * SECOND, keep_lines: args.timeline, nodes: args.nodes };
     let next = AtomicU64::new(args.seed);
     let end = args.seed + args.hours;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -4,8 +4,8 @@ use super::Micros;
 use super::network::Place;
 use super::random::Random;
 use balsa_store::command::{
-    Clear, Command, Condition, ConditionKind, Delete, IdempotencyKey, Nothing, OpenSession, Operation, Put, RequestId,
-    SessionRequest,
+    Clear, Command, Condition, ConditionKind, Delete, IdempotencyKey, Nothing, OpenSession, Operation, Put,
+    RequestId, SessionRequest,
 };
 use bytes::Bytes;
 
@@ -130,7 +130,12 @@ impl Client {
                 let sequence = *next;
                 *next += 1;
                 let lowest_unfinished = sequence; // one at a time: all before are answered, or given up
-                Some(RequestId::Session(SessionRequest { session: *session, sequence, lowest_unfinished, fingerprint }))
+                Some(RequestId::Session(SessionRequest {
+                    session: *session,
+                    sequence,
+                    lowest_unfinished,
+                    fingerprint,
+                }))
             }
             _ => Some(RequestId::Key(IdempotencyKey { key: format!("request-{operation}"), fingerprint })),
         };

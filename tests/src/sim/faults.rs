@@ -41,8 +41,21 @@ pub enum Fault {
 
 /// The kinds, as the coverage table names them.
 pub const KINDS: [&str; 15] = [
-    "kill", "power_loss", "power_loss_of_all", "pause", "split", "mute", "deaf", "cut_links", "storm", "slow_disk",
-    "stalled_disk", "transfer", "restart", "clock_rate", "full_disk",
+    "kill",
+    "power_loss",
+    "power_loss_of_all",
+    "pause",
+    "split",
+    "mute",
+    "deaf",
+    "cut_links",
+    "storm",
+    "slow_disk",
+    "stalled_disk",
+    "transfer",
+    "restart",
+    "clock_rate",
+    "full_disk",
 ];
 
 impl Fault {
@@ -115,10 +128,10 @@ impl Climate {
             1 => Fault::PowerLoss(place, time),
             2 => Fault::PowerLossOfAll(time.min(10 * SECOND)),
             3 => Fault::Pause(place, time),
-            4 => Fault::Split(self.random.next(), time),
+            4 => Fault::Split(self.random.draw(), time),
             5 => Fault::Mute(place, time),
             6 => Fault::Deaf(place, time),
-            7 => Fault::CutLinks(self.random.next(), time),
+            7 => Fault::CutLinks(self.random.draw(), time),
             8 => Fault::Storm(time),
             9 => Fault::SlowDisk(place, time),
             10 => Fault::StalledDisk(place, time.min(8 * SECOND)),

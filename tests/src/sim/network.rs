@@ -86,7 +86,13 @@ impl Network {
     }
 
     /// When the copies of a message arrive: none, one or two times. `None`: there is no connection.
-    pub fn send(&mut self, from: Place, to: Place, message: &PeerMessage, now: Micros) -> Option<Vec<Micros>> {
+    pub fn send(
+        &mut self,
+        from: Place,
+        to: Place,
+        message: &PeerMessage,
+        now: Micros,
+    ) -> Option<Vec<Micros>> {
         if !self.standing.contains(&(from, to)) {
             return None;
         }

@@ -133,7 +133,13 @@ impl SimNode {
     }
 
     /// Starts its process.
-    pub fn start(&mut self, place: Place, settings: &Settings, seed: u64, now: Micros) -> Result<u64, BootError> {
+    pub fn start(
+        &mut self,
+        place: Place,
+        settings: &Settings,
+        seed: u64,
+        now: Micros,
+    ) -> Result<u64, BootError> {
         self.life += 1;
         let mut raft = balsa_raft::Config::with_defaults(self.id, seed);
         raft.election_ticks = 15;

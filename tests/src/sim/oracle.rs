@@ -197,7 +197,9 @@ impl Oracle {
     pub fn applied(&self, node: NodeId, index: u64, digest: u128) -> Result<(), Violation> {
         match self.committed.get((index as usize).wrapping_sub(1)) {
             None if index == 0 => Ok(()),
-            None => violated!("{node} has applied {index}, of which only {} is committed", self.committed.len()),
+            None => {
+                violated!("{node} has applied {index}, of which only {} is committed", self.committed.len())
+            }
             Some(known) if known.digest != digest => {
                 violated!("{node} has another digest at {index}: {digest:x} against {:x}", known.digest)
             }
@@ -239,14 +241,22 @@ impl Oracle {
         }
         let at = places.iter().find(|(_, reply)| !refused(reply)).map_or(*index, |(index, _)| *index);
         if at <= begun.floor {
-            violated!("operation {operation} took place at {at}, and an operation that ended before it began at {}", begun.floor);
+            violated!(
+                "operation {operation} took place at {at}, and an operation that ended before it began at {}",
+                begun.floor
+            );
         }
         self.floor = self.floor.max(at);
         Ok(())
     }
 
     /// A write was refused. Where the error says "not applied", it must never be committed.
-    pub fn write_failed(&mut self, operation: u64, error: &WriteError, other_attempts: bool) -> Result<(), Violation> {
+    pub fn write_failed(
+        &mut self,
+        operation: u64,
+        error: &WriteError,
+        other_attempts: bool,
+    ) -> Result<(), Violation> {
         let denied = !matches!(error, WriteError::Unknown { .. });
         if !denied || other_attempts {
             return Ok(());
@@ -267,7 +277,10 @@ impl Oracle {
         };
         let at = view.applied_index();
         if at < begun.floor {
-            violated!("stale read: operation {operation} saw {at}, and what ended before it began had seen {}", begun.floor);
+            violated!(
+                "stale read: operation {operation} saw {at}, and what ended before it began had seen {}",
+                begun.floor
+            );
         }
         let key = begun.key.clone().unwrap_or_default();
         self.floor = self.floor.max(at);
@@ -282,7 +295,8 @@ impl Oracle {
             Err(error) => violated!("a store cannot be read: {error}"),
         };
         let history = self.values.get(key).map(Vec::as_slice).unwrap_or_default();
-        let expected = history.iter().rev().find(|(since, _)| *since <= at).and_then(|(_, value)| value.clone());
+        let expected =
+            history.iter().rev().find(|(since, _)| *since <= at).and_then(|(_, value)| value.clone());
         if shown != expected {
             violated!("key {key:?} at {at} reads {shown:?}; the model says {expected:?}");
         }
@@ -295,7 +309,11 @@ impl Oracle {
     }
 
     /// A node leads.
-    pub fn leads<T: balsa_node::engine::Tickets>(&mut self, node: NodeId, engine: &Engine<T>) -> Result<bool, Violation> {
+    pub fn leads<T: balsa_node::engine::Tickets>(
+        &mut self,
+        node: NodeId,
+        engine: &Engine<T>,
+    ) -> Result<bool, Violation> {
         let term = engine.raft().term();
         match self.leaders.get(&term) {
             Some(known) if *known == node => return Ok(false),

@@ -48,6 +48,9 @@ const HEALED_WITHIN: Micros = 60 * SECOND;
 /// How often connections are looked at.
 const REVIEW_INTERVAL: Micros = 40 * MILLI;
 
+/// How a fault ends.
+type End = dyn FnOnce(&mut World) -> Result<(), Violation>;
+
 enum Happening {
     Tick { place: Place, life: u64 },
     Arrives { from: Place, to: Place, life: u64, frame: Bytes },
@@ -63,7 +66,7 @@ enum Happening {
     Timeout { client: usize, ticket: u64 },
     Review,
     Fault,
-    FaultEnds(Box<dyn FnOnce(&mut World) -> Result<(), Violation>>),
+    FaultEnds(Box<End>),
 }
 
 struct Stream {
@@ -142,7 +145,7 @@ impl World {
                 segment_bytes: *random.pick(&[64 << 10, 256 << 10]),
                 max_record_bytes: 16 << 10,
                 recycle_segments: random.below(3) as usize,
-                salt: random.next(),
+                salt: random.draw(),
             },
             store: StoreConfig {
                 overlay_bytes: *random.pick(&[8 << 10, 32 << 10, 256 << 10]),
@@ -156,7 +159,7 @@ impl World {
             max_inflight_appends: *random.pick(&[1, 4, 64]),
             max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
         };
-        let ids: Vec<NodeId> = (0..count).map(|_| NodeId(random.next() | 1)).collect();
+        let ids: Vec<NodeId> = (0..count).map(|_| NodeId(random.draw() | 1)).collect();
         let nodes = (0..count).map(|place| SimNode::founded(place, &ids, &settings)).collect();
         let keys = *random.pick(&[3, 8, 30]);
         let styles = [Style::Keys, Style::Session, Style::Plain, Style::Keys, Style::Session, Style::Plain];
@@ -247,7 +250,7 @@ impl World {
     // ---------------------------------------------------------------- nodes
 
     fn start(&mut self, place: Place) -> Result<(), Violation> {
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let node = &mut self.nodes[place];
         node.paused_until = 0;
         let torn = match node.start(place, &self.settings, seed, self.now) {
@@ -332,7 +335,9 @@ impl World {
         if !self.is_current(place, life) {
             return Ok(());
         }
-        let Some(Happening::Tick { .. }) = self.postponed(place, Happening::Tick { place, life }) else { return Ok(()) };
+        let Some(Happening::Tick { .. }) = self.postponed(place, Happening::Tick { place, life }) else {
+            return Ok(());
+        };
         let interval = self.nodes[place].tick_interval();
         self.plan(interval, Happening::Tick { place, life });
         self.give(place, Event::Tick)
@@ -342,7 +347,8 @@ impl World {
         if !self.is_current(to, life) {
             return Ok(());
         }
-        let Some(Happening::Arrives { frame, .. }) = self.postponed(to, Happening::Arrives { from, to, life, frame })
+        let Some(Happening::Arrives { frame, .. }) =
+            self.postponed(to, Happening::Arrives { from, to, life, frame })
         else {
             return Ok(());
         };
@@ -390,7 +396,10 @@ impl World {
             Effect::AcceptSnapshot { from, meta, accept } => {
                 self.trace.line(
                     self.now,
-                    format_args!("node {place} is offered a snapshot of {} by {from}: accepted: {accept}", meta.index),
+                    format_args!(
+                        "node {place} is offered a snapshot of {} by {from}: accepted: {accept}",
+                        meta.index
+                    ),
                 );
                 if accept && let Some(from) = self.place_of(from) {
                     let process = self.process(place);
@@ -486,7 +495,9 @@ impl World {
     fn log_idle(&mut self, place: Place, life: u64) -> Result<(), Violation> {
         if self.is_current(place, life) && self.process(place).log_running.is_empty() {
             let idled = self.process(place).log.idle();
-            idled.map_err(|error| Violation(format!("the log of node {place} fails on a sound disk: {error}")))?;
+            idled.map_err(|error| {
+                Violation(format!("the log of node {place} fails on a sound disk: {error}"))
+            })?;
         }
         Ok(())
     }
@@ -517,7 +528,8 @@ impl World {
     }
 
     fn apply_job(&mut self, place: Place, job: ApplyJob) -> Result<(), Violation> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| Violation(format!("node {place}: {what}: {error}"));
+        let failed =
+            |what: &str, error: &dyn std::fmt::Display| Violation(format!("node {place}: {what}: {error}"));
         match job {
             ApplyJob::Apply(entries, origins) => {
                 let applied = self.process(place).apply.apply::<Sim>(entries, origins);
@@ -571,7 +583,8 @@ impl World {
     fn install(&mut self, place: Place, meta: SnapshotMeta) -> Result<(), Violation> {
         let process = self.process(place);
         let Some(sink) = process.sink.take() else { return Ok(()) };
-        let failed = |error: &dyn std::fmt::Display| Violation(format!("node {place} cannot install: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| Violation(format!("node {place} cannot install: {error}"));
         let staged = sink.stage().map_err(|error| failed(&error))?;
         let installed = process.apply.install(&meta, staged);
         if installed.is_err() && self.nodes[place].disk_is_full {
@@ -637,7 +650,13 @@ impl World {
         Ok(())
     }
 
-    fn next_chunk(&mut self, from: Place, life: u64, to: NodeId, mut stream: Box<Stream>) -> Result<(), Violation> {
+    fn next_chunk(
+        &mut self,
+        from: Place,
+        life: u64,
+        to: NodeId,
+        mut stream: Box<Stream>,
+    ) -> Result<(), Violation> {
         if !self.is_current(from, life) {
             return Ok(());
         }
@@ -645,7 +664,8 @@ impl World {
         let index = stream.meta.index;
         // A cut link or a dead receiver breaks the stream.
         let probe = PeerMessage::ReadIndexReply { id: 0, index: None };
-        let carried = self.network.send(from, target, &probe, self.now).is_some_and(|copies| !copies.is_empty());
+        let carried =
+            self.network.send(from, target, &probe, self.now).is_some_and(|copies| !copies.is_empty());
         let Some(data) = stream.next.take().filter(|_| carried) else {
             self.report.saw("snapshot cut off");
             return self.give(from, Event::SnapshotSent { to, index: None });
@@ -668,7 +688,9 @@ impl World {
         if !self.is_current(to, life) {
             return Ok(());
         }
-        let Some(Happening::Bulk { frame, .. }) = self.postponed(to, Happening::Bulk { from, to, life, frame }) else {
+        let Some(Happening::Bulk { frame, .. }) =
+            self.postponed(to, Happening::Bulk { from, to, life, frame })
+        else {
             return Ok(());
         };
         let frame = match SnapshotFrame::decode(frame.encode()) {
@@ -706,7 +728,8 @@ impl World {
             }
             // Before a node has heard of the membership, it knows its fellow founders.
             if process.peers.is_empty() {
-                let others = (0..self.nodes.len()).filter(|to| *to != from && self.nodes[*to].process.is_some());
+                let others =
+                    (0..self.nodes.len()).filter(|to| *to != from && self.nodes[*to].process.is_some());
                 wanted.extend(others.map(|to| (from, to)));
             }
         }
@@ -829,7 +852,10 @@ impl World {
         }
         let view = self.process(place).reader.view();
         self.oracle.read_served(under_way.operation, &view)?;
-        self.trace.line(self.now, format_args!("operation {} read at {}", under_way.operation, view.applied_index()));
+        self.trace.line(
+            self.now,
+            format_args!("operation {} read at {}", under_way.operation, view.applied_index()),
+        );
         self.completed(client);
         Ok(())
     }
@@ -1010,7 +1036,7 @@ impl World {
         let mut random = self.random.fork();
         let node = &mut self.nodes[place];
         if power {
-            node.disk.power_loss(&mut || random.next());
+            node.disk.power_loss(&mut || random.draw());
         } else {
             node.disk.crash();
         }
@@ -1096,17 +1122,23 @@ impl World {
         loop {
             let committed = self.oracle.committed_index();
             let applied = |node: &SimNode| {
-                node.process.as_ref().is_some_and(|process| process.apply.store().applied_index() == committed)
+                node.process
+                    .as_ref()
+                    .is_some_and(|process| process.apply.store().applied_index() == committed)
             };
             let quiet = self.clients.iter().all(|client| client.under_way.is_none());
             if quiet && self.nodes.iter().all(applied) {
                 break;
             }
             if self.now > deadline {
-                let states: Vec<String> = self.nodes.iter().map(|node| match &node.process {
-                    Some(process) => format!("{:?}", process.engine.raft().status()),
-                    None => "down".to_string(),
-                }).collect();
+                let states: Vec<String> = self
+                    .nodes
+                    .iter()
+                    .map(|node| match &node.process {
+                        Some(process) => format!("{:?}", process.engine.raft().status()),
+                        None => "down".to_string(),
+                    })
+                    .collect();
                 return Err(Violation(format!("the nodes do not converge at {committed}: {states:#?}")));
             }
             self.step()?;
