@@ -105,7 +105,9 @@ impl Inbox for Door {
 /// Runs a node until `shutdown` resolves or it cannot go on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let mut shutdown = std::pin::pin!(shutdown);
-    http::raise_open_files_limit();
+    if let Err(error) = http::raise_open_files_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is: fewer connections than the settings allow");
+    }
     let clients = listen(config.listen).await?;
     let peers = listen(config.peer_listen).await?;
     let epoch = Instant::now();

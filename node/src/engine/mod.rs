@@ -5,9 +5,9 @@
 //! and carry its effects out, so that both run the very same node. Beside it stand the two stages that do its slow work,
 //! each in order and each equally deterministic: [`log_stage`] (*persist*) and [`apply_stage`] (*apply*, *respond*).
 //!
-//! The way of a write: [`Event::Write`] → *propose* and *append* ([`writes`]) → [`Effect::Log`] and [`Effect::Send`] side
+//! The way of a write: [`Event::Write`] → *propose* and *append* (`writes`) → [`Effect::Log`] and [`Effect::Send`] side
 //! by side → [`Event::Persisted`] and the peers' answers → *commit* → [`Effect::Apply`] → *respond*. A read asks only "may
-//! I?" ([`reads`]); values are read elsewhere, from the store's published state.
+//! I?" (`reads`); values are read elsewhere, from the store's published state.
 //!
 //! Events are handled in batches: any number of [`Engine::handle`], then one [`Engine::finish`], which takes what the core
 //! made of them. Everything the core wants to say to one peer leaves in one message that way.
