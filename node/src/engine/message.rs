@@ -543,3 +543,7 @@ mod wire {
         pub voter: bool,
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

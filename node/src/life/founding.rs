@@ -187,3 +187,115 @@ pub fn first_membership(founders: &[Founder], client_addresses: &BTreeMap<u32, S
     let voters = founders.iter().map(|founder| NodeId(founder.node)).collect();
     Membership { voters, context: directory.to_context(), ..Membership::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> BTreeMap<u32, String> {
+        (0..3).map(|slot| (slot, format!("node-{slot}:3300"))).collect()
+    }
+
+    fn proposal(first_id: u64) -> Identity {
+        let mut next = first_id;
+        propose(0, &peers(), || {
+            next += 1;
+            next
+        })
+    }
+
+    fn question(proposal: &Identity, slot: u32) -> Question {
+        let cluster = proposal.cluster.map_or(0, |cluster| cluster.0);
+        Question::Propose { cluster, founders: proposal.founders.clone(), slot }
+    }
+
+    fn begin(proposal: &Identity) -> Question {
+        Question::Begin { cluster: proposal.cluster.map_or(0, |cluster| cluster.0) }
+    }
+
+    fn ask(identity: Option<&Identity>, has_log: bool, slot: u32, question: &Question) -> Answer {
+        answer(&Asked { identity, has_log, slot, client_address: "node-1:3000" }, question)
+    }
+
+    fn agreed() -> Reply {
+        Reply::Agreed { client_address: "node-1:3000".into() }
+    }
+
+    #[test]
+    fn a_blank_peer_records_cluster_and_id_before_it_agrees_and_begins_only_when_told() {
+        let proposal = proposal(100);
+        let agreement = ask(None, false, 1, &question(&proposal, 1));
+        assert_eq!(agreement.reply, agreed());
+        assert!(!agreement.begin);
+        let recorded = agreement.record.unwrap();
+        assert_eq!(recorded.cluster, proposal.cluster);
+        assert_eq!(recorded.node.0, proposal.founders[1].node);
+        assert!(!recorded.proposer);
+
+        let again = ask(Some(&recorded), false, 1, &question(&proposal, 1));
+        assert_eq!((again.reply, again.record), (agreed(), None), "asked again, it agrees again");
+
+        let begun = ask(Some(&recorded), false, 1, &begin(&proposal));
+        assert_eq!(begun.reply, Reply::Begun);
+        assert!(begun.begin, "the log is made before this answer leaves");
+        let begun_again = ask(begun.record.as_ref(), true, 1, &begin(&proposal));
+        assert_eq!((begun_again.reply, begun_again.begin), (Reply::Begun, false));
+    }
+
+    #[test]
+    fn an_agreement_that_never_began_gives_way_to_another_proposal() {
+        let (lost, next) = (proposal(100), proposal(200));
+        let recorded = ask(None, false, 1, &question(&lost, 1)).record.unwrap();
+        let agreement = ask(Some(&recorded), false, 1, &question(&next, 1));
+        assert_eq!(agreement.reply, agreed());
+        assert_eq!(agreement.record.unwrap().cluster, next.cluster);
+        let stale = ask(Some(&recorded), false, 1, &begin(&next));
+        assert!(matches!(stale.reply, Reply::Refused { .. }), "it has not recorded that proposal: {stale:?}");
+    }
+
+    #[test]
+    fn a_member_never_founds_again() {
+        let (first, second) = (proposal(100), proposal(200));
+        let member = ask(None, false, 1, &question(&first, 1)).record.unwrap();
+        for asked in [question(&second, 1), begin(&second)] {
+            let answer = ask(Some(&member), true, 1, &asked);
+            let cluster = first.cluster.unwrap().0;
+            assert_eq!(answer.reply, Reply::Member { cluster, client_address: "node-1:3000".into() });
+            assert_eq!((answer.record, answer.begin), (None, false));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_a_reason() {
+        let proposal = proposal(100);
+        let joining = Identity { founders: Vec::new(), ..proposal.clone() };
+        let cases = [
+            (ask(None, false, 2, &question(&proposal, 1)), "slot 1 was asked, but this node is slot 2"),
+            (ask(Some(&proposal), false, 0, &question(&self::proposal(7), 0)), "only the lowest slot may"),
+            (
+                ask(Some(&Identity { proposer: false, ..joining }), false, 1, &question(&proposal, 1)),
+                "about to join",
+            ),
+            (ask(None, false, 1, &begin(&proposal)), "has not agreed"),
+        ];
+        for (answer, expected) in cases {
+            let Reply::Refused { why } = &answer.reply else { panic!("{expected}: {answer:?}") };
+            assert!(why.contains(expected), "{why}");
+            assert_eq!((answer.record, answer.begin), (None, false));
+        }
+    }
+
+    #[test]
+    fn the_first_membership_has_all_founders_as_voters_with_their_addresses() {
+        let proposal = proposal(100);
+        let clients = BTreeMap::from([(2, "node-2:3000".to_string())]);
+        let membership = first_membership(&proposal.founders, &clients);
+        assert_eq!(membership.voters.len(), 3);
+        let directory = Directory::from_context(&membership.context).unwrap();
+        let last = directory.members.last().unwrap();
+        assert_eq!(
+            (last.slot, last.peer_address.as_str(), last.client_address.as_str()),
+            (2, "node-2:3300", "node-2:3000")
+        );
+    }
+}
