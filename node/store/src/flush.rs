@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message;
@@ -38,6 +38,16 @@ pub(crate) struct Frozen {
     pub(crate) bytes: usize,
     /// Changes in it.
     pub(crate) changes: usize,
+    /// Set by the job once it is all durable. Not read back from the engine: that may have to wait for a file to be
+    /// synced, and the writer has no time for it.
+    pub(crate) outcome: OnceLock<Outcome>,
+}
+
+/// What a flush came to.
+pub(crate) struct Outcome {
+    pub(crate) durable: Durable,
+    /// Size of the engine on disk.
+    pub(crate) engine_bytes: u64,
 }
 
 /// How an overlay changes the count of keys.
@@ -117,6 +127,8 @@ pub struct FlushJob {
     /// What the engine holds before.
     pub(crate) durable: Durable,
     pub(crate) frozen: Arc<Frozen>,
+    /// The overlay that was flushed before, to be freed.
+    pub(crate) retired: Option<Arc<Frozen>>,
     /// Rows to look at for removal, at least.
     pub(crate) sweep_rows: usize,
 }
@@ -129,7 +141,8 @@ impl FlushJob {
 
     /// Writes the overlay, durably, and gives the applied index that the engine has then. A failure is fatal to the
     /// node; there is no second try.
-    pub fn run(self) -> Result<u64, StoreError> {
+    pub fn run(mut self) -> Result<u64, StoreError> {
+        drop(self.retired.take());
         let changes = self.resolve()?;
         // What comes in must go out at least as fast, or history would grow.
         let sweep_rows = self.sweep_rows.max(2 * self.frozen.changes);
@@ -147,6 +160,9 @@ impl FlushJob {
         let mut rows = Merge { large: large.peekable(), small: small.into_iter().peekable() };
         self.engine.ingest(&mut rows)?;
         self.engine.persist()?;
+        let outcome = Outcome { durable, engine_bytes: self.engine.size_bytes() };
+        let is_first = self.frozen.outcome.set(outcome).is_ok();
+        assert!(is_first, "the overlay up to entry {} was flushed twice", self.index());
         Ok(self.index())
     }
 

@@ -11,7 +11,7 @@
 //! `durable <= published <= applied` hold between the indexes, except that a flush may end before what it wrote was
 //! published; then the engine's snapshot that readers have is the older one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::config::StoreConfig;
 use crate::digest;
 use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
-use crate::flush::{FlushJob, Frozen, LiveTally};
+use crate::flush::{FlushJob, Frozen, LiveTally, Outcome};
 use crate::layers::Layers;
 use crate::overlay::{Arena, NewestIndex};
 use crate::position::{Durable, Position};
@@ -42,6 +42,8 @@ pub struct Store {
     pub(crate) active: Active,
     /// Being flushed.
     pub(crate) frozen: Option<Arc<Frozen>>,
+    /// Was flushed. Freeing its many rows takes milliseconds, which the next flush has and this thread has not.
+    retired: Option<Arc<Frozen>>,
     /// What the engine holds.
     pub(crate) durable: Durable,
     pub(crate) replies: Replies,
@@ -101,6 +103,7 @@ impl Store {
             layers,
             active: Active::default(),
             frozen: None,
+            retired: None,
             durable,
             replies,
             sessions,
@@ -287,7 +290,9 @@ impl Store {
             return None;
         }
         let bytes = self.active_bytes();
-        let active = std::mem::take(&mut self.active);
+        // As large as the last one from the start: growing moves every entry.
+        let index = NewestIndex::with_capacity(self.active.index.len());
+        let active = std::mem::replace(&mut self.active, Active { index, ..Active::default() });
         let frozen = Arc::new(Frozen {
             overlay: std::mem::take(&mut self.layers.active),
             side: active.side,
@@ -297,6 +302,7 @@ impl Store {
             position: self.position,
             bytes,
             changes: active.changes,
+            outcome: OnceLock::new(),
         });
         self.layers.frozen = Some(Arc::clone(&frozen.overlay));
         self.frozen = Some(Arc::clone(&frozen));
@@ -305,6 +311,7 @@ impl Store {
             beneath: Arc::clone(&self.layers.engine),
             durable: self.durable.clone(),
             frozen,
+            retired: self.retired.take(),
             sweep_rows: self.config.sweep_rows,
         })
     }
@@ -324,13 +331,16 @@ impl Store {
         let frozen = self.frozen.take();
         let expected = frozen.as_ref().map(|frozen| frozen.position.applied_index);
         assert!(expected == Some(index), "a flush up to {index} ended, expected was {expected:?}");
+        let outcome = frozen.as_ref().and_then(|frozen| frozen.outcome.get());
+        let Some(Outcome { durable, engine_bytes }) = outcome else {
+            panic!("the flush up to {index} is said to have ended, and has not")
+        };
+        self.durable = durable.clone();
+        self.engine_bytes = *engine_bytes;
+        self.flushes += 1;
+        self.retired = frozen;
         self.layers.frozen = None;
         self.layers.engine = self.engine.snapshot();
-        self.durable = Durable::read(self.layers.engine.get(META_KEY)?)?;
-        let durable = self.durable.position.applied_index;
-        assert!(durable == index, "a flush up to {index} ended, the engine is at {durable}");
-        self.flushes += 1;
-        self.engine_bytes = self.engine.size_bytes();
         // Readers of a state older than what was flushed need the engine as it was before: it has only the newest
         // change of a key. They get the new one with the next publication.
         let published = self.published.load().position;
