@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
@@ -38,16 +38,86 @@ pub(crate) struct Frozen {
     pub(crate) bytes: usize,
     /// Changes in it.
     pub(crate) changes: usize,
-    /// Set by the job once it is all durable. Not read back from the engine: that may have to wait for a file to be
-    /// synced, and the writer has no time for it.
-    pub(crate) outcome: OnceLock<Outcome>,
+    /// How far its flush is.
+    pub(crate) progress: Progress,
 }
 
-/// What a flush came to.
+/// What a flush came to. Not read back from the engine: that may have to wait for a file to be synced, and the writer
+/// has no time for it.
+#[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) durable: Durable,
     /// Size of the engine on disk.
     pub(crate) engine_bytes: u64,
+}
+
+/// How far a flush is, known to the job and to the writer.
+#[derive(Default)]
+pub(crate) struct Progress {
+    stage: Mutex<Stage>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Waiting,
+    Running,
+    /// `None`: it failed.
+    Ended(Option<Outcome>),
+    /// It is not to run any more: another state takes the place of the one that it belongs to.
+    Abandoned,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        // The stage is replaced whole: a panic under the lock leaves it right.
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the job may run. The run ends when what is returned is dropped.
+    fn begin(&self) -> Option<Run<'_>> {
+        let mut stage = self.lock();
+        match *stage {
+            Stage::Waiting => *stage = Stage::Running,
+            Stage::Abandoned => return None,
+            Stage::Running | Stage::Ended(_) => panic!("an overlay is flushed twice"),
+        }
+        Some(Run { progress: self, outcome: None })
+    }
+
+    /// What the flush came to, once it has ended well.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match &*self.lock() {
+            Stage::Ended(outcome) => outcome.clone(),
+            _ => None,
+        }
+    }
+
+    /// Sees to it that the job does not touch the engine any more: it will not begin, or has ended. Waits for one that
+    /// is running.
+    pub(crate) fn abandon(&self) {
+        let mut stage = self.lock();
+        while matches!(*stage, Stage::Running) {
+            stage = self.ended.wait(stage).unwrap_or_else(PoisonError::into_inner);
+        }
+        if matches!(*stage, Stage::Waiting) {
+            *stage = Stage::Abandoned;
+        }
+    }
+}
+
+/// A run of a job; failed unless an outcome was set, also where it panics.
+struct Run<'a> {
+    progress: &'a Progress,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        *self.progress.lock() = Stage::Ended(self.outcome.take());
+        self.progress.ended.notify_all();
+    }
 }
 
 /// How an overlay changes the count of keys.
@@ -140,9 +210,18 @@ impl FlushJob {
     }
 
     /// Writes the overlay, durably, and gives the applied index that the engine has then. A failure is fatal to the
-    /// node; there is no second try.
+    /// node; there is no second try. Does nothing if a snapshot was installed in the meantime: the state that the overlay
+    /// belongs to is gone.
     pub fn run(mut self) -> Result<u64, StoreError> {
         drop(self.retired.take());
+        if let Some(mut run) = self.frozen.progress.begin() {
+            let durable = self.write()?;
+            run.outcome = Some(Outcome { durable, engine_bytes: self.engine.size_bytes() });
+        }
+        Ok(self.index())
+    }
+
+    fn write(&self) -> Result<Durable, StoreError> {
         let changes = self.resolve()?;
         // What comes in must go out at least as fast, or history would grow.
         let sweep_rows = self.sweep_rows.max(2 * self.frozen.changes);
@@ -160,10 +239,7 @@ impl FlushJob {
         let mut rows = Merge { large: large.peekable(), small: small.into_iter().peekable() };
         self.engine.ingest(&mut rows)?;
         self.engine.persist()?;
-        let outcome = Outcome { durable, engine_bytes: self.engine.size_bytes() };
-        let is_first = self.frozen.outcome.set(outcome).is_ok();
-        assert!(is_first, "the overlay up to entry {} was flushed twice", self.index());
-        Ok(self.index())
+        Ok(durable)
     }
 
     /// Works out the counters of every change.

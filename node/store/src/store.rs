@@ -11,7 +11,7 @@
 //! `durable <= published <= applied` hold between the indexes, except that a flush may end before what it wrote was
 //! published; then the engine's snapshot that readers have is the older one.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::config::StoreConfig;
 use crate::digest;
 use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
-use crate::flush::{FlushJob, Frozen, LiveTally, Outcome};
+use crate::flush::{FlushJob, Frozen, LiveTally, Outcome, Progress};
 use crate::layers::Layers;
 use crate::overlay::{Arena, NewestIndex};
 use crate::position::{Durable, Position};
@@ -302,7 +302,7 @@ impl Store {
             position: self.position,
             bytes,
             changes: active.changes,
-            outcome: OnceLock::new(),
+            progress: Progress::default(),
         });
         self.layers.frozen = Some(Arc::clone(&frozen.overlay));
         self.frozen = Some(Arc::clone(&frozen));
@@ -326,17 +326,22 @@ impl Store {
         self.frozen.is_some()
     }
 
-    /// Lets go of what was flushed: `index` is what [`FlushJob::run`] returned.
+    /// Lets go of what was flushed: `index` is what [`FlushJob::run`] returned. One that was abandoned for a snapshot is
+    /// passed over.
     pub fn handle_flushed(&mut self, index: u64) -> Result<(), StoreError> {
+        let expected = self.frozen.as_ref().map(|frozen| frozen.position.applied_index);
+        // A flush that only removes old rows ends where the one before it did; one that was abandoned ends below.
+        if expected != Some(index) && index < self.durable_index() {
+            return Ok(());
+        }
         let frozen = self.frozen.take();
-        let expected = frozen.as_ref().map(|frozen| frozen.position.applied_index);
         assert!(expected == Some(index), "a flush up to {index} ended, expected was {expected:?}");
-        let outcome = frozen.as_ref().and_then(|frozen| frozen.outcome.get());
+        let outcome = frozen.as_ref().and_then(|frozen| frozen.progress.outcome());
         let Some(Outcome { durable, engine_bytes }) = outcome else {
             panic!("the flush up to {index} is said to have ended, and has not")
         };
-        self.durable = durable.clone();
-        self.engine_bytes = *engine_bytes;
+        self.durable = durable;
+        self.engine_bytes = engine_bytes;
         self.flushes += 1;
         self.retired = frozen;
         self.layers.frozen = None;
@@ -361,15 +366,16 @@ impl Store {
         Ok(SnapshotSink::new(self.engine.begin_replace()?))
     }
 
-    /// Puts a received snapshot in the place of the whole state; durable at return. There must be no flush under way.
-    /// Everything applied and not in the snapshot is gone; the snapshot must be newer.
+    /// Puts a received snapshot in the place of the whole state; durable at return. Everything applied and not in the
+    /// snapshot is gone; the snapshot must be newer. A flush that is running is waited for, one that is not yet running
+    /// will do nothing.
     pub fn install_snapshot(&mut self, staged: StagedSnapshot) -> Result<(), StoreError> {
-        if self.frozen.is_some() {
-            return Err(StoreError::FlushOutstanding);
-        }
         let (snapshot, applied) = (staged.index(), self.applied_index());
         if snapshot <= applied {
             return Err(StoreError::StaleSnapshot { snapshot, applied });
+        }
+        if let Some(frozen) = &self.frozen {
+            frozen.progress.abandon();
         }
         staged.finish()?;
         let installed = Store::open(Arc::clone(&self.engine), self.config.clone())?;
