@@ -370,3 +370,36 @@ impl<L: Iterator<Item = Change>, S: Iterator<Item = Change>> Iterator for Merge<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_flush_that_runs_is_waited_for_and_one_that_does_not_is_called_off() {
+        let progress = Progress::default();
+        let has_ended = AtomicBool::new(false);
+        let (started, is_started) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let run = progress.begin().expect("nobody called it off");
+                started.send(()).unwrap();
+                thread::yield_now();
+                has_ended.store(true, Ordering::SeqCst);
+                drop(run);
+            });
+            is_started.recv().unwrap();
+            progress.abandon();
+            assert!(has_ended.load(Ordering::SeqCst));
+        });
+        assert!(progress.outcome().is_none(), "it ended without an outcome");
+
+        let progress = Progress::default();
+        progress.abandon();
+        assert!(progress.begin().is_none());
+    }
+}

@@ -274,12 +274,13 @@ impl Store {
         (has > kept + kept / 5).then(|| self.position.revision - kept)
     }
 
-    /// Freezes the overlay if it is full, or if there are old rows to remove, and no flush is under way. The job is to
+    /// Freezes the overlay if it is full or old, or if there are rows to remove, and no flush is under way. The job is to
     /// be run on another thread, and its result given to [`Store::handle_flushed`]; if it fails, the node stops.
     pub fn maybe_rotate(&mut self) -> Option<FlushJob> {
         let full = self.active_bytes() >= self.config.overlay_bytes;
+        let old = self.applied_index() - self.durable_index() >= self.config.overlay_entries;
         let sweep = self.durable.sweep_is_behind();
-        if full || sweep { self.force_rotate() } else { None }
+        if full || old || sweep { self.force_rotate() } else { None }
     }
 
     /// Freezes the overlay if there is anything in it, and no flush is under way: for a shutdown, or before a snapshot.

@@ -401,4 +401,11 @@ fn an_idle_log_can_be_let_go() {
     assert!(bench.store.force_rotate().is_none(), "there is nothing new");
     bench.reopen();
     assert_eq!(bench.store.applied_index(), 5);
+
+    // Entries that leave nothing in the overlay are a reason to flush too, once there are many.
+    let mut bench = Bench::new(small_config());
+    bench.do_all((1..1000).map(|_| delete("absent")));
+    assert!(bench.store.maybe_rotate().is_none());
+    bench.do_all([delete("absent")]);
+    assert_eq!(bench.store.maybe_rotate().map(|job| job.index()), Some(1000));
 }
