@@ -30,6 +30,8 @@ pub(crate) struct Frozen {
     pub(crate) side: SideRows,
     /// For the writer.
     pub(crate) index: NewestIndex,
+    /// Keys that were counted as new without looking.
+    pub(crate) guesses: Vec<Bytes>,
     pub(crate) clears: Vec<ClearChange>,
     pub(crate) tally: LiveTally,
     /// Of the state that it ends with.
@@ -150,28 +152,33 @@ impl LiveTally {
 }
 
 impl Frozen {
-    /// How many keys there are after it, exactly.
+    /// How many keys there are after it, exactly; `floor` is the last clear, which must not lie in it.
     pub(crate) fn count_live_keys(
         &self,
         engine: &dyn EngineSnapshot,
         beneath: u64,
+        floor: u64,
     ) -> Result<u64, StoreError> {
         if self.tally.is_restarted() {
             return Ok(self.tally.apply_to(0, 0));
         }
-        let wrong = wrong_guesses(&self.overlay, 0, |key| layers::newest_in_engine(engine, key))?;
+        let wrong = wrong_guesses(&self.guesses, floor, |key| layers::newest_in_engine(engine, key))?;
         Ok(self.tally.apply_to(beneath, wrong))
     }
 }
 
-/// How many keys were counted as new although they were there.
+/// How many of the keys that were counted as new were there.
 pub(crate) fn wrong_guesses(
-    overlay: &Overlay,
-    mut wrong: u64,
+    guesses: &[Bytes],
+    floor: u64,
     beneath: impl Fn(&[u8]) -> Result<Option<KeyRow>, StoreError>,
 ) -> Result<u64, StoreError> {
-    for (at, row) in overlay.iter() {
-        if is_wrong_guess(row.lineage, || beneath(&at.key))? {
+    // In order of keys, so that one block of the engine after the other is looked at.
+    let mut keys: Vec<&Bytes> = guesses.iter().collect();
+    keys.sort_unstable();
+    let mut wrong = 0;
+    for key in keys {
+        if beneath(key)?.is_some_and(|row| layers::is_live(&row, floor)) {
             wrong += 1;
         }
     }

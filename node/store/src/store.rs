@@ -62,6 +62,8 @@ pub(crate) struct Active {
     pub(crate) tally: LiveTally,
     pub(crate) arena: Arena,
     pub(crate) index: NewestIndex,
+    /// Keys that were counted as new without looking.
+    pub(crate) guesses: Vec<Bytes>,
     /// Memory of the overlay's rows, about.
     pub(crate) row_bytes: usize,
     /// Changes in the overlay.
@@ -298,6 +300,7 @@ impl Store {
             overlay: std::mem::take(&mut self.layers.active),
             side: active.side,
             index: active.index,
+            guesses: active.guesses,
             clears: active.clears,
             tally: active.tally,
             position: self.position,
