@@ -3,7 +3,7 @@
 use super::clients::{ATTEMPTS_MAX, Ask, Client, Style, UnderWay};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
-use super::node::{ApplyJob, Process, Settings, Sim, SimNode};
+use super::node::{ApplyJob, Doom, Process, Settings, Sim, SimNode};
 use super::oracle::{Oracle, Violation};
 use super::random::Random;
 use super::report::Report;
@@ -114,6 +114,8 @@ pub struct World {
     next_operation: u64,
     next_ticket: u64,
     climate: Climate,
+    /// All nodes lose power just after the next acknowledgement, for so long.
+    all_doomed: Option<Micros>,
     /// Nothing strikes any more.
     calm: bool,
     oracle: Oracle,
@@ -178,6 +180,7 @@ impl World {
             next_operation: 1,
             next_ticket: 1,
             climate: Climate::new(random.fork()),
+            all_doomed: None,
             calm: false,
             oracle,
             trace: Trace::new(options.keep_lines),
@@ -425,6 +428,10 @@ impl World {
             && let Body::VoteReply { granted: true } = raft.body
         {
             self.oracle.votes(raft.from, raft.term, raft.to)?;
+            if let Some(Doom { power, time, .. }) = self.nodes[place].doomed.take_if(|doom| doom.at_vote) {
+                self.report.saw("down just after a vote");
+                self.ends_after(0, move |world| world.take_down(place, power, time))?;
+            }
         }
         if matches!(message, PeerMessage::Forward { .. }) {
             self.report.saw("write forwarded");
@@ -468,7 +475,7 @@ impl World {
             return Ok(());
         }
         let Some(_) = self.postponed(place, Happening::LogDone { place, life }) else { return Ok(()) };
-        if let Some((power, time)) = self.nodes[place].doomed.take() {
+        if let Some(Doom { power, time, .. }) = self.nodes[place].doomed.take_if(|doom| !doom.at_vote) {
             return self.take_down(place, power, time);
         }
         let process = self.process(place);
@@ -813,6 +820,10 @@ impl World {
         match answer {
             Ok(reply) => {
                 self.oracle.write_answered(under_way.operation, &reply)?;
+                if let Some(time) = self.all_doomed.take() {
+                    self.report.saw("all down just after an answer");
+                    self.ends_after(0, move |world| world.take_all_down(time))?;
+                }
                 match &reply.answer {
                     Some(Answer::SessionOpened(opened)) if under_way.opens_session => {
                         self.clients[client].session = Some((opened.session, 1));
@@ -915,18 +926,19 @@ impl World {
         match fault {
             Fault::Kill(place, time) | Fault::PowerLoss(place, time) => {
                 let power = matches!(fault, Fault::PowerLoss(..));
-                if self.random.chance(500) && self.nodes[place].process.is_some() {
-                    self.nodes[place].doomed = Some((power, time));
+                if self.random.chance(600) && self.nodes[place].process.is_some() {
+                    let at_vote = self.random.chance(300);
+                    self.nodes[place].doomed = Some(Doom { power, time, at_vote });
                     return Ok(());
                 }
                 self.take_down(place, power, time)
             }
             Fault::PowerLossOfAll(time) => {
-                for place in all {
-                    let time = time + self.random.below(2 * SECOND);
-                    self.take_down(place, true, time)?;
+                if self.random.chance(700) {
+                    self.all_doomed = Some(time); // just after the next acknowledgement
+                    return Ok(());
                 }
-                Ok(())
+                self.take_all_down(time)
             }
             Fault::Pause(place, time) => {
                 self.nodes[place].paused_until = self.now + time;
@@ -1016,6 +1028,14 @@ impl World {
         }
     }
 
+    fn take_all_down(&mut self, time: Micros) -> Result<(), Violation> {
+        for place in 0..self.nodes.len() {
+            let time = time + self.random.below(2 * SECOND);
+            self.take_down(place, true, time)?;
+        }
+        Ok(())
+    }
+
     /// Ends a process: by a kill, or by a loss of power, which may come in the middle of what the log was writing.
     fn take_down(&mut self, place: Place, power: bool, time: Micros) -> Result<(), Violation> {
         let nth = self.random.between(1, 6);
@@ -1083,6 +1103,7 @@ impl World {
     /// No more faults; all that is broken is mended.
     fn heal(&mut self) -> Result<(), Violation> {
         self.calm = true;
+        self.all_doomed = None;
         self.trace.line(self.now, format_args!("the faults end"));
         self.network.heal();
         self.network.weather = Weather::fair();
