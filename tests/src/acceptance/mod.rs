@@ -1,0 +1,1 @@
+//! The bars that a release must clear, each on real processes.
