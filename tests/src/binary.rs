@@ -67,8 +67,11 @@ fn build(profile_folder: &Path) -> Outcome<()> {
 
 /// Whether the binary is at least as new as every source that goes into it.
 fn is_fresh(binary: &Path) -> Outcome<bool> {
-    let Ok(built) = std::fs::metadata(binary).and_then(|metadata| metadata.modified()) else { return Ok(false) };
-    let sources = ["node/src", "node/raft/src", "node/log/src", "node/store/src", "client/wire/src", "Cargo.lock"];
+    let Ok(built) = std::fs::metadata(binary).and_then(|metadata| metadata.modified()) else {
+        return Ok(false);
+    };
+    let sources =
+        ["node/src", "node/raft/src", "node/log/src", "node/store/src", "client/wire/src", "Cargo.lock"];
     for source in sources {
         let newest = newest(&workspace().join(source))?;
         if newest > built {

@@ -65,7 +65,8 @@ impl Cluster {
         }
         for (slot, peer) in peers.iter().enumerate() {
             let peer = peer.split_once('=').map_or(peer.as_str(), |(_, address)| address);
-            let place = ["--slot", &slot.to_string(), "--initial-peers", &peers.join(",")].map(str::to_string);
+            let place =
+                ["--slot", &slot.to_string(), "--initial-peers", &peers.join(",")].map(str::to_string);
             cluster.add(peer, &place)?;
         }
         Ok(cluster)
@@ -173,7 +174,9 @@ impl Cluster {
             }
             if let Some(status) = self.process(node).ended()? {
                 let words = self.process(node).last_words(5);
-                return Err(Failure(format!("node {node} ended ({status}) instead of becoming ready:\n{words}")));
+                return Err(Failure(format!(
+                    "node {node} ended ({status}) instead of becoming ready:\n{words}"
+                )));
             }
             let last = answer.map_or_else(|error| error.to_string(), |answer| answer.text());
             ensure(started.elapsed() < PATIENCE, || {
@@ -229,7 +232,8 @@ impl Cluster {
     pub fn last_words(&self) -> String {
         let mut text = String::new();
         for (number, node) in self.nodes.iter().enumerate() {
-            text += &format!("--- node {number} ({})\n{}\n", node.address, node.process.last_words(LINES_SHOWN));
+            text +=
+                &format!("--- node {number} ({})\n{}\n", node.address, node.process.last_words(LINES_SHOWN));
         }
         text
     }

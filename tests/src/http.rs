@@ -66,7 +66,9 @@ impl Answer {
     pub fn problem(&self) -> Outcome<Problem> {
         match self.header("content-type") {
             Some(balsa_wire::problem::CONTENT_TYPE) => self.json(),
-            other => Err(Failure(format!("no problem document but {other:?}: {} {}", self.status, self.text()))),
+            other => {
+                Err(Failure(format!("no problem document but {other:?}: {} {}", self.status, self.text())))
+            }
         }
     }
 }
@@ -150,7 +152,8 @@ impl Connection {
             let not_sent = |error: &dyn std::fmt::Display| NoAnswer::NotSent(error.to_string());
             let stream = TcpStream::connect(&self.address).await.map_err(|error| not_sent(&error))?;
             let _ = stream.set_nodelay(true); // only slower without
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| not_sent(&error))?;
+            let (sender, connection) =
+                handshake(TokioIo::new(stream)).await.map_err(|error| not_sent(&error))?;
             tokio::spawn(connection);
             self.sender = Some(sender);
         }

@@ -100,15 +100,19 @@ impl Process {
     /// Its resident memory, in bytes.
     pub fn resident_bytes(&self) -> Outcome<u64> {
         let pid = self.pid().ok_or_else(|| Failure("there is no process to measure".to_string()))?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's status")?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
+        let kib = line
+            .and_then(|line| line.trim().strip_suffix("kB"))
+            .and_then(|kib| kib.trim().parse::<u64>().ok());
         kib.map(|kib| kib * 1024).ok_or_else(|| Failure("the process's status has no VmRSS".to_string()))
     }
 
     /// What it said, all of it.
     pub fn said(&self) -> String {
-        std::fs::read(&self.recipe.log).map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        std::fs::read(&self.recipe.log)
+            .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The last lines that it said.

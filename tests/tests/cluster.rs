@@ -36,7 +36,8 @@ async fn a_leader_killed_loses_nothing_that_was_answered() -> Outcome<()> {
     let mut cluster = Cluster::start(3, &[]).await?;
     for node in 0..3 {
         let path = format!("/basics-{node}");
-        let put: PutAnswer = cluster.ask_well(node, Ask::put(&path, "{\"value\":\"exampleValue\"}")).await?.json()?;
+        let put: PutAnswer =
+            cluster.ask_well(node, Ask::put(&path, "{\"value\":\"exampleValue\"}")).await?.json()?;
         for reader in 0..3 {
             let item: Item = cluster.ask_well(reader, Ask::get(&path)).await?.json()?;
             assert_eq!(item.value.map(|value| value.get().to_string()), Some("\"exampleValue\"".to_string()));
@@ -173,7 +174,10 @@ async fn a_second_process_waits_for_the_data_folder() -> Outcome<()> {
     assert_eq!(ready, 503, "it is not ready");
     let alive = cluster.ask(second, Ask::get("/livez")).await.map_or(0, |answer| answer.status);
     assert_eq!(alive, 200, "it lives");
-    assert_eq!(cluster.ask(second, Ask::get("/a?consistency=stale")).await.map_or(0, |answer| answer.status), 503);
+    assert_eq!(
+        cluster.ask(second, Ask::get("/a?consistency=stale")).await.map_or(0, |answer| answer.status),
+        503
+    );
 
     cluster.kill(0)?;
     cluster.wait_until_ready(second).await?;
@@ -184,22 +188,20 @@ async fn a_second_process_waits_for_the_data_folder() -> Outcome<()> {
 
 #[tokio::test]
 async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outcome<()> {
+    // The smallest that the settings allow, so that little is written.
     let small = [
-        "--value-bytes-max",
-        "16384",
-        "--overlay-bytes",
-        "65536",
-        "--log-segment-bytes",
-        "65536",
-        "--log-margin-bytes",
-        "65536",
+        ["--value-bytes-max", "262144"],
+        ["--overlay-bytes", "1048576"],
+        ["--log-segment-bytes", "1048576"],
+        ["--log-margin-bytes", "1048576"],
     ];
+    let small = small.concat();
     let mut cluster = Cluster::start(3, &small).await?;
     let leader = cluster.wait_for_leader(&[0, 1, 2]).await?;
     let behind = (leader + 1) % 3;
     let missed_from = cluster.look(behind).await?.map_or(0, |seen| seen.last_index);
     cluster.kill(behind)?;
-    let filler = "x".repeat(12_000);
+    let filler = "x".repeat(200_000);
     let mut number = 0;
     eventually("the log to be released", PATIENCE, async || {
         let body = format!("{{\"value\":\"{number} {filler}\"}}");
@@ -212,7 +214,8 @@ async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outco
     cluster.restart(behind)?;
     cluster.wait_until_ready(behind).await?;
     cluster.wait_until_digests_agree().await?;
-    let seen = cluster.look(behind).await?.map(|seen| (seen.role, seen.phase, seen.first_index > missed_from + 1));
+    let seen =
+        cluster.look(behind).await?.map(|seen| (seen.role, seen.phase, seen.first_index > missed_from + 1));
     assert_eq!(seen, Some((Role::Follower, Phase::Running, true)), "its log begins behind the gap");
     // It holds on its own what it got.
     cluster.kill(behind)?;
