@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender as ThreadSender;
 use std::sync::{Arc, mpsc as thread_mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Answers go to channels.
 #[derive(Debug)]
@@ -39,13 +39,17 @@ impl Tickets for Live {
 /// What one turn of the engine takes from each queue at most.
 const BATCH: usize = 1024;
 
+/// The room that received bytes take until the store has them: given back when the last holder is gone. So a sender
+/// that is faster than this node's disk is held up at its connection, and nothing piles up in between.
+pub type Room = Arc<OwnedSemaphorePermit>;
+
 /// What peers and the process tell the engine.
 #[derive(Debug)]
 pub enum Inputs {
     /// Frames of a peer, in order.
     Messages(NodeId, Vec<Bytes>),
     /// Frames of a snapshot's transfer.
-    Bulk(NodeId, Vec<Bytes>),
+    Bulk(NodeId, Vec<Bytes>, Room),
     /// This node's stream to the peer stands.
     Connected(NodeId),
     /// It broke.
@@ -246,10 +250,10 @@ impl Driver {
                     }
                 }
             }
-            Inputs::Bulk(from, frames) => {
+            Inputs::Bulk(from, frames, room) => {
                 for frame in frames {
                     match SnapshotFrame::decode(frame) {
-                        Ok(frame) => self.take_snapshot_frame(now, from, frame),
+                        Ok(frame) => self.take_snapshot_frame(now, from, frame, &room),
                         Err(error) => {
                             tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused")
                         }
@@ -263,15 +267,15 @@ impl Driver {
         }
     }
 
-    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame) {
+    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame, room: &Room) {
         match self.transfers.entry(from).or_default().step(frame) {
             Step::Offer(term, meta) => {
                 self.engine.handle(now, Event::SnapshotOffered { from, term, meta });
                 self.turn(); // the answer comes before the first chunk
             }
-            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data }),
+            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() }),
             Step::FeedLast(data, meta) => {
-                self.apply_job(ApplyJob::SnapshotChunk { data });
+                self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() });
                 self.apply_job(ApplyJob::InstallSnapshot { meta });
             }
             Step::Ignore => {}
