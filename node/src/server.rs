@@ -38,6 +38,8 @@ const CONTROL_QUEUE: usize = 64;
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a held data folder is tried again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the transport's counters are brought to the metrics.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a node looks whether the cluster knows its addresses, until it does.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -175,6 +177,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     reader.store(Arc::new(booted.apply.store().reader()));
     let local_identity = LocalIdentity { cluster: member.cluster.0, node: member.node, incarnation };
     let runtime = tokio::runtime::Handle::current();
+    let counted = inbound.clone();
     let hub = PeerHub::start(peer_config, local_identity, door, inbound, runtime.clone());
     let hub = Arc::new(hub);
     hub.set_peers(member.peers.clone());
@@ -200,6 +203,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     running_now.store(true, Ordering::Relaxed);
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
     tokio::spawn(finish_founding(folder, member));
+    let counting = tokio::spawn(count_transport(hub.clone(), counted, metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
     let announcing = tokio::spawn(announce(api_handle, addresses));
 
@@ -224,6 +228,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     stop_peers.send_replace(true);
     answering.abort();
     announcing.abort();
+    counting.abort();
     drop(hub);
     drop(lock);
     outcome
@@ -339,6 +344,14 @@ async fn finish_founding(folder: Folder, member: Member) {
         && let Err(error) = identity::save(&folder, &Identity { founded: true, ..recorded })
     {
         tracing::warn!(%error, "the end of the founding is not recorded: the others are told again at the next start");
+    }
+}
+
+/// Brings the transport's counters to the metrics.
+async fn count_transport(hub: Arc<PeerHub>, inbound: Inbound, metrics: Arc<Metrics>) {
+    loop {
+        shell::set_transport(&metrics, &hub.stats(), &inbound.stats());
+        tokio::time::sleep(COUNT_INTERVAL).await;
     }
 }
 

@@ -1,5 +1,17 @@
 //! Whole-system tests of Balsa.
 //!
 //! [`sim`] runs whole clusters of the production node on a simulated clock, network and disk: one thread, one seed.
+//! The rest runs real processes on this machine: [`cluster`] starts, kills and heals them, [`acceptance`] holds the
+//! bars that a release must clear.
 
 pub mod sim;
+
+pub mod failure;
+
+pub mod binary;
+pub mod cluster;
+pub mod http;
+pub mod ports;
+pub mod process;
+
+pub mod acceptance;

@@ -192,6 +192,16 @@ pub enum LogJob {
     Release(LogStart),
 }
 
+impl LogJob {
+    /// How many entries it appends.
+    pub fn entries(&self) -> usize {
+        match self {
+            LogJob::Persist { entries, .. } => entries.len(),
+            LogJob::Release(_) => 0,
+        }
+    }
+}
+
 /// Who waits for an entry.
 #[derive(Debug)]
 pub enum Origin<T: Tickets> {

@@ -16,7 +16,7 @@ use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
 use arc_swap::ArcSwap;
-use balsa_raft::NodeId;
+use balsa_raft::{Entry, Index, NodeId};
 use balsa_store::command::Reply;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -143,6 +143,7 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
         handed_over: Some(handed_over_sender),
         transfers: BTreeMap::new(),
         outgoing: BTreeMap::new(),
+        proposed: VecDeque::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     threads.push(spawn("balsa-engine", fatal, move || runtime.block_on(driver.run(told)))?);
@@ -159,6 +160,8 @@ struct Driver {
     handed_over: Option<oneshot::Sender<()>>,
     transfers: BTreeMap<NodeId, Transfer>,
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+    /// When this leader appended up to which index; bounded by what may be uncommitted.
+    proposed: VecDeque<(Index, Instant)>,
 }
 
 impl Driver {
@@ -287,9 +290,17 @@ impl Driver {
         match effect {
             Effect::Send { to, message } => self.outgoing.entry(to).or_default().push(message),
             Effect::Log(job) => {
+                if let (true, LogJob::Persist { entries, .. }) = (self.engine.raft().is_leader(), &job)
+                    && let Some(last) = entries.last()
+                {
+                    self.proposed.push_back((last.index, Instant::now()));
+                }
                 let _ = self.log_jobs.send(job); // the log's thread is gone only when all stops
             }
-            Effect::Apply { entries, origins } => self.apply_job(ApplyJob::Apply { entries, origins }),
+            Effect::Apply { entries, origins } => {
+                self.observe_commit(&entries);
+                self.apply_job(ApplyJob::Apply { entries, origins });
+            }
             Effect::AnswerWrite(ticket, answer) => {
                 let _ = ticket.send(answer); // a client that hung up is normal
             }
@@ -321,6 +332,17 @@ impl Driver {
                     let _ = handed_over.send(());
                 }
             }
+        }
+    }
+
+    /// These entries are committed: how long did that take?
+    fn observe_commit(&mut self, entries: &[Entry]) {
+        if !self.engine.raft().is_leader() {
+            self.proposed.clear();
+        }
+        let Some(last) = entries.last() else { return };
+        while let Some((_, since)) = self.proposed.pop_front_if(|(index, _)| *index <= last.index) {
+            self.wiring.metrics.commit_seconds.observe(since.elapsed().as_secs_f64());
         }
     }
 

@@ -1,0 +1,19 @@
+//! The bars that a release must clear, each on real processes with data on a real disk.
+//!
+//! A bar prints its figures as it goes and ends with one line: its name, the verdict, what was measured. What it finds
+//! wrong ends it at once, with what the nodes said last.
+//!
+//! Modules in reading order: [`verdict`], [`seed_curl`], [`bad_input`], [`crash_loop`]. The simulator's bar is a program
+//! of its own, `simulate`.
+
+pub mod verdict;
+
+pub mod seed_curl;
+
+pub mod bad_input;
+pub mod connections;
+
+pub mod crash_loop;
+pub mod writers;
+
+pub mod random;
