@@ -128,7 +128,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let (control, mut calls) = mpsc::channel(CONTROL_QUEUE);
     let door = Door { inputs: inputs.clone(), control, bulk_room: Arc::new(Semaphore::new(BULK_ROOM_BYTES)) };
     let (local, local_seen) = watch::channel(None);
-    let (stop_doors, doors_stopped) = watch::channel(false);
+    let (stop_clients, clients_stopped) = watch::channel(false);
+    let (stop_peers, peers_stopped) = watch::channel(false);
     let reader = Arc::new(ArcSwap::from_pointee(empty_reader()?));
     let running_now = Arc::new(AtomicBool::new(false));
     let (turned_ms, fresh_ms) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -143,10 +144,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         applied_age: age_probe(epoch, fresh_ms.clone()),
     });
     let api_door =
-        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(doors_stopped.clone())));
+        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(clients_stopped)));
     let inbound = Inbound::default();
     let peer_config = config.peer();
-    let stopped = resolves(doors_stopped);
+    let stopped = resolves(peers_stopped);
     tokio::spawn(serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped));
     tracing::info!(clients = %config.listen, peers = %config.peer_listen, data = %config.data.display(), "doors open");
 
@@ -223,12 +224,15 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
         let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
     }
-    stop_doors.send_replace(true);
+    stop_clients.send_replace(true);
     if outcome.is_ok() {
+        // Peers are heard until the last client has its answer: those of forwarded requests come from the leader.
         let _ = tokio::time::timeout(Duration::from_millis(config.drain_timeout_ms + 1_000), api_door).await;
+        stop_peers.send_replace(true);
         let _ = inputs.send(Inputs::Halt).await;
         let _ = tokio::task::spawn_blocking(move || running.join()).await;
     }
+    stop_peers.send_replace(true);
     answering.abort();
     announcing.abort();
     counting.abort();

@@ -143,7 +143,7 @@ impl ApplyThread {
             Ok(staged) => {
                 let installed = self.stage.install(&meta, staged);
                 if installed.map_err(|error| format!("a snapshot cannot be installed: {error}"))? {
-                    self.tell(Event::SnapshotInstalled(meta));
+                    self.tell(Event::SnapshotInstalled { meta, time_ms: self.stage.store().time_ms() });
                 }
             }
             Err(error) => tracing::warn!(%error, "a received snapshot is not whole: it is dropped"),
