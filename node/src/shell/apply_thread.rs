@@ -1,7 +1,7 @@
 //! *Apply* and *respond*: the single writer of the store, and the flushes that run beside it.
 
-use super::engine_thread::{Live, Room};
 use super::gauges;
+use super::live::{Live, Room};
 use super::snapshot_streams::Streams;
 use crate::engine::apply_stage::ApplyStage;
 use crate::engine::{Event, Origin, message};

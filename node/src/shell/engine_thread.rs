@@ -4,61 +4,29 @@
 //! of clients, no slow disk and no large page can hold up a heartbeat (hazard 45).
 
 use super::apply_thread::{self, ApplyJob, ApplyThread};
+use super::live::{Inputs, Live, Room};
 use super::snapshot_streams::{self, Streams};
 use super::{Fatal, spawn};
 use super::{gauges, log_thread};
 use crate::engine::boot::Booted;
-use crate::engine::handle::{AdminError, AdminReply, ReadError, Request, WriteError};
+use crate::engine::handle::Request;
 use crate::engine::message::{self, PeerMessage};
 use crate::engine::snapshot_frame::{SnapshotFrame, Step, Transfer};
 use crate::engine::status::Status;
-use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
+use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
 use arc_swap::ArcSwap;
 use balsa_raft::{Entry, Index, NodeId};
-use balsa_store::command::Reply;
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender as ThreadSender;
 use std::sync::{Arc, mpsc as thread_mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-
-/// Answers go to channels.
-#[derive(Debug)]
-pub struct Live;
-
-impl Tickets for Live {
-    type Write = oneshot::Sender<Result<Reply, WriteError>>;
-    type Read = oneshot::Sender<Result<(), ReadError>>;
-    type Admin = oneshot::Sender<Result<AdminReply, AdminError>>;
-}
+use tokio::sync::{mpsc, oneshot};
 
 /// What one turn of the engine takes from each queue at most.
 const BATCH: usize = 1024;
-
-/// The room that received bytes take until the store has them: given back when the last holder is gone. So a sender
-/// that is faster than this node's disk is held up at its connection, and nothing piles up in between.
-pub type Room = Arc<OwnedSemaphorePermit>;
-
-/// What peers and the process tell the engine.
-#[derive(Debug)]
-pub enum Inputs {
-    /// Frames of a peer, in order.
-    Messages(NodeId, Vec<Bytes>),
-    /// Frames of a snapshot's transfer.
-    Bulk(NodeId, Vec<Bytes>, Room),
-    /// This node's stream to the peer stands.
-    Connected(NodeId),
-    /// It broke.
-    Disconnected(NodeId),
-    /// Hand leadership over; [`Running::handed_over`] tells when that is done. Requests are still served.
-    Stop,
-    /// End all threads.
-    Halt,
-}
 
 /// What the engine's thread is connected to.
 pub struct Wiring {
