@@ -5,6 +5,7 @@
 //! never at a request. Names have the prefix `balsa_`, base units, and `_total` on counters.
 
 use crate::http::Route;
+use crate::peer::Refusal;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 mod labels;
 
-pub use labels::{Method, PeerRefused, Rejected, RoleLabel};
+pub use labels::{Method, Rejected, RoleLabel};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -47,7 +48,7 @@ pub struct Metrics {
     rejected: Vec<IntCounter>,
     /// By [`RoleLabel`]: 1 for the present role, 0 for the others.
     role: Vec<IntGauge>,
-    /// By [`PeerRefused`].
+    /// By [`Refusal`].
     peer_refused: Vec<IntCounter>,
     /// By slot, the last one for all slots from [`SLOTS_MAX`].
     peer_lag: Vec<IntGauge>,
@@ -108,6 +109,11 @@ pub struct Metrics {
     pub peer_dropped: IntCounter,
     /// Dials of peers that failed.
     pub peer_dial_failures: IntCounter,
+}
+
+/// Raises a counter to what another one, which is kept elsewhere, has come to.
+pub(crate) fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
 }
 
 /// Registers collectors; a name given twice is a bug that the first test finds.
@@ -187,7 +193,7 @@ impl Metrics {
         let role = r.gauges("balsa_role", "1 for the role that the node has now.", &["role"])?;
         let peer_refused = r.counters(
             "balsa_peer_refused_total",
-            "Messages of peers that were refused, by what did not match.",
+            "Streams of peers that were refused, by what did not match.",
             &["reason"],
         )?;
         let peer_lag = r.gauges(
@@ -209,7 +215,9 @@ impl Metrics {
             http_at,
             rejected: Rejected::ALL.map(|reason| rejected.with_label_values(&[reason.label()])).into(),
             role: RoleLabel::ALL.map(|(_, label)| role.with_label_values(&[label])).into(),
-            peer_refused: PeerRefused::ALL.map(|(_, label)| peer_refused.with_label_values(&[label])).into(),
+            peer_refused: Refusal::ALL
+                .map(|refusal| peer_refused.with_label_values(&[refusal.name()]))
+                .into(),
             peer_lag: (0..SLOTS_MAX)
                 .map(|slot| slot.to_string())
                 .chain(["other".to_string()])
@@ -282,9 +290,9 @@ impl Metrics {
         self.rejected[reason as usize].inc();
     }
 
-    /// Counts a refused message of a peer.
-    pub fn refuse_peer(&self, reason: PeerRefused) {
-        self.peer_refused[reason as usize].inc();
+    /// Streams of peers that were refused for this reason since start.
+    pub fn set_peer_refused(&self, reason: Refusal, times: u64) {
+        raise(&self.peer_refused[reason as usize], times);
     }
 
     /// Sets the present role.
@@ -323,7 +331,7 @@ mod tests {
         metrics.observe_http(Route::KvKey, Method::Post, 405, Duration::ZERO);
         metrics.observe_http(Route::Nothing, Method::Get, 404, Duration::ZERO);
         metrics.reject(Rejected::CrossOrigin);
-        metrics.refuse_peer(PeerRefused::Malformed);
+        metrics.set_peer_refused(Refusal::Malformed, 1);
         metrics.set_role(RoleLabel::Candidate);
         metrics.set_role(RoleLabel::Leader);
         metrics.set_peer_lag(2, 7);
@@ -368,7 +376,7 @@ mod tests {
         for (at, (role, _)) in RoleLabel::ALL.into_iter().enumerate() {
             assert_eq!(role as usize, at);
         }
-        for (at, (reason, _)) in PeerRefused::ALL.into_iter().enumerate() {
+        for (at, reason) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
         for (at, route) in Route::ALL.into_iter().enumerate() {

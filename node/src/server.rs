@@ -26,18 +26,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Clients' requests that wait for the engine's next turn; more are refused.
 const REQUEST_QUEUE: usize = 16_384;
 /// Batches of peers' messages that wait for the engine's next turn; more push back on the connections.
 const INPUT_QUEUE: usize = 4_096;
+/// Bytes of a snapshot that were received and are not in the store yet.
+const BULK_ROOM_BYTES: usize = 8 << 20;
 /// Founding questions that wait to be answered.
 const CONTROL_QUEUE: usize = 64;
 /// The engine counts as alive while it turned within this time.
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a held data folder is tried again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the transport's counters are brought to the metrics.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a node looks whether the cluster knows its addresses, until it does.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -74,6 +78,8 @@ pub enum ServeError {
 struct Door {
     inputs: mpsc::Sender<Inputs>,
     control: mpsc::Sender<ControlCall>,
+    /// In bytes; see [`shell::Room`].
+    bulk_room: Arc<Semaphore>,
 }
 
 impl Inbox for Door {
@@ -98,13 +104,19 @@ impl Inbox for Door {
     }
 
     async fn bulk(&self, from: NodeId, frames: Vec<Bytes>) {
-        let _ = self.inputs.send(Inputs::Bulk(from, frames)).await;
+        let bytes = frames.iter().map(Bytes::len).sum::<usize>().min(BULK_ROOM_BYTES);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(room) = self.bulk_room.clone().acquire_many_owned(wanted).await else { return };
+        let _ = self.inputs.send(Inputs::Bulk(from, frames, Arc::new(room))).await;
     }
 }
 
 /// Runs a node until `shutdown` resolves or it cannot go on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let mut shutdown = std::pin::pin!(shutdown);
+    if let Err(error) = http::raise_open_files_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is: fewer connections than the settings allow");
+    }
     let clients = listen(config.listen).await?;
     let peers = listen(config.peer_listen).await?;
     let epoch = Instant::now();
@@ -114,9 +126,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let (requests, mut waiting_requests) = mpsc::channel(REQUEST_QUEUE);
     let (inputs, waiting_inputs) = mpsc::channel(INPUT_QUEUE);
     let (control, mut calls) = mpsc::channel(CONTROL_QUEUE);
-    let door = Door { inputs: inputs.clone(), control };
+    let door = Door { inputs: inputs.clone(), control, bulk_room: Arc::new(Semaphore::new(BULK_ROOM_BYTES)) };
     let (local, local_seen) = watch::channel(None);
-    let (stop_doors, doors_stopped) = watch::channel(false);
+    let (stop_clients, clients_stopped) = watch::channel(false);
+    let (stop_peers, peers_stopped) = watch::channel(false);
     let reader = Arc::new(ArcSwap::from_pointee(empty_reader()?));
     let running_now = Arc::new(AtomicBool::new(false));
     let (turned_ms, fresh_ms) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -131,10 +144,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         applied_age: age_probe(epoch, fresh_ms.clone()),
     });
     let api_door =
-        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(doors_stopped.clone())));
+        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(clients_stopped)));
     let inbound = Inbound::default();
     let peer_config = config.peer();
-    let stopped = resolves(doors_stopped);
+    let stopped = resolves(peers_stopped);
     tokio::spawn(serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped));
     tracing::info!(clients = %config.listen, peers = %config.peer_listen, data = %config.data.display(), "doors open");
 
@@ -171,6 +184,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     reader.store(Arc::new(booted.apply.store().reader()));
     let local_identity = LocalIdentity { cluster: member.cluster.0, node: member.node, incarnation };
     let runtime = tokio::runtime::Handle::current();
+    let counted = inbound.clone();
     let hub = PeerHub::start(peer_config, local_identity, door, inbound, runtime.clone());
     let hub = Arc::new(hub);
     hub.set_peers(member.peers.clone());
@@ -196,6 +210,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     running_now.store(true, Ordering::Relaxed);
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
     tokio::spawn(finish_founding(folder, member));
+    let counting = tokio::spawn(count_transport(hub.clone(), counted, metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
     let announcing = tokio::spawn(announce(api_handle, addresses));
 
@@ -209,14 +224,18 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
         let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
     }
-    stop_doors.send_replace(true);
+    stop_clients.send_replace(true);
     if outcome.is_ok() {
+        // Peers are heard until the last client has its answer: those of forwarded requests come from the leader.
         let _ = tokio::time::timeout(Duration::from_millis(config.drain_timeout_ms + 1_000), api_door).await;
+        stop_peers.send_replace(true);
         let _ = inputs.send(Inputs::Halt).await;
         let _ = tokio::task::spawn_blocking(move || running.join()).await;
     }
+    stop_peers.send_replace(true);
     answering.abort();
     announcing.abort();
+    counting.abort();
     drop(hub);
     drop(lock);
     outcome
@@ -332,6 +351,14 @@ async fn finish_founding(folder: Folder, member: Member) {
         && let Err(error) = identity::save(&folder, &Identity { founded: true, ..recorded })
     {
         tracing::warn!(%error, "the end of the founding is not recorded: the others are told again at the next start");
+    }
+}
+
+/// Brings the transport's counters to the metrics.
+async fn count_transport(hub: Arc<PeerHub>, inbound: Inbound, metrics: Arc<Metrics>) {
+    loop {
+        shell::set_transport(&metrics, &hub.stats(), &inbound.stats());
+        tokio::time::sleep(COUNT_INTERVAL).await;
     }
 }
 

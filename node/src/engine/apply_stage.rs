@@ -111,7 +111,7 @@ impl ApplyStage {
 
     /// Puts a snapshot's state in place of the store's, durably, and says whether it did: one at or below what is applied
     /// is dropped (hazard 21). Its place in the log is recorded first, so that a crash before the log begins anew behind
-    /// it is mended at the next start (hazard 23; [`installing`]).
+    /// it is mended at the next start (hazard 23).
     pub fn install(&mut self, meta: &SnapshotMeta, staged: StagedSnapshot) -> Result<bool, InstallError> {
         if meta.index.0 <= self.store.applied_index() {
             return Ok(false);
@@ -135,7 +135,7 @@ pub(super) fn installing(folder: &Folder) -> Result<Option<SnapshotMeta>, Instal
     }
 }
 
-/// Why [`INSTALLING`] cannot be read.
+/// Why the record of an installation cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallingError {
     /// The disk failed.

@@ -104,7 +104,12 @@ pub enum Event<T: Tickets> {
         meta: SnapshotMeta,
     },
     /// A snapshot was received whole, and its state is in the store, durably.
-    SnapshotInstalled(SnapshotMeta),
+    SnapshotInstalled {
+        /// What it is.
+        meta: SnapshotMeta,
+        /// The cluster time of its state, in ms.
+        time_ms: u64,
+    },
     /// Hand over and stop.
     Stop,
 }
@@ -185,6 +190,16 @@ pub enum LogJob {
     },
     /// The prefix up to here is not needed any more.
     Release(LogStart),
+}
+
+impl LogJob {
+    /// How many entries it appends.
+    pub fn entries(&self) -> usize {
+        match self {
+            LogJob::Persist { entries, .. } => entries.len(),
+            LogJob::Release(_) => 0,
+        }
+    }
 }
 
 /// Who waits for an entry.

@@ -5,9 +5,9 @@
 //! and carry its effects out, so that both run the very same node. Beside it stand the two stages that do its slow work,
 //! each in order and each equally deterministic: [`log_stage`] (*persist*) and [`apply_stage`] (*apply*, *respond*).
 //!
-//! The way of a write: [`Event::Write`] → *propose* and *append* ([`writes`]) → [`Effect::Log`] and [`Effect::Send`] side
+//! The way of a write: [`Event::Write`] → *propose* and *append* (`writes`) → [`Effect::Log`] and [`Effect::Send`] side
 //! by side → [`Event::Persisted`] and the peers' answers → *commit* → [`Effect::Apply`] → *respond*. A read asks only "may
-//! I?" ([`reads`]); values are read elsewhere, from the store's published state.
+//! I?" (`reads`); values are read elsewhere, from the store's published state.
 //!
 //! Events are handled in batches: any number of [`Engine::handle`], then one [`Engine::finish`], which takes what the core
 //! made of them. Everything the core wants to say to one peer leaves in one message that way.
@@ -28,6 +28,8 @@ mod reads;
 pub mod snapshot_frame;
 mod snapshots;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 pub use event::{Effect, Event, LogJob, Origin, Tickets};
@@ -40,6 +42,7 @@ use crate::engine::reads::Reads;
 use crate::engine::status::{ClusterId, MemberStatus, Phase, Role, Status};
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
+use balsa_raft::message::Body;
 use balsa_raft::ready::{Persist, PersistToken, Ready, SnapshotMeta};
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
 use balsa_store::command;
@@ -97,8 +100,12 @@ pub struct Engine<T: Tickets> {
     now_ms: u64,
     ticks: u64,
     applied: Index,
-    /// Applied when this node first heard of a leader: caught up once that is reached.
-    catch_up_to: Option<Index>,
+    /// What a leader had committed when this node first heard from it, and the leader's term: caught up once that is
+    /// applied. Never changes after that.
+    catch_up_to: Option<(Term, Index)>,
+    /// The furthest that any leader has told to be committed; `raft.commit_index() <= told_commit` while this node lags,
+    /// but not always (a leader is told nothing).
+    told_commit: Index,
     /// When this node last knew that its store held all that was committed, in ms of `now_ms`.
     fresh_ms: u64,
     /// Standing connections.
@@ -144,6 +151,7 @@ impl<T: Tickets> Engine<T> {
             ticks: 0,
             applied,
             catch_up_to: None,
+            told_commit: Index::ZERO,
             fresh_ms: 0,
             connected: BTreeSet::new(),
             heard_ms: BTreeMap::new(),
@@ -193,7 +201,7 @@ impl<T: Tickets> Engine<T> {
             Event::SnapshotBegun { to, index } => self.handle_snapshot_begun(to, index),
             Event::SnapshotSent { to, index } => self.handle_snapshot_sent(to, index),
             Event::SnapshotOffered { from, term, meta } => self.handle_snapshot_offered(from, term, meta),
-            Event::SnapshotInstalled(meta) => self.handle_snapshot_installed(meta),
+            Event::SnapshotInstalled { meta, time_ms } => self.handle_snapshot_installed(meta, time_ms),
             Event::Stop => self.handle_stop(),
         }
     }
@@ -234,9 +242,14 @@ impl<T: Tickets> Engine<T> {
                     return; // not what its connection proved
                 }
                 let sender_term = message.term;
+                // A heartbeat tells no more than what this node is known to hold; an append tells all.
+                let told = match &message.body {
+                    Body::Append { commit, .. } => Some(*commit),
+                    _ => None,
+                };
                 self.raft.step(message);
                 if self.raft.leader() == Some(from) && sender_term == self.raft.term() {
-                    self.heard_from_leader();
+                    self.heard_from_leader(told);
                 }
             }
             PeerMessage::Forward { id, command } => self.handle_forward(from, id, command),
@@ -248,15 +261,28 @@ impl<T: Tickets> Engine<T> {
         }
     }
 
-    fn heard_from_leader(&mut self) {
-        let commit = self.raft.commit_index();
-        if self.catch_up_to.is_none() {
-            self.catch_up_to = Some(commit);
-            self.status_changed = true;
+    /// The leader lives; `told`: what it says to be committed, be it far beyond what this node holds.
+    fn heard_from_leader(&mut self, told: Option<Index>) {
+        if let Some(told) = told {
+            self.told_commit = self.told_commit.max(told);
+            self.catch_up_with(told);
         }
-        if self.applied >= commit {
+        if self.is_caught_up() && self.applied >= self.told_commit.max(self.raft.commit_index()) {
             self.fresh_ms = self.now_ms;
         }
+    }
+
+    /// Until it has caught up, a node aims at what the first word of the newest leader told it.
+    fn catch_up_with(&mut self, index: Index) {
+        let term = self.raft.term();
+        if !self.is_caught_up() && self.catch_up_to.is_none_or(|(of, _)| of != term) {
+            self.catch_up_to = Some((term, index));
+            self.status_changed = true;
+        }
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.catch_up_to.is_some_and(|(_, index)| self.applied >= index)
     }
 
     fn handle_not_sent(&mut self, to: NodeId, message: PeerMessage) {
@@ -368,7 +394,7 @@ impl<T: Tickets> Engine<T> {
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
             self.fresh_ms = self.now_ms;
-            self.catch_up_to.get_or_insert(self.raft.commit_index());
+            self.catch_up_with(self.raft.last_index());
         } else {
             self.clock.stop_leading();
         }
@@ -394,7 +420,8 @@ impl<T: Tickets> Engine<T> {
         let known = membership.voters.iter().chain(&membership.outgoing).chain(&membership.learners);
         let ids: BTreeSet<NodeId> = known.copied().filter(|id| *id != self.config.id).collect();
         self.heard_ms.retain(|id, _| ids.contains(id));
-        if !ids.is_empty() {
+        // A disk that has not heard of its membership yet keeps to the peers that it was told of.
+        if !membership.voters.is_empty() {
             let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
             let peers = ids.iter().filter_map(address).collect();
             self.effects.push(Effect::SetPeers(peers));
@@ -499,7 +526,7 @@ impl<T: Tickets> Engine<T> {
             last_index: self.raft.last_index(),
             commit_index: self.raft.commit_index(),
             applied_index: self.applied,
-            caught_up: self.catch_up_to.is_some_and(|index| self.applied >= index),
+            caught_up: self.is_caught_up(),
             members: self.directory.members.iter().map(member).collect(),
             leader_changes: self.leader_changes,
         }

@@ -3,8 +3,9 @@
 //! Pure: questions and answers of the founding talk, decided from what a disk records. The shell carries them and calls
 //! [`crate::life::identity::save`] where [`Answer::record`] says so, before the answer leaves.
 //!
-//! Rules (contract, Founding): the proposer records cluster and node ids before it asks anybody; a blank peer records both
-//! before it agrees; the proposer's log begins only when all have agreed. A peer that agreed may agree to another proposal
+//! Rules (contract, Founding): the proposer records cluster and node ids before it asks anybody, and proposes only when
+//! every peer was reached and is a member of nothing: a peer that agrees gives up what it agreed to before, which may have
+//! begun elsewhere; a blank peer records both before it agrees; the proposer's log begins only when all have agreed. A peer that agreed may agree to another proposal
 //! as long as nothing has begun: it has no log and has never voted, so the identity it gives up was never used. A peer that
 //! has begun (it has a log) never does: whoever asks it has lost a disk and must join instead (hazard 20).
 
@@ -20,6 +21,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
+    /// "Are you a member of a cluster?" Asked before anything is proposed, and by whoever waits: a blank disk beside a
+    /// living cluster must join that.
+    Hello,
     /// "Do you agree to found this cluster?"
     Propose {
         /// The cluster.
@@ -42,6 +46,8 @@ pub enum Question {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// It is no member of a cluster that it knows to have begun.
+    NoMember,
     /// It has recorded the proposal and waits for the word to begin.
     Agreed {
         /// Where its clients reach it.
@@ -106,6 +112,7 @@ pub fn propose(slot: u32, peers: &BTreeMap<u32, String>, mut mint: impl FnMut() 
         founders,
         proposer: true,
         founded: false,
+        begun: false,
     }
 }
 
@@ -115,6 +122,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
     if let (Some(identity), true) = (asked.identity, asked.has_log) {
         let cluster = identity.cluster.map_or(0, |cluster| cluster.0);
         let same = match question {
+            Question::Hello => false,
             Question::Propose { cluster: proposed, .. } | Question::Begin { cluster: proposed } => {
                 *proposed == cluster
             }
@@ -126,6 +134,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
         });
     }
     match question {
+        Question::Hello => only(Reply::NoMember),
         Question::Propose { cluster, founders, slot } => {
             let agreed = Reply::Agreed { client_address: asked.client_address.to_string() };
             if *slot != asked.slot {
@@ -159,6 +168,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
                 founders: founders.clone(),
                 proposer: false,
                 founded: false,
+                begun: false,
             };
             Answer { reply: agreed, record: Some(record), begin: false }
         }
@@ -169,6 +179,23 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
             }
             _ => only(Reply::Refused { why: "this node has not agreed to that cluster".to_string() }),
         },
+    }
+}
+
+/// What a disk without a log does when a peer says that it is a member of `cluster`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// It agreed to found that very cluster, and the cluster has begun, so all had agreed: it begins, too.
+    Begin,
+    /// It has no part in it yet: it joins under a new identity. One that it has was never used.
+    Join,
+}
+
+/// See [`Beside`].
+pub fn beside(identity: Option<&Identity>, cluster: ClusterId) -> Beside {
+    match identity {
+        Some(own) if own.cluster == Some(cluster) && !own.founders.is_empty() && !own.begun => Beside::Begin,
+        _ => Beside::Join,
     }
 }
 
@@ -186,4 +213,137 @@ pub fn first_membership(founders: &[Founder], client_addresses: &BTreeMap<u32, S
     }
     let voters = founders.iter().map(|founder| NodeId(founder.node)).collect();
     Membership { voters, context: directory.to_context(), ..Membership::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> BTreeMap<u32, String> {
+        (0..3).map(|slot| (slot, format!("node-{slot}:3300"))).collect()
+    }
+
+    fn proposal(first_id: u64) -> Identity {
+        let mut next = first_id;
+        propose(0, &peers(), || {
+            next += 1;
+            next
+        })
+    }
+
+    fn question(proposal: &Identity, slot: u32) -> Question {
+        let cluster = proposal.cluster.map_or(0, |cluster| cluster.0);
+        Question::Propose { cluster, founders: proposal.founders.clone(), slot }
+    }
+
+    fn begin(proposal: &Identity) -> Question {
+        Question::Begin { cluster: proposal.cluster.map_or(0, |cluster| cluster.0) }
+    }
+
+    fn ask(identity: Option<&Identity>, has_log: bool, slot: u32, question: &Question) -> Answer {
+        answer(&Asked { identity, has_log, slot, client_address: "node-1:3000" }, question)
+    }
+
+    fn agreed() -> Reply {
+        Reply::Agreed { client_address: "node-1:3000".into() }
+    }
+
+    #[test]
+    fn a_blank_peer_records_cluster_and_id_before_it_agrees_and_begins_only_when_told() {
+        let proposal = proposal(100);
+        let agreement = ask(None, false, 1, &question(&proposal, 1));
+        assert_eq!(agreement.reply, agreed());
+        assert!(!agreement.begin);
+        let recorded = agreement.record.unwrap();
+        assert_eq!(recorded.cluster, proposal.cluster);
+        assert_eq!(recorded.node.0, proposal.founders[1].node);
+        assert!(!recorded.proposer);
+
+        let again = ask(Some(&recorded), false, 1, &question(&proposal, 1));
+        assert_eq!((again.reply, again.record), (agreed(), None), "asked again, it agrees again");
+
+        let begun = ask(Some(&recorded), false, 1, &begin(&proposal));
+        assert_eq!(begun.reply, Reply::Begun);
+        assert!(begun.begin, "the log is made before this answer leaves");
+        let begun_again = ask(begun.record.as_ref(), true, 1, &begin(&proposal));
+        assert_eq!((begun_again.reply, begun_again.begin), (Reply::Begun, false));
+    }
+
+    #[test]
+    fn an_agreement_that_never_began_gives_way_to_another_proposal() {
+        let (lost, next) = (proposal(100), proposal(200));
+        let recorded = ask(None, false, 1, &question(&lost, 1)).record.unwrap();
+        let agreement = ask(Some(&recorded), false, 1, &question(&next, 1));
+        assert_eq!(agreement.reply, agreed());
+        assert_eq!(agreement.record.unwrap().cluster, next.cluster);
+        let stale = ask(Some(&recorded), false, 1, &begin(&next));
+        assert!(matches!(stale.reply, Reply::Refused { .. }), "it has not recorded that proposal: {stale:?}");
+    }
+
+    #[test]
+    fn a_member_never_founds_again() {
+        let (first, second) = (proposal(100), proposal(200));
+        let member = ask(None, false, 1, &question(&first, 1)).record.unwrap();
+        for asked in [question(&second, 1), begin(&second)] {
+            let answer = ask(Some(&member), true, 1, &asked);
+            let cluster = first.cluster.unwrap().0;
+            assert_eq!(answer.reply, Reply::Member { cluster, client_address: "node-1:3000".into() });
+            assert_eq!((answer.record, answer.begin), (None, false));
+        }
+    }
+
+    #[test]
+    fn a_blank_disk_beside_a_living_cluster_joins_it_and_a_founder_that_missed_the_word_begins() {
+        let proposal = proposal(100);
+        let cluster = proposal.cluster.unwrap();
+        let agreed = ask(None, false, 1, &question(&proposal, 1)).record.unwrap();
+        assert_eq!(ask(None, false, 1, &Question::Hello).reply, Reply::NoMember);
+        assert_eq!(ask(Some(&agreed), false, 1, &Question::Hello).reply, Reply::NoMember);
+        let member = Reply::Member { cluster: cluster.0, client_address: "node-1:3000".into() };
+        assert_eq!(ask(Some(&agreed), true, 1, &Question::Hello).reply, member);
+
+        assert_eq!(beside(None, cluster), Beside::Join);
+        assert_eq!(beside(Some(&agreed), cluster), Beside::Begin);
+        assert_eq!(beside(Some(&agreed), ClusterId(cluster.0 + 1)), Beside::Join);
+        let used = Identity { begun: true, ..agreed };
+        assert_eq!(
+            beside(Some(&used), cluster),
+            Beside::Join,
+            "an identity that may have voted is never taken up"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_a_reason() {
+        let proposal = proposal(100);
+        let joining = Identity { founders: Vec::new(), ..proposal.clone() };
+        let cases = [
+            (ask(None, false, 2, &question(&proposal, 1)), "slot 1 was asked, but this node is slot 2"),
+            (ask(Some(&proposal), false, 0, &question(&self::proposal(7), 0)), "only the lowest slot may"),
+            (
+                ask(Some(&Identity { proposer: false, ..joining }), false, 1, &question(&proposal, 1)),
+                "about to join",
+            ),
+            (ask(None, false, 1, &begin(&proposal)), "has not agreed"),
+        ];
+        for (answer, expected) in cases {
+            let Reply::Refused { why } = &answer.reply else { panic!("{expected}: {answer:?}") };
+            assert!(why.contains(expected), "{why}");
+            assert_eq!((answer.record, answer.begin), (None, false));
+        }
+    }
+
+    #[test]
+    fn the_first_membership_has_all_founders_as_voters_with_their_addresses() {
+        let proposal = proposal(100);
+        let clients = BTreeMap::from([(2, "node-2:3000".to_string())]);
+        let membership = first_membership(&proposal.founders, &clients);
+        assert_eq!(membership.voters.len(), 3);
+        let directory = Directory::from_context(&membership.context).unwrap();
+        let last = directory.members.last().unwrap();
+        assert_eq!(
+            (last.slot, last.peer_address.as_str(), last.client_address.as_str()),
+            (2, "node-2:3300", "node-2:3000")
+        );
+    }
 }

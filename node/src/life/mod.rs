@@ -1,6 +1,6 @@
 //! A node's life before and around its engine: who it is, whose data folder it holds, how it becomes part of a cluster.
 //!
-//! [`founding`] decides and is pure; [`identity`] is the record on disk; [`become_member`] carries both out, over the
+//! [`founding`] decides and is pure; [`identity`] is the record on disk; [`become_member()`] carries both out, over the
 //! peers' control door and the clients' API.
 
 mod become_member;

@@ -101,28 +101,3 @@ impl RoleLabel {
         (RoleLabel::Learner, "learner"),
     ];
 }
-
-/// Why a peer's message was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PeerRefused {
-    /// It names another cluster.
-    Cluster,
-    /// It is meant for another node.
-    Receiver,
-    /// Its sender is no member.
-    Sender,
-    /// It speaks another protocol version.
-    Version,
-    /// It cannot be read.
-    Malformed,
-}
-
-impl PeerRefused {
-    pub(super) const ALL: [(PeerRefused, &'static str); 5] = [
-        (PeerRefused::Cluster, "cluster"),
-        (PeerRefused::Receiver, "receiver"),
-        (PeerRefused::Sender, "sender"),
-        (PeerRefused::Version, "version"),
-        (PeerRefused::Malformed, "malformed"),
-    ];
-}

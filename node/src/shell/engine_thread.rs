@@ -16,7 +16,7 @@ use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
 use arc_swap::ArcSwap;
-use balsa_raft::NodeId;
+use balsa_raft::{Entry, Index, NodeId};
 use balsa_store::command::Reply;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender as ThreadSender;
 use std::sync::{Arc, mpsc as thread_mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Answers go to channels.
 #[derive(Debug)]
@@ -39,13 +39,17 @@ impl Tickets for Live {
 /// What one turn of the engine takes from each queue at most.
 const BATCH: usize = 1024;
 
+/// The room that received bytes take until the store has them: given back when the last holder is gone. So a sender
+/// that is faster than this node's disk is held up at its connection, and nothing piles up in between.
+pub type Room = Arc<OwnedSemaphorePermit>;
+
 /// What peers and the process tell the engine.
 #[derive(Debug)]
 pub enum Inputs {
     /// Frames of a peer, in order.
     Messages(NodeId, Vec<Bytes>),
     /// Frames of a snapshot's transfer.
-    Bulk(NodeId, Vec<Bytes>),
+    Bulk(NodeId, Vec<Bytes>, Room),
     /// This node's stream to the peer stands.
     Connected(NodeId),
     /// It broke.
@@ -143,6 +147,7 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
         handed_over: Some(handed_over_sender),
         transfers: BTreeMap::new(),
         outgoing: BTreeMap::new(),
+        proposed: VecDeque::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     threads.push(spawn("balsa-engine", fatal, move || runtime.block_on(driver.run(told)))?);
@@ -159,6 +164,8 @@ struct Driver {
     handed_over: Option<oneshot::Sender<()>>,
     transfers: BTreeMap<NodeId, Transfer>,
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+    /// When this leader appended up to which index; bounded by what may be uncommitted.
+    proposed: VecDeque<(Index, Instant)>,
 }
 
 impl Driver {
@@ -243,10 +250,10 @@ impl Driver {
                     }
                 }
             }
-            Inputs::Bulk(from, frames) => {
+            Inputs::Bulk(from, frames, room) => {
                 for frame in frames {
                     match SnapshotFrame::decode(frame) {
-                        Ok(frame) => self.take_snapshot_frame(now, from, frame),
+                        Ok(frame) => self.take_snapshot_frame(now, from, frame, &room),
                         Err(error) => {
                             tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused")
                         }
@@ -260,15 +267,15 @@ impl Driver {
         }
     }
 
-    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame) {
+    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame, room: &Room) {
         match self.transfers.entry(from).or_default().step(frame) {
             Step::Offer(term, meta) => {
                 self.engine.handle(now, Event::SnapshotOffered { from, term, meta });
                 self.turn(); // the answer comes before the first chunk
             }
-            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data }),
+            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() }),
             Step::FeedLast(data, meta) => {
-                self.apply_job(ApplyJob::SnapshotChunk { data });
+                self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() });
                 self.apply_job(ApplyJob::InstallSnapshot { meta });
             }
             Step::Ignore => {}
@@ -287,9 +294,17 @@ impl Driver {
         match effect {
             Effect::Send { to, message } => self.outgoing.entry(to).or_default().push(message),
             Effect::Log(job) => {
+                if let (true, LogJob::Persist { entries, .. }) = (self.engine.raft().is_leader(), &job)
+                    && let Some(last) = entries.last()
+                {
+                    self.proposed.push_back((last.index, Instant::now()));
+                }
                 let _ = self.log_jobs.send(job); // the log's thread is gone only when all stops
             }
-            Effect::Apply { entries, origins } => self.apply_job(ApplyJob::Apply { entries, origins }),
+            Effect::Apply { entries, origins } => {
+                self.observe_commit(&entries);
+                self.apply_job(ApplyJob::Apply { entries, origins });
+            }
             Effect::AnswerWrite(ticket, answer) => {
                 let _ = ticket.send(answer); // a client that hung up is normal
             }
@@ -321,6 +336,17 @@ impl Driver {
                     let _ = handed_over.send(());
                 }
             }
+        }
+    }
+
+    /// These entries are committed: how long did that take?
+    fn observe_commit(&mut self, entries: &[Entry]) {
+        if !self.engine.raft().is_leader() {
+            self.proposed.clear();
+        }
+        let Some(last) = entries.last() else { return };
+        while let Some((_, since)) = self.proposed.pop_front_if(|(index, _)| *index <= last.index) {
+            self.wiring.metrics.commit_seconds.observe(since.elapsed().as_secs_f64());
         }
     }
 

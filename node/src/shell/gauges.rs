@@ -1,7 +1,8 @@
 //! From the states that engine and store publish to the numbers that are scraped.
 
 use crate::engine::status::{Role, Status};
-use crate::metrics::{Metrics, RoleLabel};
+use crate::metrics::{Metrics, RoleLabel, raise};
+use crate::peer::{InboundStats, LaneStats, PeerStats};
 use balsa_store::{Position, Stats};
 
 /// A number as a gauge shows it.
@@ -19,8 +20,7 @@ pub(super) fn set_engine(metrics: &Metrics, status: &Status) {
     });
     metrics.term.set(gauge(status.term.0));
     metrics.has_leader.set(i64::from(status.leader.is_some()));
-    let changes = status.leader_changes.saturating_sub(metrics.leader_changes.get());
-    metrics.leader_changes.inc_by(changes);
+    raise(&metrics.leader_changes, status.leader_changes);
     metrics.first_index.set(gauge(status.first_index.0));
     metrics.last_index.set(gauge(status.last_index.0));
     metrics.commit_index.set(gauge(status.commit_index.0));
@@ -42,4 +42,16 @@ pub(super) fn set_store(metrics: &Metrics, position: &Position, stats: &Stats) {
     metrics.overlay_bytes.set(gauge(stats.overlay_bytes));
     metrics.reply_table_entries.set(gauge(stats.reply_entries));
     metrics.sessions.set(gauge(stats.sessions));
+}
+
+/// The transport's counters. Those of peers that are none any more are forgotten; counters never fall.
+pub fn set_transport(metrics: &Metrics, peers: &[PeerStats], inbound: &InboundStats) {
+    let sum = |of: fn(&LaneStats) -> u64| peers.iter().map(|peer| of(&peer.message) + of(&peer.bulk)).sum();
+    raise(&metrics.peer_sent_bytes, sum(|lane| lane.sent_bytes));
+    raise(&metrics.peer_received_bytes, sum(|lane| lane.received_bytes));
+    raise(&metrics.peer_dropped, sum(|lane| lane.dropped_frames));
+    raise(&metrics.peer_dial_failures, sum(|lane| lane.failed_dials));
+    for (reason, times) in &inbound.refused {
+        metrics.set_peer_refused(*reason, *times);
+    }
 }

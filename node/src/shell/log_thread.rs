@@ -48,10 +48,12 @@ pub(super) fn run(
         }
         idle = false;
         queue.extend(jobs.try_iter());
+        let entries = queue.iter().map(LogJob::entries).sum::<usize>();
         let started = Instant::now();
         let progress = stage.run(&mut queue).map_err(|error| format!("the log failed: {error}"))?;
         if let Some(token) = progress.durable {
             metrics.fsync_seconds.observe(started.elapsed().as_secs_f64());
+            metrics.append_batch_entries.observe(entries as f64);
             let _ = events.send(Event::Persisted(token)); // the engine is gone only when all stops
         }
         if progress.full != full {

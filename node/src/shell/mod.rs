@@ -19,7 +19,8 @@ mod gauges;
 mod log_thread;
 mod snapshot_streams;
 
-pub use engine_thread::{Inputs, Live, Running, Wiring, start};
+pub use engine_thread::{Inputs, Live, Room, Running, Wiring, start};
+pub use gauges::set_transport;
 
 use std::sync::Arc;
 use tokio::sync::watch;

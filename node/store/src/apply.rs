@@ -156,6 +156,9 @@ impl Store {
         self.active.row_bytes +=
             ROW_BYTES + key.len() + row.value.len() + row.content_type.as_ref().map_or(0, String::len);
         let key = self.active.arena.copy(key);
+        if matches!(row.lineage, Lineage::Under { guessed_new: true, .. }) {
+            self.active.guesses.push(key.clone());
+        }
         let revision = self.position.revision;
         let newest = Newest { revision, deleted: row.deleted, lineage: row.lineage };
         self.active.index.insert(key.clone(), newest);
@@ -210,11 +213,13 @@ impl Store {
         if tally.is_restarted() {
             return Ok(tally.apply_to(0, 0));
         }
+        // No clear lies in either overlay, so it is the same for all guesses.
+        let floor = self.position.last_clear;
         let beneath = match &self.frozen {
             None => self.durable.live_keys,
-            Some(frozen) => frozen.count_live_keys(&*self.layers.engine, self.durable.live_keys)?,
+            Some(frozen) => frozen.count_live_keys(&*self.layers.engine, self.durable.live_keys, floor)?,
         };
-        let wrong = flush::wrong_guesses(&self.layers.active, 0, |key| self.layers.newest_beneath(key))?;
+        let wrong = flush::wrong_guesses(&self.active.guesses, floor, |key| self.layers.newest_beneath(key))?;
         Ok(tally.apply_to(beneath, wrong))
     }
 

@@ -9,6 +9,9 @@ pub struct StoreConfig {
     /// Bytes that the active overlay may hold before it is rotated and flushed. As many again may be held by the one
     /// that is being flushed. Default 16 MiB.
     pub overlay_bytes: usize,
+    /// Entries after which the overlay is flushed although it is not full: some add nothing to it, and yet the log has to
+    /// keep them, and a restart to apply them, until a flush. Default 200,000.
+    pub overlay_entries: u64,
     /// Revisions of history that the leader keeps by proposing compaction. Default 100,000.
     pub history_revisions: u64,
     /// Rows that one flush looks at, at least, to remove what compaction has made unreadable. Default 10,000.
@@ -29,6 +32,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             overlay_bytes: 16 << 20,
+            overlay_entries: 200_000,
             history_revisions: 100_000,
             sweep_rows: 10_000,
             reply_ttl_ms: 600_000,

@@ -55,9 +55,6 @@ pub enum StoreError {
         /// Which check failed.
         reason: String,
     },
-    /// A flush is under way, and the state cannot be replaced under it.
-    #[error("the state cannot be replaced while a flush is under way")]
-    FlushOutstanding,
 }
 
 impl StoreError {

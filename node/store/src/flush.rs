@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
@@ -30,6 +30,8 @@ pub(crate) struct Frozen {
     pub(crate) side: SideRows,
     /// For the writer.
     pub(crate) index: NewestIndex,
+    /// Keys that were counted as new without looking.
+    pub(crate) guesses: Vec<Bytes>,
     pub(crate) clears: Vec<ClearChange>,
     pub(crate) tally: LiveTally,
     /// Of the state that it ends with.
@@ -38,6 +40,86 @@ pub(crate) struct Frozen {
     pub(crate) bytes: usize,
     /// Changes in it.
     pub(crate) changes: usize,
+    /// How far its flush is.
+    pub(crate) progress: Progress,
+}
+
+/// What a flush came to. Not read back from the engine: that may have to wait for a file to be synced, and the writer
+/// has no time for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) durable: Durable,
+    /// Size of the engine on disk.
+    pub(crate) engine_bytes: u64,
+}
+
+/// How far a flush is, known to the job and to the writer.
+#[derive(Default)]
+pub(crate) struct Progress {
+    stage: Mutex<Stage>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Waiting,
+    Running,
+    /// `None`: it failed.
+    Ended(Option<Outcome>),
+    /// It is not to run any more: another state takes the place of the one that it belongs to.
+    Abandoned,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        // The stage is replaced whole: a panic under the lock leaves it right.
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the job may run. The run ends when what is returned is dropped.
+    fn begin(&self) -> Option<Run<'_>> {
+        let mut stage = self.lock();
+        match *stage {
+            Stage::Waiting => *stage = Stage::Running,
+            Stage::Abandoned => return None,
+            Stage::Running | Stage::Ended(_) => panic!("an overlay is flushed twice"),
+        }
+        Some(Run { progress: self, outcome: None })
+    }
+
+    /// What the flush came to, once it has ended well.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match &*self.lock() {
+            Stage::Ended(outcome) => outcome.clone(),
+            _ => None,
+        }
+    }
+
+    /// Sees to it that the job does not touch the engine any more: it will not begin, or has ended. Waits for one that
+    /// is running.
+    pub(crate) fn abandon(&self) {
+        let mut stage = self.lock();
+        while matches!(*stage, Stage::Running) {
+            stage = self.ended.wait(stage).unwrap_or_else(PoisonError::into_inner);
+        }
+        if matches!(*stage, Stage::Waiting) {
+            *stage = Stage::Abandoned;
+        }
+    }
+}
+
+/// A run of a job; failed unless an outcome was set, also where it panics.
+struct Run<'a> {
+    progress: &'a Progress,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        *self.progress.lock() = Stage::Ended(self.outcome.take());
+        self.progress.ended.notify_all();
+    }
 }
 
 /// How an overlay changes the count of keys.
@@ -70,28 +152,33 @@ impl LiveTally {
 }
 
 impl Frozen {
-    /// How many keys there are after it, exactly.
+    /// How many keys there are after it, exactly; `floor` is the last clear, which must not lie in it.
     pub(crate) fn count_live_keys(
         &self,
         engine: &dyn EngineSnapshot,
         beneath: u64,
+        floor: u64,
     ) -> Result<u64, StoreError> {
         if self.tally.is_restarted() {
             return Ok(self.tally.apply_to(0, 0));
         }
-        let wrong = wrong_guesses(&self.overlay, 0, |key| layers::newest_in_engine(engine, key))?;
+        let wrong = wrong_guesses(&self.guesses, floor, |key| layers::newest_in_engine(engine, key))?;
         Ok(self.tally.apply_to(beneath, wrong))
     }
 }
 
-/// How many keys were counted as new although they were there.
+/// How many of the keys that were counted as new were there.
 pub(crate) fn wrong_guesses(
-    overlay: &Overlay,
-    mut wrong: u64,
+    guesses: &[Bytes],
+    floor: u64,
     beneath: impl Fn(&[u8]) -> Result<Option<KeyRow>, StoreError>,
 ) -> Result<u64, StoreError> {
-    for (at, row) in overlay.iter() {
-        if is_wrong_guess(row.lineage, || beneath(&at.key))? {
+    // In order of keys, so that one block of the engine after the other is looked at.
+    let mut keys: Vec<&Bytes> = guesses.iter().collect();
+    keys.sort_unstable();
+    let mut wrong = 0;
+    for key in keys {
+        if beneath(key)?.is_some_and(|row| layers::is_live(&row, floor)) {
             wrong += 1;
         }
     }
@@ -117,6 +204,8 @@ pub struct FlushJob {
     /// What the engine holds before.
     pub(crate) durable: Durable,
     pub(crate) frozen: Arc<Frozen>,
+    /// The overlay that was flushed before, to be freed.
+    pub(crate) retired: Option<Arc<Frozen>>,
     /// Rows to look at for removal, at least.
     pub(crate) sweep_rows: usize,
 }
@@ -128,8 +217,18 @@ impl FlushJob {
     }
 
     /// Writes the overlay, durably, and gives the applied index that the engine has then. A failure is fatal to the
-    /// node; there is no second try.
-    pub fn run(self) -> Result<u64, StoreError> {
+    /// node; there is no second try. Does nothing if a snapshot was installed in the meantime: the state that the overlay
+    /// belongs to is gone.
+    pub fn run(mut self) -> Result<u64, StoreError> {
+        drop(self.retired.take());
+        if let Some(mut run) = self.frozen.progress.begin() {
+            let durable = self.write()?;
+            run.outcome = Some(Outcome { durable, engine_bytes: self.engine.size_bytes() });
+        }
+        Ok(self.index())
+    }
+
+    fn write(&self) -> Result<Durable, StoreError> {
         let changes = self.resolve()?;
         // What comes in must go out at least as fast, or history would grow.
         let sweep_rows = self.sweep_rows.max(2 * self.frozen.changes);
@@ -147,7 +246,7 @@ impl FlushJob {
         let mut rows = Merge { large: large.peekable(), small: small.into_iter().peekable() };
         self.engine.ingest(&mut rows)?;
         self.engine.persist()?;
-        Ok(self.index())
+        Ok(durable)
     }
 
     /// Works out the counters of every change.
@@ -276,5 +375,38 @@ impl<L: Iterator<Item = Change>, S: Iterator<Item = Change>> Iterator for Merge<
             (Some(_), _) => self.large.next(),
             (None, _) => self.small.next(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_flush_that_runs_is_waited_for_and_one_that_does_not_is_called_off() {
+        let progress = Progress::default();
+        let has_ended = AtomicBool::new(false);
+        let (started, is_started) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let run = progress.begin().expect("nobody called it off");
+                started.send(()).unwrap();
+                thread::yield_now();
+                has_ended.store(true, Ordering::SeqCst);
+                drop(run);
+            });
+            is_started.recv().unwrap();
+            progress.abandon();
+            assert!(has_ended.load(Ordering::SeqCst));
+        });
+        assert!(progress.outcome().is_none(), "it ended without an outcome");
+
+        let progress = Progress::default();
+        progress.abandon();
+        assert!(progress.begin().is_none());
     }
 }

@@ -21,7 +21,7 @@ use crate::config::StoreConfig;
 use crate::digest;
 use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
-use crate::flush::{FlushJob, Frozen, LiveTally};
+use crate::flush::{FlushJob, Frozen, LiveTally, Outcome, Progress};
 use crate::layers::Layers;
 use crate::overlay::{Arena, NewestIndex};
 use crate::position::{Durable, Position};
@@ -42,6 +42,8 @@ pub struct Store {
     pub(crate) active: Active,
     /// Being flushed.
     pub(crate) frozen: Option<Arc<Frozen>>,
+    /// Was flushed. Freeing its many rows takes milliseconds, which the next flush has and this thread has not.
+    retired: Option<Arc<Frozen>>,
     /// What the engine holds.
     pub(crate) durable: Durable,
     pub(crate) replies: Replies,
@@ -60,6 +62,8 @@ pub(crate) struct Active {
     pub(crate) tally: LiveTally,
     pub(crate) arena: Arena,
     pub(crate) index: NewestIndex,
+    /// Keys that were counted as new without looking.
+    pub(crate) guesses: Vec<Bytes>,
     /// Memory of the overlay's rows, about.
     pub(crate) row_bytes: usize,
     /// Changes in the overlay.
@@ -101,6 +105,7 @@ impl Store {
             layers,
             active: Active::default(),
             frozen: None,
+            retired: None,
             durable,
             replies,
             sessions,
@@ -271,12 +276,13 @@ impl Store {
         (has > kept + kept / 5).then(|| self.position.revision - kept)
     }
 
-    /// Freezes the overlay if it is full, or if there are old rows to remove, and no flush is under way. The job is to
+    /// Freezes the overlay if it is full or old, or if there are rows to remove, and no flush is under way. The job is to
     /// be run on another thread, and its result given to [`Store::handle_flushed`]; if it fails, the node stops.
     pub fn maybe_rotate(&mut self) -> Option<FlushJob> {
         let full = self.active_bytes() >= self.config.overlay_bytes;
+        let old = self.applied_index() - self.durable_index() >= self.config.overlay_entries;
         let sweep = self.durable.sweep_is_behind();
-        if full || sweep { self.force_rotate() } else { None }
+        if full || old || sweep { self.force_rotate() } else { None }
     }
 
     /// Freezes the overlay if there is anything in it, and no flush is under way: for a shutdown, or before a snapshot.
@@ -287,16 +293,20 @@ impl Store {
             return None;
         }
         let bytes = self.active_bytes();
-        let active = std::mem::take(&mut self.active);
+        // As large as the last one from the start: growing moves every entry.
+        let index = NewestIndex::with_capacity(self.active.index.len());
+        let active = std::mem::replace(&mut self.active, Active { index, ..Active::default() });
         let frozen = Arc::new(Frozen {
             overlay: std::mem::take(&mut self.layers.active),
             side: active.side,
             index: active.index,
+            guesses: active.guesses,
             clears: active.clears,
             tally: active.tally,
             position: self.position,
             bytes,
             changes: active.changes,
+            progress: Progress::default(),
         });
         self.layers.frozen = Some(Arc::clone(&frozen.overlay));
         self.frozen = Some(Arc::clone(&frozen));
@@ -305,6 +315,7 @@ impl Store {
             beneath: Arc::clone(&self.layers.engine),
             durable: self.durable.clone(),
             frozen,
+            retired: self.retired.take(),
             sweep_rows: self.config.sweep_rows,
         })
     }
@@ -319,18 +330,26 @@ impl Store {
         self.frozen.is_some()
     }
 
-    /// Lets go of what was flushed: `index` is what [`FlushJob::run`] returned.
+    /// Lets go of what was flushed: `index` is what [`FlushJob::run`] returned. One that was abandoned for a snapshot is
+    /// passed over.
     pub fn handle_flushed(&mut self, index: u64) -> Result<(), StoreError> {
+        let expected = self.frozen.as_ref().map(|frozen| frozen.position.applied_index);
+        // A flush that only removes old rows ends where the one before it did; one that was abandoned ends below.
+        if expected != Some(index) && index < self.durable_index() {
+            return Ok(());
+        }
         let frozen = self.frozen.take();
-        let expected = frozen.as_ref().map(|frozen| frozen.position.applied_index);
         assert!(expected == Some(index), "a flush up to {index} ended, expected was {expected:?}");
+        let outcome = frozen.as_ref().and_then(|frozen| frozen.progress.outcome());
+        let Some(Outcome { durable, engine_bytes }) = outcome else {
+            panic!("the flush up to {index} is said to have ended, and has not")
+        };
+        self.durable = durable;
+        self.engine_bytes = engine_bytes;
+        self.flushes += 1;
+        self.retired = frozen;
         self.layers.frozen = None;
         self.layers.engine = self.engine.snapshot();
-        self.durable = Durable::read(self.layers.engine.get(META_KEY)?)?;
-        let durable = self.durable.position.applied_index;
-        assert!(durable == index, "a flush up to {index} ended, the engine is at {durable}");
-        self.flushes += 1;
-        self.engine_bytes = self.engine.size_bytes();
         // Readers of a state older than what was flushed need the engine as it was before: it has only the newest
         // change of a key. They get the new one with the next publication.
         let published = self.published.load().position;
@@ -351,15 +370,16 @@ impl Store {
         Ok(SnapshotSink::new(self.engine.begin_replace()?))
     }
 
-    /// Puts a received snapshot in the place of the whole state; durable at return. There must be no flush under way.
-    /// Everything applied and not in the snapshot is gone; the snapshot must be newer.
+    /// Puts a received snapshot in the place of the whole state; durable at return. Everything applied and not in the
+    /// snapshot is gone; the snapshot must be newer. A flush that is running is waited for, one that is not yet running
+    /// will do nothing.
     pub fn install_snapshot(&mut self, staged: StagedSnapshot) -> Result<(), StoreError> {
-        if self.frozen.is_some() {
-            return Err(StoreError::FlushOutstanding);
-        }
         let (snapshot, applied) = (staged.index(), self.applied_index());
         if snapshot <= applied {
             return Err(StoreError::StaleSnapshot { snapshot, applied });
+        }
+        if let Some(frozen) = &self.frozen {
+            frozen.progress.abandon();
         }
         staged.finish()?;
         let installed = Store::open(Arc::clone(&self.engine), self.config.clone())?;

@@ -99,8 +99,19 @@ pub struct SimNode {
     pub disk_delay: (Micros, Micros),
     /// The disk takes little more, or nothing.
     pub disk_is_full: bool,
-    /// Goes down in the middle of its next write to the log: whether by a loss of power, and for how long.
-    pub doomed: Option<(bool, Micros)>,
+    /// Goes down at the worst moment.
+    pub doomed: Option<Doom>,
+}
+
+/// How a node goes down, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Doom {
+    /// It loses power; else its process is killed.
+    pub power: bool,
+    /// For how long.
+    pub time: Micros,
+    /// Just after its vote left; else in the middle of its next write to the log.
+    pub at_vote: bool,
 }
 
 /// The cluster that all simulated nodes belong to.

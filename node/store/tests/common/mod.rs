@@ -19,6 +19,7 @@ use proptest::prelude::*;
 pub(crate) fn small_config() -> StoreConfig {
     StoreConfig {
         overlay_bytes: 4 << 10,
+        overlay_entries: 1000,
         history_revisions: 10,
         sweep_rows: 3,
         reply_ttl_ms: 1000,
