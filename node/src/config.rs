@@ -15,13 +15,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-mod address;
 mod parts;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-pub(crate) use address::is_address;
+use crate::address::is_address;
 
 /// How `serve` is started.
 #[derive(Clone, Debug, Default, Args)]

@@ -26,12 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Clients' requests that wait for the engine's next turn; more are refused.
 const REQUEST_QUEUE: usize = 16_384;
 /// Batches of peers' messages that wait for the engine's next turn; more push back on the connections.
 const INPUT_QUEUE: usize = 4_096;
+/// Bytes of a snapshot that were received and are not in the store yet.
+const BULK_ROOM_BYTES: usize = 8 << 20;
 /// Founding questions that wait to be answered.
 const CONTROL_QUEUE: usize = 64;
 /// The engine counts as alive while it turned within this time.
@@ -76,6 +78,8 @@ pub enum ServeError {
 struct Door {
     inputs: mpsc::Sender<Inputs>,
     control: mpsc::Sender<ControlCall>,
+    /// In bytes; see [`shell::Room`].
+    bulk_room: Arc<Semaphore>,
 }
 
 impl Inbox for Door {
@@ -100,7 +104,10 @@ impl Inbox for Door {
     }
 
     async fn bulk(&self, from: NodeId, frames: Vec<Bytes>) {
-        let _ = self.inputs.send(Inputs::Bulk(from, frames)).await;
+        let bytes = frames.iter().map(Bytes::len).sum::<usize>().min(BULK_ROOM_BYTES);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(room) = self.bulk_room.clone().acquire_many_owned(wanted).await else { return };
+        let _ = self.inputs.send(Inputs::Bulk(from, frames, Arc::new(room))).await;
     }
 }
 
@@ -119,7 +126,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let (requests, mut waiting_requests) = mpsc::channel(REQUEST_QUEUE);
     let (inputs, waiting_inputs) = mpsc::channel(INPUT_QUEUE);
     let (control, mut calls) = mpsc::channel(CONTROL_QUEUE);
-    let door = Door { inputs: inputs.clone(), control };
+    let door = Door { inputs: inputs.clone(), control, bulk_room: Arc::new(Semaphore::new(BULK_ROOM_BYTES)) };
     let (local, local_seen) = watch::channel(None);
     let (stop_clients, clients_stopped) = watch::channel(false);
     let (stop_peers, peers_stopped) = watch::channel(false);

@@ -250,6 +250,13 @@ impl Oracle {
         Ok(())
     }
 
+    /// A client puts an operation to somebody once more: from now on it may take place.
+    pub fn tried_again(&mut self, operation: u64) {
+        if let Some(begun) = self.begun.get_mut(&operation) {
+            begun.denied = false;
+        }
+    }
+
     /// A write was refused. Where the error says "not applied", it must never be committed.
     pub fn write_failed(
         &mut self,
