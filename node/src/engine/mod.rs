@@ -80,6 +80,9 @@ pub struct EngineConfig {
     pub handover_ms: u64,
 }
 
+/// How many nodes that are no members may have introduced themselves; of more, only the leader is remembered.
+const MAX_INTRODUCED: usize = 16;
+
 /// How this node reaches the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
@@ -112,6 +115,9 @@ pub struct Engine<T: Tickets> {
     connected: BTreeSet<NodeId>,
     /// When each peer was last heard from, in ms of `now_ms`.
     heard_ms: BTreeMap<NodeId, u64>,
+    /// Where nodes that this node's membership does not list said that they are; the one that leads is a peer all the
+    /// same. At most [`MAX_INTRODUCED`].
+    introduced: BTreeMap<NodeId, String>,
     /// Messages that wait for a write to the log, in order.
     behind_disk: VecDeque<(PersistToken, Vec<balsa_raft::message::Message>)>,
     writes: Writes<T>,
@@ -155,6 +161,7 @@ impl<T: Tickets> Engine<T> {
             fresh_ms: 0,
             connected: BTreeSet::new(),
             heard_ms: BTreeMap::new(),
+            introduced: BTreeMap::new(),
             behind_disk: VecDeque::new(),
             writes: Writes::new(first_id),
             reads: Reads::new(first_id),
@@ -184,6 +191,7 @@ impl<T: Tickets> Engine<T> {
             Event::Message { from, message } => self.handle_message(from, message),
             Event::Connected(peer) => {
                 self.connected.insert(peer);
+                self.introduce_to(peer);
                 self.raft.handle_connection_restored(peer);
             }
             Event::Disconnected(peer) => {
@@ -252,6 +260,7 @@ impl<T: Tickets> Engine<T> {
                     self.heard_from_leader(told);
                 }
             }
+            PeerMessage::Introduce { peer_address } => self.handle_introduction(from, peer_address),
             PeerMessage::Forward { id, command } => self.handle_forward(from, id, command),
             PeerMessage::ForwardReply { id, result } => self.handle_forward_reply(from, id, result),
             PeerMessage::ReadIndex { id } => self.handle_read_index(from, id),
@@ -399,6 +408,9 @@ impl<T: Tickets> Engine<T> {
             self.clock.stop_leading();
         }
         self.transfers_ended();
+        if !self.introduced.is_empty() {
+            self.set_peers();
+        }
         tracing::info!(
             node = %self.config.id,
             term = %self.raft.term(),
@@ -417,14 +429,48 @@ impl<T: Tickets> Engine<T> {
             Ok(directory) => self.directory = directory,
             Err(error) => panic!("the directory in a membership entry cannot be read: {error}"),
         }
-        let known = membership.voters.iter().chain(&membership.outgoing).chain(&membership.learners);
-        let ids: BTreeSet<NodeId> = known.copied().filter(|id| *id != self.config.id).collect();
+        let ids = self.other_members();
         self.heard_ms.retain(|id, _| ids.contains(id));
+        self.introduced.retain(|id, _| !ids.contains(id));
+        self.set_peers();
+    }
+
+    fn other_members(&self) -> BTreeSet<NodeId> {
+        let membership = self.raft.membership();
+        let known = membership.voters.iter().chain(&membership.outgoing).chain(&membership.learners);
+        known.copied().filter(|id| *id != self.config.id).collect()
+    }
+
+    /// Peers are the members that this node knows, and the leader: its membership may be older than the leader is.
+    fn set_peers(&mut self) {
+        let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
+        let mut peers: Vec<(NodeId, String)> = self.other_members().iter().filter_map(address).collect();
+        let leader = self.raft.leader().and_then(|leader| self.introduced.get_key_value(&leader));
+        peers.extend(leader.map(|(id, address)| (*id, address.clone())));
         // A disk that has not heard of its membership yet keeps to the peers that it was told of.
-        if !membership.voters.is_empty() {
-            let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
-            let peers = ids.iter().filter_map(address).collect();
+        if !self.raft.membership().voters.is_empty() || !peers.is_empty() {
             self.effects.push(Effect::SetPeers(peers));
+        }
+    }
+
+    fn introduce_to(&mut self, peer: NodeId) {
+        if let Some(own) = self.directory.get(self.config.id) {
+            let message = PeerMessage::Introduce { peer_address: own.peer_address.clone() };
+            self.effects.push(Effect::Send { to: peer, message });
+        }
+    }
+
+    fn handle_introduction(&mut self, from: NodeId, peer_address: String) {
+        if self.other_members().contains(&from) {
+            return; // the membership says where it is
+        }
+        if self.introduced.len() >= MAX_INTRODUCED {
+            let leader = self.raft.leader();
+            self.introduced.retain(|id, _| Some(*id) == leader);
+        }
+        self.introduced.insert(from, peer_address);
+        if self.raft.leader() == Some(from) {
+            self.set_peers();
         }
     }
 

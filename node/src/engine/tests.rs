@@ -13,6 +13,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[derive(Debug)]
 struct Numbers;
 
 impl Tickets for Numbers {
@@ -162,4 +163,35 @@ fn a_node_that_lags_has_not_caught_up_and_does_not_pass_for_fresh() {
     assert!(engine.status().caught_up);
     assert_eq!(engine.fresh_ms(), 50);
     assert_eq!(engine.clock.stamp(60), 77_000, "cluster time goes on from the snapshot's");
+}
+
+#[test]
+fn a_leader_that_this_nodes_old_membership_does_not_list_is_answered_all_the_same() {
+    let mut engine = follower();
+    let stranger = NodeId(9);
+    let message = |message| Event::Message { from: stranger, message };
+    engine.handle(1, message(PeerMessage::Introduce { peer_address: "new:3300".into() }));
+    assert!(engine.finish().is_empty(), "not before it leads");
+    let heartbeat = Body::Heartbeat { commit: Index(0), context: 0 };
+    let raft = Message { from: stranger, to: ME, term: TERM, body: heartbeat };
+    engine.handle(2, message(PeerMessage::Raft(raft)));
+    let peers = engine.finish().into_iter().find_map(|effect| match effect {
+        Effect::SetPeers(peers) => Some(peers),
+        _ => None,
+    });
+    let peers = peers.unwrap();
+    assert!(peers.contains(&(stranger, "new:3300".to_string())), "{peers:?}");
+    assert_eq!(peers.len(), 3);
+}
+
+#[test]
+fn a_node_introduces_itself_first_on_each_connection() {
+    let mut engine = follower();
+    engine.handle(1, Event::Connected(OTHER));
+    let effects = engine.finish();
+    let expected = PeerMessage::Introduce { peer_address: "node-0:3300".into() };
+    assert!(
+        matches!(&effects[..], [Effect::Send { to: OTHER, message }] if *message == expected),
+        "{effects:?}"
+    );
 }

@@ -101,7 +101,10 @@ impl Network {
         }
         let repeatable = matches!(
             message,
-            PeerMessage::Raft(_) | PeerMessage::ReadIndex { .. } | PeerMessage::ReadIndexReply { .. }
+            PeerMessage::Raft(_)
+                | PeerMessage::Introduce { .. }
+                | PeerMessage::ReadIndex { .. }
+                | PeerMessage::ReadIndexReply { .. }
         );
         let copies = 1 + usize::from(repeatable && self.random.chance(self.weather.duplication));
         Some((0..copies).map(|_| now + self.delay()).collect())
