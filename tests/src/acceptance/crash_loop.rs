@@ -4,12 +4,12 @@
 //! was said not to be applied is absent; the store's revision is the number of writes that are there; and digests are
 //! equal at equal index.
 
-use super::random::Random;
 use super::verdict::thousands;
 use super::writers::{self, Known, Record, Writers};
 use crate::cluster::{Cluster, compare_digests};
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Ask, Connection};
+use crate::random::Random;
 use balsa_wire::kv::Item;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

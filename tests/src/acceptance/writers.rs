@@ -4,9 +4,9 @@
 //! knows of a write in the end is one of three things, as the contract has them: acknowledged, not applied, unknown.
 //! Some requests are sent twice on purpose, one after the other or at once, to two nodes: that must change nothing.
 
-use super::random::Random;
 use crate::failure::{Context, Failure, Outcome};
 use crate::http::{Answer, Ask, Connection, NoAnswer};
+use crate::random::Random;
 use balsa_wire::header::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 use balsa_wire::kv::PutAnswer;
 use balsa_wire::problem::{self, Problem};
@@ -131,7 +131,7 @@ async fn work(shared: Arc<Shared>, interval: Duration, mut random: Random) -> Ou
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        under_way.spawn(write(shared.clone(), number, Random::new(random.next())));
+        under_way.spawn(write(shared.clone(), number, Random::new(random.draw())));
         while let Some(done) = under_way.try_join_next() {
             records.push(done.context("finish a write")??);
         }
