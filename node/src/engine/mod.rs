@@ -230,10 +230,8 @@ impl<T: Tickets> Engine<T> {
     fn tick(&mut self) {
         self.ticks += 1;
         self.raft.tick();
-        if self.raft.is_leader() {
-            self.fresh_ms = self.now_ms;
-        }
         if self.ticks.is_multiple_of(self.config.deadline_ticks) {
+            self.ask_whether_fresh();
             self.expire_writes();
             self.expire_reads();
             self.expire_admins();
@@ -402,7 +400,6 @@ impl<T: Tickets> Engine<T> {
         }
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
-            self.fresh_ms = self.now_ms;
             self.catch_up_with(self.raft.last_index());
         } else {
             self.clock.stop_leading();
