@@ -109,6 +109,8 @@ pub struct Engine<T: Tickets> {
     /// The furthest that any leader has told to be committed; `raft.commit_index() <= told_commit` while this node lags,
     /// but not always (a leader is told nothing).
     told_commit: Index,
+    /// The term of the leader that told so last: before a leader's first append nothing is known of what it committed.
+    told_in: Term,
     /// When this node last knew that its store held all that was committed, in ms of `now_ms`.
     fresh_ms: u64,
     /// Standing connections.
@@ -158,6 +160,7 @@ impl<T: Tickets> Engine<T> {
             applied,
             catch_up_to: None,
             told_commit: Index::ZERO,
+            told_in: Term(0),
             fresh_ms: 0,
             connected: BTreeSet::new(),
             heard_ms: BTreeMap::new(),
@@ -272,9 +275,11 @@ impl<T: Tickets> Engine<T> {
     fn heard_from_leader(&mut self, told: Option<Index>) {
         if let Some(told) = told {
             self.told_commit = self.told_commit.max(told);
+            self.told_in = self.raft.term();
             self.catch_up_with(told);
         }
-        if self.is_caught_up() && self.applied >= self.told_commit.max(self.raft.commit_index()) {
+        let has_all = self.applied >= self.told_commit.max(self.raft.commit_index());
+        if self.is_caught_up() && has_all && self.told_in == self.raft.term() {
             self.fresh_ms = self.now_ms;
         }
     }

@@ -163,6 +163,19 @@ fn a_node_that_lags_has_not_caught_up_and_does_not_pass_for_fresh() {
     assert!(engine.status().caught_up);
     assert_eq!(engine.fresh_ms(), 50);
     assert_eq!(engine.clock.stamp(60), 77_000, "cluster time goes on from the snapshot's");
+
+    // Another leader, which may have committed anything, is heard from.
+    let next = Term(TERM.0 + 1);
+    let says = |engine: &mut Engine<Numbers>, now_ms, body| {
+        let message = PeerMessage::Raft(Message { from: OTHER, to: ME, term: next, body });
+        engine.handle(now_ms, Event::Message { from: OTHER, message });
+        engine.finish();
+    };
+    says(&mut engine, 90, Body::Heartbeat { commit: Index(0), context: 0 });
+    assert_eq!(engine.fresh_ms(), 50, "its heartbeat tells nothing");
+    let append = Body::Append { prev_index: Index(9), prev_term: TERM, entries: vec![], commit: Index(9) };
+    says(&mut engine, 95, append);
+    assert_eq!(engine.fresh_ms(), 95);
 }
 
 #[test]
