@@ -33,7 +33,7 @@ pub enum Inputs {
     Connected(NodeId),
     /// It broke.
     Disconnected(NodeId),
-    /// Hand leadership over; [`Running::handed_over`] tells when that is done. Requests are still served.
+    /// Hand leadership over; [`super::Running::handed_over`] tells when that is done. Requests are still served.
     Stop,
     /// End all threads.
     Halt,
