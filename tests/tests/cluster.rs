@@ -190,10 +190,10 @@ async fn a_second_process_waits_for_the_data_folder() -> Outcome<()> {
 async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outcome<()> {
     // The smallest that the settings allow, so that little is written.
     let small = [
-        ["--value-bytes-max", "262144"],
-        ["--overlay-bytes", "1048576"],
-        ["--log-segment-bytes", "1048576"],
-        ["--log-margin-bytes", "1048576"],
+        ["--value-bytes-max", "1048576"],
+        ["--overlay-bytes", "4194304"],
+        ["--log-segment-bytes", "9437184"],
+        ["--log-margin-bytes", "9437184"],
     ];
     let small = small.concat();
     let mut cluster = Cluster::start(3, &small).await?;
@@ -201,7 +201,7 @@ async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outco
     let behind = (leader + 1) % 3;
     let missed_from = cluster.look(behind).await?.map_or(0, |seen| seen.last_index);
     cluster.kill(behind)?;
-    let filler = "x".repeat(200_000);
+    let filler = "x".repeat(1_000_000);
     let mut number = 0;
     eventually("the log to be released", PATIENCE, async || {
         let body = format!("{{\"value\":\"{number} {filler}\"}}");

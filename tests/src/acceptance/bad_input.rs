@@ -272,7 +272,7 @@ fn cases() -> Vec<Case> {
             &long_body,
             413,
             Code::TooLarge,
-            &["body", "limit"],
+            &["larger", "limit", "bytes"],
         ),
         case(
             "broken JSON",
@@ -312,7 +312,7 @@ fn cases() -> Vec<Case> {
             NESTED,
             400,
             Code::InvalidJson,
-            &["recursion limit"],
+            &["{\"value\": JSON}", "EOF"],
         ),
         case(
             "JSON without the member",
@@ -513,7 +513,7 @@ fn cases() -> Vec<Case> {
             OK_BODY,
             400,
             Code::InvalidCondition,
-            &["W/"],
+            &["W/\"1\"", "one revision in quotes"],
         ),
         case(
             "list of conditions",
@@ -523,7 +523,7 @@ fn cases() -> Vec<Case> {
             OK_BODY,
             400,
             Code::InvalidCondition,
-            &["If-Match"],
+            &["`\"1\", \"2\"`", "one revision in quotes"],
         ),
         case(
             "idempotency key of 256 characters",

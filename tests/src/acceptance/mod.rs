@@ -15,5 +15,3 @@ pub mod connections;
 
 pub mod crash_loop;
 pub mod writers;
-
-pub mod random;

@@ -4,8 +4,8 @@
 //! that the network is unkinder than TCP: it loses, repeats, delays and reorders single messages. Forwarded requests
 //! are never repeated, which the transport promises (each frame at most once).
 
-use super::random::Random;
 use super::{MILLI, Micros, SECOND};
+use crate::random::Random;
 use balsa_node::engine::message::PeerMessage;
 use std::collections::{BTreeMap, BTreeSet};
 

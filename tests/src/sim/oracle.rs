@@ -11,7 +11,7 @@
 //! - *Exactly once, and honest outcomes*: a write that may not be repeated is in the log once at most; one that was
 //!   answered "not applied" never.
 
-use super::random::Random;
+use crate::random::Random;
 use balsa_node::engine::Engine;
 use balsa_node::engine::handle::WriteError;
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Term};
