@@ -109,6 +109,8 @@ pub struct Engine<T: Tickets> {
     /// The furthest that any leader has told to be committed; `raft.commit_index() <= told_commit` while this node lags,
     /// but not always (a leader is told nothing).
     told_commit: Index,
+    /// The term of the leader that told so last: before a leader's first append nothing is known of what it committed.
+    told_in: Term,
     /// When this node last knew that its store held all that was committed, in ms of `now_ms`.
     fresh_ms: u64,
     /// Standing connections.
@@ -158,6 +160,7 @@ impl<T: Tickets> Engine<T> {
             applied,
             catch_up_to: None,
             told_commit: Index::ZERO,
+            told_in: Term(0),
             fresh_ms: 0,
             connected: BTreeSet::new(),
             heard_ms: BTreeMap::new(),
@@ -230,10 +233,8 @@ impl<T: Tickets> Engine<T> {
     fn tick(&mut self) {
         self.ticks += 1;
         self.raft.tick();
-        if self.raft.is_leader() {
-            self.fresh_ms = self.now_ms;
-        }
         if self.ticks.is_multiple_of(self.config.deadline_ticks) {
+            self.ask_whether_fresh();
             self.expire_writes();
             self.expire_reads();
             self.expire_admins();
@@ -274,9 +275,11 @@ impl<T: Tickets> Engine<T> {
     fn heard_from_leader(&mut self, told: Option<Index>) {
         if let Some(told) = told {
             self.told_commit = self.told_commit.max(told);
+            self.told_in = self.raft.term();
             self.catch_up_with(told);
         }
-        if self.is_caught_up() && self.applied >= self.told_commit.max(self.raft.commit_index()) {
+        let has_all = self.applied >= self.told_commit.max(self.raft.commit_index());
+        if self.is_caught_up() && has_all && self.told_in == self.raft.term() {
             self.fresh_ms = self.now_ms;
         }
     }
@@ -402,7 +405,6 @@ impl<T: Tickets> Engine<T> {
         }
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
-            self.fresh_ms = self.now_ms;
             self.catch_up_with(self.raft.last_index());
         } else {
             self.clock.stop_leading();

@@ -4,7 +4,7 @@ use super::directory::{Directory, Member};
 use super::handle::WriteError;
 use super::message::{ForwardResult, PeerMessage};
 use super::status::ClusterId;
-use super::{Effect, Engine, EngineConfig, Event, Tickets};
+use super::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
 use balsa_raft::membership::Membership;
 use balsa_raft::message::{Body, Message};
 use balsa_raft::ready::SnapshotMeta;
@@ -163,6 +163,19 @@ fn a_node_that_lags_has_not_caught_up_and_does_not_pass_for_fresh() {
     assert!(engine.status().caught_up);
     assert_eq!(engine.fresh_ms(), 50);
     assert_eq!(engine.clock.stamp(60), 77_000, "cluster time goes on from the snapshot's");
+
+    // Another leader, which may have committed anything, is heard from.
+    let next = Term(TERM.0 + 1);
+    let says = |engine: &mut Engine<Numbers>, now_ms, body| {
+        let message = PeerMessage::Raft(Message { from: OTHER, to: ME, term: next, body });
+        engine.handle(now_ms, Event::Message { from: OTHER, message });
+        engine.finish();
+    };
+    says(&mut engine, 90, Body::Heartbeat { commit: Index(0), context: 0 });
+    assert_eq!(engine.fresh_ms(), 50, "its heartbeat tells nothing");
+    let append = Body::Append { prev_index: Index(9), prev_term: TERM, entries: vec![], commit: Index(9) };
+    says(&mut engine, 95, append);
+    assert_eq!(engine.fresh_ms(), 95);
 }
 
 #[test]
@@ -194,4 +207,43 @@ fn a_node_introduces_itself_first_on_each_connection() {
         matches!(&effects[..], [Effect::Send { to: OTHER, message }] if *message == expected),
         "{effects:?}"
     );
+}
+
+#[test]
+fn a_leader_passes_for_fresh_as_of_its_question_and_only_once_a_quorum_has_answered() {
+    let mut engine = follower();
+    let message = |from, term, body| {
+        let message = PeerMessage::Raft(Message { from, to: ME, term, body });
+        Event::Message { from, message }
+    };
+    // The leader hands over; a vote and a copy of the no-op make this node the next one.
+    heartbeat(&mut engine, 0);
+    let persist = |engine: &mut Engine<Numbers>, now_ms, events: Vec<Event<Numbers>>| {
+        for event in events {
+            engine.handle(now_ms, event);
+        }
+        loop {
+            let effects = engine.finish();
+            let written = effects.iter().filter_map(|effect| match effect {
+                Effect::Log(LogJob::Persist { token, .. }) => Some(*token),
+                _ => None,
+            });
+            match written.max() {
+                Some(token) => engine.handle(now_ms, Event::Persisted(token)),
+                None => return effects,
+            }
+        }
+    };
+    let next = Term(TERM.0 + 1);
+    persist(&mut engine, 1, vec![message(LEADER, TERM, Body::TimeoutNow { last_index: Index(1) })]);
+    persist(&mut engine, 1, vec![message(LEADER, next, Body::VoteReply { granted: true })]);
+    persist(&mut engine, 2, vec![message(LEADER, next, Body::AppendAccepted { match_index: Index(2) })]);
+    persist(&mut engine, 3, vec![Event::Applied { index: Index(2), wants_compaction: None }]);
+    assert!(engine.raft().is_leader());
+
+    persist(&mut engine, 10, vec![Event::Tick]);
+    persist(&mut engine, 5_000, vec![Event::Tick]);
+    assert_eq!(engine.fresh_ms(), 0, "nobody has said that it still leads");
+    persist(&mut engine, 5_001, vec![message(LEADER, next, Body::HeartbeatReply { context: 1 })]);
+    assert_eq!(engine.fresh_ms(), 10);
 }
