@@ -55,6 +55,8 @@ pub struct Member {
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);
+/// How often one member is asked to take this node in before another is looked for.
+const ATTEMPTS_AT_ONE: usize = 10;
 const FIND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a disk cannot become a member.
@@ -343,15 +345,17 @@ impl Blank<'_> {
                 own
             }
         };
+        own.slot = own.slot.or(self.settings.slot); // it may have been given since
         let request = JoinRequest {
             id: join::id_text(own.node),
             slot: own.slot,
             peer_address: &self.settings.peer_address,
             client_address: &self.settings.client_address,
         };
-        loop {
+        let mut url = url.to_string();
+        for attempt in 1.. {
             self.wait(format!("{url} to take this node in"));
-            match join::ask(url, &request).await.and_then(|reply| Joined::read(&reply, own.node)) {
+            match join::ask(&url, &request).await.and_then(|reply| Joined::read(&reply, own.node)) {
                 Ok(joined) => {
                     own.cluster = Some(joined.cluster);
                     own.slot = Some(joined.slot);
@@ -365,7 +369,15 @@ impl Blank<'_> {
                 Err(error) => tracing::warn!(url, error, "not taken in yet"),
             }
             tokio::time::sleep(JOIN_INTERVAL).await;
+            if self.settings.join.is_none() && attempt % ATTEMPTS_AT_ONE == 0 {
+                // Whoever answered first may have been removed itself since: another may know better.
+                let mut peers = self.peers_but(own.slot);
+                let turns = attempt / ATTEMPTS_AT_ONE % peers.len().max(1);
+                peers.rotate_left(turns);
+                (_, url) = find_member(peers).await;
+            }
         }
+        unreachable!("the attempts do not end")
     }
 
     fn create_log(&self, identity: &Identity, first: Option<&Membership>) -> Result<(), MemberError> {

@@ -165,6 +165,7 @@ impl World {
                 session_ttl_ms: *random.pick(&[30_000, 600_000]),
                 ..StoreConfig::default()
             },
+            disk_headroom_bytes: *random.pick(&[0, 0, 32 << 10]),
             log_margin_bytes: *random.pick(&[0, 16 << 10, 256 << 10]),
             max_inflight_appends: *random.pick(&[1, 4, 64]),
             max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
