@@ -4,7 +4,7 @@
 use balsa_tests::sim::{Options, Report, SECOND, run_hour};
 use std::thread;
 
-const SECONDS: u64 = 300;
+const SECONDS: u64 = 600;
 const SEEDS: [u64; 8] = [101, 102, 103, 104, 105, 106, 107, 108];
 
 fn run(seed: u64, seconds: u64) -> Report {
