@@ -50,7 +50,8 @@ pub struct StoreState {
     pub applied_index: u64,
     /// The store's revision.
     pub revision: u64,
-    /// A digest of the keyspace, 32 hexadecimal digits: equal on all nodes at equal `applied_index`.
+    /// A digest of all that was applied, refused commands included, 32 hexadecimal digits: equal on all nodes at equal
+    /// `applied_index`.
     pub digest: String,
 }
 
