@@ -14,4 +14,6 @@ pub mod http;
 pub mod ports;
 pub mod process;
 
+pub mod strike;
+
 pub mod acceptance;
