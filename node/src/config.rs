@@ -15,13 +15,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-mod address;
 mod parts;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-pub(crate) use address::is_address;
+use crate::address::is_address;
 
 /// How `serve` is started.
 #[derive(Clone, Debug, Default, Args)]
@@ -172,6 +171,9 @@ settings! {
         /// How long requests in flight may take to finish when the node stops, in milliseconds [default: 6000]
         drain_timeout_ms: u64 = 6_000, "BALSA_DRAIN_TIMEOUT_MS", "MS";
 
+        /// Below this much free space a node takes no more writes; what is left is for the store to write out what it has, in
+        /// bytes [default: 67108864]
+        disk_headroom_bytes: u64 = 64 << 20, "BALSA_DISK_HEADROOM_BYTES", "BYTES";
         /// How long a leader that stops waits for another to take over, in milliseconds [default: 2000]
         handover_timeout_ms: u64 = 2_000, "BALSA_HANDOVER_TIMEOUT_MS", "MS";
 

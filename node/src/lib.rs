@@ -27,5 +27,6 @@ pub mod server;
 
 pub mod dev;
 
+mod address;
 mod durable_file;
 mod http_call;

@@ -26,12 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Clients' requests that wait for the engine's next turn; more are refused.
 const REQUEST_QUEUE: usize = 16_384;
 /// Batches of peers' messages that wait for the engine's next turn; more push back on the connections.
 const INPUT_QUEUE: usize = 4_096;
+/// Bytes of a snapshot that were received and are not in the store yet.
+const BULK_ROOM_BYTES: usize = 8 << 20;
 /// Founding questions that wait to be answered.
 const CONTROL_QUEUE: usize = 64;
 /// The engine counts as alive while it turned within this time.
@@ -76,6 +78,8 @@ pub enum ServeError {
 struct Door {
     inputs: mpsc::Sender<Inputs>,
     control: mpsc::Sender<ControlCall>,
+    /// In bytes; see [`shell::Room`].
+    bulk_room: Arc<Semaphore>,
 }
 
 impl Inbox for Door {
@@ -100,7 +104,10 @@ impl Inbox for Door {
     }
 
     async fn bulk(&self, from: NodeId, frames: Vec<Bytes>) {
-        let _ = self.inputs.send(Inputs::Bulk(from, frames)).await;
+        let bytes = frames.iter().map(Bytes::len).sum::<usize>().min(BULK_ROOM_BYTES);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(room) = self.bulk_room.clone().acquire_many_owned(wanted).await else { return };
+        let _ = self.inputs.send(Inputs::Bulk(from, frames, Arc::new(room))).await;
     }
 }
 
@@ -119,9 +126,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let (requests, mut waiting_requests) = mpsc::channel(REQUEST_QUEUE);
     let (inputs, waiting_inputs) = mpsc::channel(INPUT_QUEUE);
     let (control, mut calls) = mpsc::channel(CONTROL_QUEUE);
-    let door = Door { inputs: inputs.clone(), control };
+    let door = Door { inputs: inputs.clone(), control, bulk_room: Arc::new(Semaphore::new(BULK_ROOM_BYTES)) };
     let (local, local_seen) = watch::channel(None);
-    let (stop_doors, doors_stopped) = watch::channel(false);
+    let (stop_clients, clients_stopped) = watch::channel(false);
+    let (stop_peers, peers_stopped) = watch::channel(false);
     let reader = Arc::new(ArcSwap::from_pointee(empty_reader()?));
     let running_now = Arc::new(AtomicBool::new(false));
     let (turned_ms, fresh_ms) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -136,10 +144,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         applied_age: age_probe(epoch, fresh_ms.clone()),
     });
     let api_door =
-        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(doors_stopped.clone())));
+        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(clients_stopped)));
     let inbound = Inbound::default();
     let peer_config = config.peer();
-    let stopped = resolves(doors_stopped);
+    let stopped = resolves(peers_stopped);
     tokio::spawn(serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped));
     tracing::info!(clients = %config.listen, peers = %config.peer_listen, data = %config.data.display(), "doors open");
 
@@ -216,12 +224,15 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
         let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
     }
-    stop_doors.send_replace(true);
+    stop_clients.send_replace(true);
     if outcome.is_ok() {
+        // Peers are heard until the last client has its answer: those of forwarded requests come from the leader.
         let _ = tokio::time::timeout(Duration::from_millis(config.drain_timeout_ms + 1_000), api_door).await;
+        stop_peers.send_replace(true);
         let _ = inputs.send(Inputs::Halt).await;
         let _ = tokio::task::spawn_blocking(move || running.join()).await;
     }
+    stop_peers.send_replace(true);
     answering.abort();
     announcing.abort();
     counting.abort();

@@ -4,6 +4,8 @@
 //! The rest runs real processes on this machine: [`cluster`] starts, kills and heals them, [`acceptance`] holds the
 //! bars that a release must clear.
 
+pub mod random;
+
 pub mod sim;
 
 pub mod failure;

@@ -38,6 +38,11 @@ impl Process {
         &self.recipe
     }
 
+    /// How it will be started from now on.
+    pub fn recipe_mut(&mut self) -> &mut Recipe {
+        &mut self.recipe
+    }
+
     /// Starts it; it must not run.
     pub fn start(&mut self) -> Outcome<()> {
         assert!(self.child.is_none(), "started twice: {:?}", self.recipe);

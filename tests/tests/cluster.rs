@@ -77,7 +77,8 @@ async fn all_killed_at_once_come_back_with_everything() -> Outcome<()> {
     }
     cluster.wait_until_all_are_ready().await?;
     verify(&cluster, "kept", 60).await?;
-    let (_, before) = cluster.wait_until_digests_agree().await?;
+    cluster.wait_until_digests_agree().await?;
+    let before = cluster.look(0).await?.map(|seen| seen.store.revision);
 
     for node in 0..3 {
         cluster.process(node).signal(Signal::TERM)?;
@@ -91,7 +92,8 @@ async fn all_killed_at_once_come_back_with_everything() -> Outcome<()> {
     }
     cluster.wait_until_all_are_ready().await?;
     verify(&cluster, "kept", 60).await?;
-    let (_, after) = cluster.wait_until_digests_agree().await?;
+    cluster.wait_until_digests_agree().await?;
+    let after = cluster.look(0).await?.map(|seen| seen.store.revision);
     assert_eq!(before, after, "restarts changed the state");
     Ok(())
 }
@@ -190,10 +192,10 @@ async fn a_second_process_waits_for_the_data_folder() -> Outcome<()> {
 async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outcome<()> {
     // The smallest that the settings allow, so that little is written.
     let small = [
-        ["--value-bytes-max", "262144"],
-        ["--overlay-bytes", "1048576"],
-        ["--log-segment-bytes", "1048576"],
-        ["--log-margin-bytes", "1048576"],
+        ["--value-bytes-max", "1048576"],
+        ["--overlay-bytes", "4194304"],
+        ["--log-segment-bytes", "9437184"],
+        ["--log-margin-bytes", "9437184"],
     ];
     let small = small.concat();
     let mut cluster = Cluster::start(3, &small).await?;
@@ -201,7 +203,7 @@ async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outco
     let behind = (leader + 1) % 3;
     let missed_from = cluster.look(behind).await?.map_or(0, |seen| seen.last_index);
     cluster.kill(behind)?;
-    let filler = "x".repeat(200_000);
+    let filler = "x".repeat(1_000_000);
     let mut number = 0;
     eventually("the log to be released", PATIENCE, async || {
         let body = format!("{{\"value\":\"{number} {filler}\"}}");
@@ -223,4 +225,43 @@ async fn a_node_that_missed_what_the_log_has_released_gets_a_snapshot() -> Outco
     cluster.wait_until_ready(behind).await?;
     cluster.wait_until_digests_agree().await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_node_without_headroom_on_its_disk_acknowledges_nothing_and_loses_nothing() -> Outcome<()> {
+    let mut cluster = Cluster::start(3, &[]).await?;
+    cluster.wait_until_all_are_ready().await?;
+    write(&cluster, "before", 20).await?;
+    let full = cluster.wait_for_leader(&[0, 1, 2]).await?;
+    cluster.kill(full)?;
+    let rest = cluster.running();
+    cluster.wait_for_leader(&rest).await?;
+    // More than any disk has free: to the node its disk is full.
+    let arguments = &mut cluster.process(full).recipe_mut().arguments;
+    let sound = arguments.len();
+    arguments.extend(["--disk-headroom-bytes".into(), (1u64 << 60).to_string()]);
+    cluster.restart(full)?;
+    eventually("the full node to know its leader", PATIENCE, async || {
+        Ok(cluster.look(full).await?.filter(|seen| seen.leader.is_some()).map(|_| ()))
+    })
+    .await?;
+    let stuck_at = cluster.look(full).await?.map_or(0, |seen| seen.store.applied_index);
+    for number in 0..20 {
+        let body = format!("{{\"value\":{number}}}");
+        cluster.ask_well(rest[number % 2], Ask::put(&format!("/without-{number}"), &body)).await?;
+    }
+    // What it already had is served, nothing new is taken.
+    let item: Item = cluster.ask_well(full, Ask::get("/before-0?consistency=stale")).await?.json()?;
+    assert_eq!(item.version, 1);
+    let seen = cluster.look(full).await?.map_or(0, |seen| seen.store.applied_index);
+    assert_eq!(seen, stuck_at, "it took entries without room for them");
+
+    // There is room again.
+    cluster.kill(full)?;
+    cluster.process(full).recipe_mut().arguments.truncate(sound);
+    cluster.restart(full)?;
+    cluster.wait_until_ready(full).await?;
+    cluster.wait_until_digests_agree().await?;
+    verify(&cluster, "before", 20).await?;
+    verify(&cluster, "without", 20).await
 }

@@ -62,7 +62,7 @@ impl Config {
             history_revisions: self.history_revisions,
             ..StoreConfig::default()
         };
-        BootConfig { engine, raft, log: self.log(), store }
+        BootConfig { engine, raft, log: self.log(), store, disk_headroom_bytes: self.disk_headroom_bytes }
     }
 
     fn log(&self) -> LogConfig {

@@ -3,8 +3,8 @@
 //! Pure, and fills nothing in: a config that passes is the config that runs. Each refusal is one sentence with the
 //! setting, its value and what would be right.
 
-use super::address::{is_address, is_url};
 use super::{Config, ConfigError};
+use crate::address::{is_address, is_url};
 use std::fmt;
 
 /// The most founders: a larger cluster grows from a smaller one.

@@ -70,6 +70,8 @@ pub struct BootConfig {
     pub log: LogConfig,
     /// The store's settings.
     pub store: StoreConfig,
+    /// See [`LogStage::new`], in bytes.
+    pub disk_headroom_bytes: u64,
 }
 
 /// A node, ready to run.
@@ -151,7 +153,7 @@ pub fn open(folder: &Folder, state: Arc<dyn StateEngine>, config: &BootConfig) -
     let raft = Raft::new(config.raft.clone(), Restored { hard_state, snapshot, entries, applied })?;
     Ok(Booted {
         raft,
-        log: LogStage::new(log),
+        log: LogStage::new(log, log_folder(folder), config.disk_headroom_bytes),
         apply: ApplyStage::new(store, folder.clone()),
         newest_stamp_ms,
         torn_tail_bytes: recovered.torn_tail_bytes,

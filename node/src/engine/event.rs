@@ -104,7 +104,12 @@ pub enum Event<T: Tickets> {
         meta: SnapshotMeta,
     },
     /// A snapshot was received whole, and its state is in the store, durably.
-    SnapshotInstalled(SnapshotMeta),
+    SnapshotInstalled {
+        /// What it is.
+        meta: SnapshotMeta,
+        /// The cluster time of its state, in ms.
+        time_ms: u64,
+    },
     /// Hand over and stop.
     Stop,
 }

@@ -4,7 +4,7 @@
 //! (its own append is not durable within an election timeout), and goes on as soon as there is room (hazard 43).
 
 use super::event::LogJob;
-use balsa_log::{Log, LogError, LogWrite};
+use balsa_log::{Folder, Log, LogError, LogWrite};
 use balsa_raft::ready::PersistToken;
 use std::collections::VecDeque;
 
@@ -20,12 +20,15 @@ pub struct Progress {
 /// The log and what was last made durable.
 pub struct LogStage {
     log: Log,
+    folder: Folder,
+    headroom_bytes: u64,
 }
 
 impl LogStage {
-    /// A stage over an open log.
-    pub fn new(log: Log) -> LogStage {
-        LogStage { log }
+    /// A stage over an open log in `folder`. Entries are taken only while the disk has more than `headroom_bytes` left: the
+    /// rest is for what must go on (votes, the store's flushes).
+    pub fn new(log: Log, folder: Folder, headroom_bytes: u64) -> LogStage {
+        LogStage { log, folder, headroom_bytes }
     }
 
     /// Carries jobs out, in order, and takes those that are done out of `jobs`. What is left did not fit on a full disk: it
@@ -33,7 +36,13 @@ impl LogStage {
     pub fn run(&mut self, jobs: &mut VecDeque<LogJob>) -> Result<Progress, LogError> {
         let mut durable = None;
         let mut full = false;
+        let has_room =
+            self.folder.disk.free_bytes(&self.folder.path).is_ok_and(|free| free > self.headroom_bytes);
         while let Some(job) = jobs.front() {
+            if job.entries() > 0 && !has_room {
+                full = true;
+                break;
+            }
             match self.carry_out(job) {
                 Ok(written) => durable = written.or(durable),
                 Err(LogError::Full { .. }) => {

@@ -52,6 +52,12 @@ pub enum PeerMessage {
         /// What is asked.
         request: AdminRequest,
     },
+    /// Where the sender is to be found: the first word on each of its connections. A node that is far behind may know
+    /// only members that are gone, and could not answer the leader.
+    Introduce {
+        /// `host:port`, for peers.
+        peer_address: String,
+    },
     /// What became of it.
     AdminReply {
         /// Which request.
@@ -127,6 +133,7 @@ fn to_wire(message: &PeerMessage) -> wire::Kind {
                 ForwardResult::Unknown => wire::ForwardOutcome::Unknown(true),
             }),
         }),
+        PeerMessage::Introduce { peer_address } => wire::Kind::Introduce(peer_address.clone()),
         PeerMessage::ReadIndex { id } => wire::Kind::ReadIndex(wire::ReadIndex { id: *id }),
         PeerMessage::ReadIndexReply { id, index } => {
             wire::Kind::ReadIndexReply(wire::ReadIndexReply { id: *id, index: index.map(|i| i.0) })
@@ -174,6 +181,7 @@ fn from_wire(kind: wire::Kind) -> Result<PeerMessage, MessageError> {
                 wire::ForwardOutcome::Unknown(_) => ForwardResult::Unknown,
             },
         },
+        wire::Kind::Introduce(peer_address) => PeerMessage::Introduce { peer_address },
         wire::Kind::ReadIndex(m) => PeerMessage::ReadIndex { id: m.id },
         wire::Kind::ReadIndexReply(m) => PeerMessage::ReadIndexReply { id: m.id, index: m.index.map(Index) },
         wire::Kind::Admin(m) => PeerMessage::Admin {

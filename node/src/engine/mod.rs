@@ -28,6 +28,8 @@ mod reads;
 pub mod snapshot_frame;
 mod snapshots;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 pub use event::{Effect, Event, LogJob, Origin, Tickets};
@@ -40,6 +42,7 @@ use crate::engine::reads::Reads;
 use crate::engine::status::{ClusterId, MemberStatus, Phase, Role, Status};
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
+use balsa_raft::message::Body;
 use balsa_raft::ready::{Persist, PersistToken, Ready, SnapshotMeta};
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
 use balsa_store::command;
@@ -77,6 +80,9 @@ pub struct EngineConfig {
     pub handover_ms: u64,
 }
 
+/// How many nodes that are no members may have introduced themselves; of more, only the leader is remembered.
+const MAX_INTRODUCED: usize = 16;
+
 /// How this node reaches the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
@@ -97,14 +103,23 @@ pub struct Engine<T: Tickets> {
     now_ms: u64,
     ticks: u64,
     applied: Index,
-    /// Applied when this node first heard of a leader: caught up once that is reached.
-    catch_up_to: Option<Index>,
+    /// What a leader had committed when this node first heard from it, and the leader's term: caught up once that is
+    /// applied. Never changes after that.
+    catch_up_to: Option<(Term, Index)>,
+    /// The furthest that any leader has told to be committed; `raft.commit_index() <= told_commit` while this node lags,
+    /// but not always (a leader is told nothing).
+    told_commit: Index,
+    /// The term of the leader that told so last: before a leader's first append nothing is known of what it committed.
+    told_in: Term,
     /// When this node last knew that its store held all that was committed, in ms of `now_ms`.
     fresh_ms: u64,
     /// Standing connections.
     connected: BTreeSet<NodeId>,
     /// When each peer was last heard from, in ms of `now_ms`.
     heard_ms: BTreeMap<NodeId, u64>,
+    /// Where nodes that this node's membership does not list said that they are; the one that leads is a peer all the
+    /// same. At most [`MAX_INTRODUCED`].
+    introduced: BTreeMap<NodeId, String>,
     /// Messages that wait for a write to the log, in order.
     behind_disk: VecDeque<(PersistToken, Vec<balsa_raft::message::Message>)>,
     writes: Writes<T>,
@@ -144,9 +159,12 @@ impl<T: Tickets> Engine<T> {
             ticks: 0,
             applied,
             catch_up_to: None,
+            told_commit: Index::ZERO,
+            told_in: Term(0),
             fresh_ms: 0,
             connected: BTreeSet::new(),
             heard_ms: BTreeMap::new(),
+            introduced: BTreeMap::new(),
             behind_disk: VecDeque::new(),
             writes: Writes::new(first_id),
             reads: Reads::new(first_id),
@@ -176,6 +194,7 @@ impl<T: Tickets> Engine<T> {
             Event::Message { from, message } => self.handle_message(from, message),
             Event::Connected(peer) => {
                 self.connected.insert(peer);
+                self.introduce_to(peer);
                 self.raft.handle_connection_restored(peer);
             }
             Event::Disconnected(peer) => {
@@ -193,7 +212,7 @@ impl<T: Tickets> Engine<T> {
             Event::SnapshotBegun { to, index } => self.handle_snapshot_begun(to, index),
             Event::SnapshotSent { to, index } => self.handle_snapshot_sent(to, index),
             Event::SnapshotOffered { from, term, meta } => self.handle_snapshot_offered(from, term, meta),
-            Event::SnapshotInstalled(meta) => self.handle_snapshot_installed(meta),
+            Event::SnapshotInstalled { meta, time_ms } => self.handle_snapshot_installed(meta, time_ms),
             Event::Stop => self.handle_stop(),
         }
     }
@@ -214,10 +233,8 @@ impl<T: Tickets> Engine<T> {
     fn tick(&mut self) {
         self.ticks += 1;
         self.raft.tick();
-        if self.raft.is_leader() {
-            self.fresh_ms = self.now_ms;
-        }
         if self.ticks.is_multiple_of(self.config.deadline_ticks) {
+            self.ask_whether_fresh();
             self.expire_writes();
             self.expire_reads();
             self.expire_admins();
@@ -234,11 +251,17 @@ impl<T: Tickets> Engine<T> {
                     return; // not what its connection proved
                 }
                 let sender_term = message.term;
+                // A heartbeat tells no more than what this node is known to hold; an append tells all.
+                let told = match &message.body {
+                    Body::Append { commit, .. } => Some(*commit),
+                    _ => None,
+                };
                 self.raft.step(message);
                 if self.raft.leader() == Some(from) && sender_term == self.raft.term() {
-                    self.heard_from_leader();
+                    self.heard_from_leader(told);
                 }
             }
+            PeerMessage::Introduce { peer_address } => self.handle_introduction(from, peer_address),
             PeerMessage::Forward { id, command } => self.handle_forward(from, id, command),
             PeerMessage::ForwardReply { id, result } => self.handle_forward_reply(from, id, result),
             PeerMessage::ReadIndex { id } => self.handle_read_index(from, id),
@@ -248,15 +271,30 @@ impl<T: Tickets> Engine<T> {
         }
     }
 
-    fn heard_from_leader(&mut self) {
-        let commit = self.raft.commit_index();
-        if self.catch_up_to.is_none() {
-            self.catch_up_to = Some(commit);
-            self.status_changed = true;
+    /// The leader lives; `told`: what it says to be committed, be it far beyond what this node holds.
+    fn heard_from_leader(&mut self, told: Option<Index>) {
+        if let Some(told) = told {
+            self.told_commit = self.told_commit.max(told);
+            self.told_in = self.raft.term();
+            self.catch_up_with(told);
         }
-        if self.applied >= commit {
+        let has_all = self.applied >= self.told_commit.max(self.raft.commit_index());
+        if self.is_caught_up() && has_all && self.told_in == self.raft.term() {
             self.fresh_ms = self.now_ms;
         }
+    }
+
+    /// Until it has caught up, a node aims at what the first word of the newest leader told it.
+    fn catch_up_with(&mut self, index: Index) {
+        let term = self.raft.term();
+        if !self.is_caught_up() && self.catch_up_to.is_none_or(|(of, _)| of != term) {
+            self.catch_up_to = Some((term, index));
+            self.status_changed = true;
+        }
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.catch_up_to.is_some_and(|(_, index)| self.applied >= index)
     }
 
     fn handle_not_sent(&mut self, to: NodeId, message: PeerMessage) {
@@ -367,12 +405,14 @@ impl<T: Tickets> Engine<T> {
         }
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
-            self.fresh_ms = self.now_ms;
-            self.catch_up_to.get_or_insert(self.raft.commit_index());
+            self.catch_up_with(self.raft.last_index());
         } else {
             self.clock.stop_leading();
         }
         self.transfers_ended();
+        if !self.introduced.is_empty() {
+            self.set_peers();
+        }
         tracing::info!(
             node = %self.config.id,
             term = %self.raft.term(),
@@ -391,13 +431,48 @@ impl<T: Tickets> Engine<T> {
             Ok(directory) => self.directory = directory,
             Err(error) => panic!("the directory in a membership entry cannot be read: {error}"),
         }
-        let known = membership.voters.iter().chain(&membership.outgoing).chain(&membership.learners);
-        let ids: BTreeSet<NodeId> = known.copied().filter(|id| *id != self.config.id).collect();
+        let ids = self.other_members();
         self.heard_ms.retain(|id, _| ids.contains(id));
-        if !ids.is_empty() {
-            let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
-            let peers = ids.iter().filter_map(address).collect();
+        self.introduced.retain(|id, _| !ids.contains(id));
+        self.set_peers();
+    }
+
+    fn other_members(&self) -> BTreeSet<NodeId> {
+        let membership = self.raft.membership();
+        let known = membership.voters.iter().chain(&membership.outgoing).chain(&membership.learners);
+        known.copied().filter(|id| *id != self.config.id).collect()
+    }
+
+    /// Peers are the members that this node knows, and the leader: its membership may be older than the leader is.
+    fn set_peers(&mut self) {
+        let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
+        let mut peers: Vec<(NodeId, String)> = self.other_members().iter().filter_map(address).collect();
+        let leader = self.raft.leader().and_then(|leader| self.introduced.get_key_value(&leader));
+        peers.extend(leader.map(|(id, address)| (*id, address.clone())));
+        // A disk that has not heard of its membership yet keeps to the peers that it was told of.
+        if !self.raft.membership().voters.is_empty() || !peers.is_empty() {
             self.effects.push(Effect::SetPeers(peers));
+        }
+    }
+
+    fn introduce_to(&mut self, peer: NodeId) {
+        if let Some(own) = self.directory.get(self.config.id) {
+            let message = PeerMessage::Introduce { peer_address: own.peer_address.clone() };
+            self.effects.push(Effect::Send { to: peer, message });
+        }
+    }
+
+    fn handle_introduction(&mut self, from: NodeId, peer_address: String) {
+        if self.other_members().contains(&from) {
+            return; // the membership says where it is
+        }
+        if self.introduced.len() >= MAX_INTRODUCED {
+            let leader = self.raft.leader();
+            self.introduced.retain(|id, _| Some(*id) == leader);
+        }
+        self.introduced.insert(from, peer_address);
+        if self.raft.leader() == Some(from) {
+            self.set_peers();
         }
     }
 
@@ -499,7 +574,7 @@ impl<T: Tickets> Engine<T> {
             last_index: self.raft.last_index(),
             commit_index: self.raft.commit_index(),
             applied_index: self.applied,
-            caught_up: self.catch_up_to.is_some_and(|index| self.applied >= index),
+            caught_up: self.is_caught_up(),
             members: self.directory.members.iter().map(member).collect(),
             leader_changes: self.leader_changes,
         }

@@ -33,6 +33,8 @@ pub(super) struct Reads<T: Tickets> {
     confirmed: BTreeMap<Index, Vec<Read<T>>>,
     /// Reads of peers: who, and the peer's name for it.
     of_peers: BTreeMap<u64, (NodeId, u64)>,
+    /// As leader: the question whether it still leads, and when it was asked.
+    freshness: Option<(u64, u64)>,
     /// Reads in all three places.
     count: usize,
     next_id: u64,
@@ -46,6 +48,7 @@ impl<T: Tickets> Reads<T> {
             asked: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             of_peers: BTreeMap::new(),
+            freshness: None,
             count: 0,
             next_id: first_id,
         }
@@ -91,6 +94,18 @@ impl<T: Tickets> Engine<T> {
         self.reads.asked.insert(id, Batch { reads, to, asked_ms: self.now_ms });
     }
 
+    /// As leader: asks a quorum, so as to know how old its own state may be. A leader that was stopped for a while, or
+    /// is cut off, leads no more and does not know it yet: its word alone is worth nothing.
+    pub(super) fn ask_whether_fresh(&mut self) {
+        if self.reads.freshness.is_some() || !self.raft.is_leader() {
+            return;
+        }
+        let id = self.reads.take_id();
+        if self.raft.read(ReadId(id)).is_ok() {
+            self.reads.freshness = Some((id, self.now_ms));
+        }
+    }
+
     /// A follower asks for a batch of its reads.
     pub(super) fn handle_read_index(&mut self, from: NodeId, peer_id: u64) {
         let id = self.reads.take_id();
@@ -119,7 +134,11 @@ impl<T: Tickets> Engine<T> {
 
     /// The core confirmed a read of this node or of a peer.
     pub(super) fn read_confirmed(&mut self, confirmed: ReadConfirmed) {
-        if let Some((peer, id)) = self.reads.of_peers.remove(&confirmed.id.0) {
+        if let Some((_, asked_ms)) = self.reads.freshness.take_if(|(id, _)| *id == confirmed.id.0) {
+            if confirmed.index <= self.applied {
+                self.fresh_ms = self.fresh_ms.max(asked_ms);
+            }
+        } else if let Some((peer, id)) = self.reads.of_peers.remove(&confirmed.id.0) {
             let message = PeerMessage::ReadIndexReply { id, index: Some(confirmed.index) };
             self.effects.push(Effect::Send { to: peer, message });
         } else if let Some(batch) = self.reads.asked.remove(&confirmed.id.0) {
@@ -129,6 +148,9 @@ impl<T: Tickets> Engine<T> {
 
     /// The core will not confirm this read.
     pub(super) fn read_dropped(&mut self, id: ReadId) {
+        if self.reads.freshness.take_if(|(asked, _)| *asked == id.0).is_some() {
+            return;
+        }
         if let Some((peer, id)) = self.reads.of_peers.remove(&id.0) {
             self.effects
                 .push(Effect::Send { to: peer, message: PeerMessage::ReadIndexReply { id, index: None } });

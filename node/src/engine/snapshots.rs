@@ -29,12 +29,14 @@ impl<T: Tickets> Engine<T> {
 
     /// A leader offers a snapshot.
     pub(super) fn handle_snapshot_offered(&mut self, from: NodeId, term: Term, meta: SnapshotMeta) {
+        self.told_commit = self.told_commit.max(meta.index);
         let accept = matches!(self.raft.offer_snapshot(from, term, &meta), SnapshotDecision::Wanted);
         self.effects.push(Effect::AcceptSnapshot { from, meta, accept });
     }
 
     /// The store holds a snapshot's state now, durably: the log begins anew behind it.
-    pub(super) fn handle_snapshot_installed(&mut self, meta: SnapshotMeta) {
+    pub(super) fn handle_snapshot_installed(&mut self, meta: SnapshotMeta, time_ms: u64) {
+        self.clock.observe(time_ms); // the commands that carried its stamps will never be seen here
         let index = meta.index;
         if self.raft.install_snapshot(meta) {
             self.applied = self.applied.max(index);

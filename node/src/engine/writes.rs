@@ -2,7 +2,7 @@
 //!
 //! Each write is in exactly one place and is answered exactly once. What can be said of a write that did not go through
 //! depends on where it was: one that waits was not applied; one whose entry lost its index to another leader's was not
-//! applied; of all others nobody knows.
+//! applied; of all others nobody knows, nor of one that is tried again after nobody knew.
 
 use super::event::{Effect, Origin, Tickets};
 use super::handle::WriteError;
@@ -19,12 +19,26 @@ struct Waiting<T: Tickets> {
     command: Bytes,
     repeatable: bool,
     deadline_ms: u64,
+    /// An earlier attempt of it may have been applied: whatever ends this one, nobody knows.
+    maybe_applied: bool,
+}
+
+impl<T: Tickets> Waiting<T> {
+    /// What is true of the write, given what ended its last attempt.
+    fn failure(&self, error: WriteError) -> WriteError {
+        match self.maybe_applied {
+            true => WriteError::Unknown { why: "an earlier attempt may have been applied" },
+            false => error,
+        }
+    }
 }
 
 /// A write whose entry this node appended as leader.
 struct Proposed<T: Tickets> {
     origin: Origin<T>,
     deadline_ms: u64,
+    /// An earlier attempt of a local write, which went to another leader, may have been applied.
+    maybe_applied: bool,
 }
 
 /// A write that was sent to the leader.
@@ -71,7 +85,7 @@ impl<T: Tickets> Engine<T> {
             let error = WriteError::Overloaded { what: "writes under way" };
             return self.effects.push(Effect::AnswerWrite(ticket, Err(error)));
         }
-        self.place(Waiting { ticket, command, repeatable, deadline_ms });
+        self.place(Waiting { ticket, command, repeatable, deadline_ms, maybe_applied: false });
     }
 
     /// Tries what waits once more: the leader may be known now.
@@ -102,12 +116,12 @@ impl<T: Tickets> Engine<T> {
     fn propose_local(&mut self, write: Waiting<T>) {
         match self.propose_stamped(write.command.clone()) {
             Ok((term, index)) => {
-                let proposed =
-                    Proposed { origin: Origin::Local(write.ticket), deadline_ms: write.deadline_ms };
+                let Waiting { ticket, deadline_ms, maybe_applied, .. } = write;
+                let proposed = Proposed { origin: Origin::Local(ticket), deadline_ms, maybe_applied };
                 self.writes.proposed.insert((index, term), proposed);
             }
             Err(ProposeError::Overloaded) => {
-                let error = WriteError::Overloaded { what: "uncommitted bytes" };
+                let error = write.failure(WriteError::Overloaded { what: "uncommitted bytes" });
                 self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
             }
             Err(ProposeError::NotLeader { .. } | ProposeError::Transferring) => {
@@ -128,7 +142,9 @@ impl<T: Tickets> Engine<T> {
             Ok((term, index)) => {
                 let deadline_ms = self.now_ms + self.config.forwarded_ttl_ms;
                 let origin = Origin::Peer { node: from, id };
-                self.writes.proposed.insert((index, term), Proposed { origin, deadline_ms });
+                self.writes
+                    .proposed
+                    .insert((index, term), Proposed { origin, deadline_ms, maybe_applied: false });
                 return;
             }
             Err(ProposeError::Overloaded) => ForwardResult::Overloaded,
@@ -143,12 +159,17 @@ impl<T: Tickets> Engine<T> {
         if self.writes.forwarded.get(&id).is_none_or(|forwarded| forwarded.to != from) {
             return; // answered already: its deadline passed, or the connection broke and it was tried again
         }
-        let Some(Forwarded { write, .. }) = self.writes.forwarded.remove(&id) else { return };
+        let Some(Forwarded { mut write, .. }) = self.writes.forwarded.remove(&id) else { return };
         let answer = match result {
             ForwardResult::Applied(reply) => Ok(reply),
             ForwardResult::Refused => return self.writes.waiting.push_back(write),
-            ForwardResult::Overloaded => Err(WriteError::Overloaded { what: "the leader's queues" }),
-            ForwardResult::Unknown if write.repeatable => return self.writes.waiting.push_back(write),
+            ForwardResult::Overloaded => {
+                Err(write.failure(WriteError::Overloaded { what: "the leader's queues" }))
+            }
+            ForwardResult::Unknown if write.repeatable => {
+                write.maybe_applied = true;
+                return self.writes.waiting.push_back(write);
+            }
             ForwardResult::Unknown => Err(WriteError::Unknown { why: "the leader lost track of the write" }),
         };
         self.effects.push(Effect::AnswerWrite(write.ticket, answer));
@@ -171,8 +192,9 @@ impl<T: Tickets> Engine<T> {
             .map(|(id, _)| *id)
             .collect();
         for id in broken {
-            let Some(Forwarded { write, .. }) = self.writes.forwarded.remove(&id) else { continue };
+            let Some(Forwarded { mut write, .. }) = self.writes.forwarded.remove(&id) else { continue };
             if write.repeatable {
+                write.maybe_applied = true;
                 self.writes.waiting.push_back(write);
             } else {
                 let error = WriteError::Unknown {
@@ -194,10 +216,10 @@ impl<T: Tickets> Engine<T> {
             let proposed = first.remove();
             if (index, term) == (entry.index, entry.term) {
                 origin = Some(proposed.origin);
-            } else if index == entry.index {
+            } else if index == entry.index && !proposed.maybe_applied {
                 self.refuse(proposed.origin, Verdict::Overwritten);
             } else {
-                // Its index was passed by a snapshot: the entry there was never seen.
+                // Its index was passed by a snapshot: the entry there was never seen. Or this was not its first attempt.
                 self.refuse(proposed.origin, Verdict::Unknown);
             }
         }
@@ -232,7 +254,8 @@ impl<T: Tickets> Engine<T> {
         if self.writes.waiting.iter().any(|write| write.deadline_ms <= now) {
             for write in std::mem::take(&mut self.writes.waiting) {
                 if write.deadline_ms <= now {
-                    self.effects.push(Effect::AnswerWrite(write.ticket, Err(WriteError::NoLeader)));
+                    let error = write.failure(WriteError::NoLeader);
+                    self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
                 } else {
                     self.writes.waiting.push_back(write);
                 }

@@ -6,7 +6,7 @@ use super::call::Call;
 use super::problem::Failure;
 use super::query;
 use super::request_id;
-use crate::config::is_address;
+use crate::address::is_address;
 use crate::engine::handle::{AdminReply, AdminRequest};
 use crate::engine::status::{MemberStatus, Phase, Role, Status};
 use axum::body::Body;

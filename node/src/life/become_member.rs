@@ -1,6 +1,6 @@
 //! How a disk becomes a member: by what it already is, by founding with its peers, or by joining a running cluster.
 
-use super::founding::{self, Answer, Asked, Question, Reply};
+use super::founding::{self, Answer, Asked, Beside, Question, Reply};
 use super::identity::{self, Identity, IdentityError};
 use super::join::{self, JoinRequest};
 use crate::engine::boot::{self, BootError};
@@ -55,6 +55,9 @@ pub struct Member {
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);
+/// How often one member is asked to take this node in before another is looked for.
+const ATTEMPTS_AT_ONE: usize = 10;
+const FIND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a disk cannot become a member.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,12 @@ pub enum MemberError {
          the data folder away so that the node joins again under a new identity"
     )]
     IdentityMissing,
+    /// The disk knows who it is, but not what it promised.
+    #[error(
+        "the data folder holds identity.json but no log: this disk may have voted and does not know how. Restore the log, \
+         or move the data folder away so that the node joins again under a new identity"
+    )]
+    LogMissing,
     /// The process stops.
     #[error("stopped while waiting to become a member")]
     Stopped,
@@ -89,7 +98,14 @@ pub async fn become_member(
     let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;
     match identity::load(folder)? {
         None if has_log => Err(MemberError::IdentityMissing),
-        Some(known) if has_log => Ok(member_of(&known, settings)?),
+        Some(known) if has_log => {
+            let member = member_of(&known, settings)?;
+            if !known.begun {
+                identity::save(folder, &Identity { begun: true, ..known })?; // the crash came before that
+            }
+            Ok(member)
+        }
+        Some(known) if known.begun => Err(MemberError::LogMissing),
         known => Blank { folder, settings, lobby, identity: known }.become_member(calls).await,
     }
 }
@@ -112,10 +128,14 @@ pub(crate) fn answer_as_member(
 pub(crate) async fn tell_to_begin(cluster: ClusterId, founders: Vec<(u32, String)>) {
     let question = encode(&Question::Begin { cluster: cluster.0 });
     for (slot, address) in founders {
+        let mut told = false;
         loop {
             match ask(&address, question.clone()).await {
-                Ok(Reply::Begun) => break,
-                Ok(other) => tracing::warn!(slot, address, answer = ?other, "a founder does not begin"),
+                Ok(Reply::Begun | Reply::Member { .. }) => break, // or its disk was lost, and it joined since
+                Ok(other) if !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(slot, address, answer = ?other, "a founder does not begin");
+                }
+                Ok(_) => tokio::time::sleep(JOIN_INTERVAL).await,
                 Err(error) => tracing::debug!(slot, address, error, "a founder was not reached"),
             }
             tokio::time::sleep(ASK_INTERVAL).await;
@@ -156,9 +176,14 @@ impl Blank<'_> {
             return self.join(&url).await;
         }
         if self.identity.as_ref().is_some_and(|identity| identity.founders.is_empty()) {
-            return Err(MemberError::Settings(
-                "this data folder was joining a cluster by --join: give it again".to_string(),
-            ));
+            if self.settings.initial_peers.is_empty() {
+                return Err(MemberError::Settings(
+                    "this data folder was joining a cluster by --join: give it again".to_string(),
+                ));
+            }
+            self.wait("a peer that is a member of the cluster to join".to_string());
+            let (_, client_address) = find_member(self.peers_but(self.settings.slot)).await;
+            return self.join(&client_address).await;
         }
         let Some(slot) = self.settings.slot else {
             return Err(MemberError::Settings("setting slot is missing: founding needs it".to_string()));
@@ -181,6 +206,20 @@ impl Blank<'_> {
             }
         };
         let cluster = proposal.cluster.map_or(0, |cluster| cluster.0);
+        for (peer, address) in self.peers_but(Some(slot)) {
+            loop {
+                self.wait(format!("slot {peer} ({address}) to say whether it is a member of a cluster"));
+                match ask(&address, encode(&Question::Hello)).await {
+                    Ok(Reply::NoMember) => break,
+                    Ok(Reply::Member { cluster, client_address }) => {
+                        return self.give_way(peer, cluster, &client_address).await;
+                    }
+                    Ok(other) => tracing::warn!(slot = peer, answer = ?other, "a peer gives no such answer"),
+                    Err(error) => tracing::debug!(slot = peer, error, "a peer was not reached"),
+                }
+                tokio::time::sleep(ASK_INTERVAL).await;
+            }
+        }
         let mut clients = BTreeMap::from([(slot, self.settings.client_address.clone())]);
         while clients.len() < proposal.founders.len() {
             let missing = proposal.founders.iter().find(|founder| !clients.contains_key(&founder.slot));
@@ -193,14 +232,7 @@ impl Blank<'_> {
                     clients.insert(founder.slot, client_address);
                 }
                 Ok(Reply::Member { cluster, client_address }) => {
-                    tracing::warn!(
-                        slot = founder.slot,
-                        cluster = %ClusterId(cluster),
-                        "a peer is a member of a cluster already: this blank disk joins that one"
-                    );
-                    identity::discard(self.folder)?; // nothing was ever said or voted under it
-                    self.identity = None;
-                    return self.join(&client_address).await;
+                    return self.give_way(founder.slot, cluster, &client_address).await;
                 }
                 Ok(other) => {
                     tracing::warn!(slot = founder.slot, answer = ?other, "a peer does not agree to the founding");
@@ -218,15 +250,51 @@ impl Blank<'_> {
         member_of(&proposal, self.settings)
     }
 
-    /// Every other slot: answers the proposer until told to begin.
+    /// A peer is a member of a cluster that this disk has no part in: it joins that one under a new identity.
+    async fn give_way(
+        mut self,
+        slot: u32,
+        cluster: u64,
+        client_address: &str,
+    ) -> Result<Member, MemberError> {
+        let cluster = ClusterId(cluster);
+        tracing::warn!(slot, %cluster, "a peer is a member of a cluster already: this blank disk joins that one");
+        if identity::load(self.folder)?.is_some() {
+            identity::discard(self.folder)?; // nothing was ever said or voted under it
+        }
+        self.identity = None;
+        self.join(client_address).await
+    }
+
+    /// The founders' peer addresses without that of a slot.
+    fn peers_but(&self, slot: Option<u32>) -> Vec<(u32, String)> {
+        let peers = self.settings.initial_peers.iter().filter(|(peer, _)| Some(**peer) != slot);
+        peers.map(|(slot, address)| (*slot, address.clone())).collect()
+    }
+
+    /// Every other slot: answers the proposer until told to begin, or until a peer proves to be a member already.
     async fn wait_for_proposal(
         mut self,
         slot: u32,
         calls: &mut mpsc::Receiver<ControlCall>,
     ) -> Result<Member, MemberError> {
-        self.wait("the lowest slot to propose the founding".to_string());
+        self.wait("the lowest slot to propose the founding, or a peer that is a member already".to_string());
+        let mut living = std::pin::pin!(find_member(self.peers_but(Some(slot))));
         loop {
-            let Some((bytes, reply_to)) = calls.recv().await else { return Err(MemberError::Stopped) };
+            let call = tokio::select! {
+                call = calls.recv() => call,
+                (cluster, client_address) = &mut living => {
+                    return match (founding::beside(self.identity.as_ref(), cluster), self.identity.clone()) {
+                        (Beside::Begin, Some(own)) => {
+                            tracing::info!(%cluster, "the cluster has begun without this founder: it begins, too");
+                            self.create_log(&own, None)?;
+                            member_of(&own, self.settings)
+                        }
+                        _ => self.give_way(slot, cluster.0, &client_address).await,
+                    };
+                }
+            };
+            let Some((bytes, reply_to)) = call else { return Err(MemberError::Stopped) };
             let question = match serde_json::from_slice::<Question>(&bytes) {
                 Ok(question) => question,
                 Err(error) => {
@@ -264,20 +332,30 @@ impl Blank<'_> {
             None => {
                 let node = NodeId(mint_id());
                 let (slot, founders) = (self.settings.slot, Vec::new());
-                let own = Identity { cluster: None, node, slot, founders, proposer: false, founded: true };
+                let own = Identity {
+                    cluster: None,
+                    node,
+                    slot,
+                    founders,
+                    proposer: false,
+                    founded: true,
+                    begun: false,
+                };
                 identity::save(self.folder, &own)?;
                 own
             }
         };
+        own.slot = own.slot.or(self.settings.slot); // it may have been given since
         let request = JoinRequest {
             id: join::id_text(own.node),
             slot: own.slot,
             peer_address: &self.settings.peer_address,
             client_address: &self.settings.client_address,
         };
-        loop {
+        let mut url = url.to_string();
+        for attempt in 1.. {
             self.wait(format!("{url} to take this node in"));
-            match join::ask(url, &request).await.and_then(|reply| Joined::read(&reply, own.node)) {
+            match join::ask(&url, &request).await.and_then(|reply| Joined::read(&reply, own.node)) {
                 Ok(joined) => {
                     own.cluster = Some(joined.cluster);
                     own.slot = Some(joined.slot);
@@ -291,7 +369,15 @@ impl Blank<'_> {
                 Err(error) => tracing::warn!(url, error, "not taken in yet"),
             }
             tokio::time::sleep(JOIN_INTERVAL).await;
+            if self.settings.join.is_none() && attempt % ATTEMPTS_AT_ONE == 0 {
+                // Whoever answered first may have been removed itself since: another may know better.
+                let mut peers = self.peers_but(own.slot);
+                let turns = attempt / ATTEMPTS_AT_ONE % peers.len().max(1);
+                peers.rotate_left(turns);
+                (_, url) = find_member(peers).await;
+            }
         }
+        unreachable!("the attempts do not end")
     }
 
     fn create_log(&self, identity: &Identity, first: Option<&Membership>) -> Result<(), MemberError> {
@@ -299,6 +385,7 @@ impl Blank<'_> {
         let names = LogIdentity { cluster, node: identity.node.0 };
         let entries = first.map(Raft::bootstrap_entry).into_iter().collect();
         boot::create(self.folder, self.settings.log.clone(), names, entries)?;
+        identity::save(self.folder, &Identity { begun: true, ..identity.clone() })?;
         Ok(())
     }
 
@@ -335,6 +422,21 @@ impl Joined {
         }
         let slot = slot.ok_or("the cluster's answer does not list this node")?;
         Ok(Joined { cluster, slot, peers })
+    }
+}
+
+/// Asks peers in turn until one is a member of a cluster; gives that and where its clients reach it. Begins after a
+/// while: in a founding among blank disks nobody is.
+async fn find_member(peers: Vec<(u32, String)>) -> (ClusterId, String) {
+    loop {
+        tokio::time::sleep(FIND_INTERVAL).await;
+        for (slot, address) in &peers {
+            match ask(address, encode(&Question::Hello)).await {
+                Ok(Reply::Member { cluster, client_address }) => return (ClusterId(cluster), client_address),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(slot, address, error, "a peer was not reached"),
+            }
+        }
     }
 }
 

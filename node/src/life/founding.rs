@@ -3,8 +3,9 @@
 //! Pure: questions and answers of the founding talk, decided from what a disk records. The shell carries them and calls
 //! [`crate::life::identity::save`] where [`Answer::record`] says so, before the answer leaves.
 //!
-//! Rules (contract, Founding): the proposer records cluster and node ids before it asks anybody; a blank peer records both
-//! before it agrees; the proposer's log begins only when all have agreed. A peer that agreed may agree to another proposal
+//! Rules (contract, Founding): the proposer records cluster and node ids before it asks anybody, and proposes only when
+//! every peer was reached and is a member of nothing: a peer that agrees gives up what it agreed to before, which may have
+//! begun elsewhere; a blank peer records both before it agrees; the proposer's log begins only when all have agreed. A peer that agreed may agree to another proposal
 //! as long as nothing has begun: it has no log and has never voted, so the identity it gives up was never used. A peer that
 //! has begun (it has a log) never does: whoever asks it has lost a disk and must join instead (hazard 20).
 
@@ -20,6 +21,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
+    /// "Are you a member of a cluster?" Asked before anything is proposed, and by whoever waits: a blank disk beside a
+    /// living cluster must join that.
+    Hello,
     /// "Do you agree to found this cluster?"
     Propose {
         /// The cluster.
@@ -42,6 +46,8 @@ pub enum Question {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// It is no member of a cluster that it knows to have begun.
+    NoMember,
     /// It has recorded the proposal and waits for the word to begin.
     Agreed {
         /// Where its clients reach it.
@@ -106,6 +112,7 @@ pub fn propose(slot: u32, peers: &BTreeMap<u32, String>, mut mint: impl FnMut() 
         founders,
         proposer: true,
         founded: false,
+        begun: false,
     }
 }
 
@@ -115,6 +122,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
     if let (Some(identity), true) = (asked.identity, asked.has_log) {
         let cluster = identity.cluster.map_or(0, |cluster| cluster.0);
         let same = match question {
+            Question::Hello => false,
             Question::Propose { cluster: proposed, .. } | Question::Begin { cluster: proposed } => {
                 *proposed == cluster
             }
@@ -126,6 +134,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
         });
     }
     match question {
+        Question::Hello => only(Reply::NoMember),
         Question::Propose { cluster, founders, slot } => {
             let agreed = Reply::Agreed { client_address: asked.client_address.to_string() };
             if *slot != asked.slot {
@@ -159,6 +168,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
                 founders: founders.clone(),
                 proposer: false,
                 founded: false,
+                begun: false,
             };
             Answer { reply: agreed, record: Some(record), begin: false }
         }
@@ -169,6 +179,23 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
             }
             _ => only(Reply::Refused { why: "this node has not agreed to that cluster".to_string() }),
         },
+    }
+}
+
+/// What a disk without a log does when a peer says that it is a member of `cluster`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// It agreed to found that very cluster, and the cluster has begun, so all had agreed: it begins, too.
+    Begin,
+    /// It has no part in it yet: it joins under a new identity. One that it has was never used.
+    Join,
+}
+
+/// See [`Beside`].
+pub fn beside(identity: Option<&Identity>, cluster: ClusterId) -> Beside {
+    match identity {
+        Some(own) if own.cluster == Some(cluster) && !own.founders.is_empty() && !own.begun => Beside::Begin,
+        _ => Beside::Join,
     }
 }
 
@@ -263,6 +290,27 @@ mod tests {
             assert_eq!(answer.reply, Reply::Member { cluster, client_address: "node-1:3000".into() });
             assert_eq!((answer.record, answer.begin), (None, false));
         }
+    }
+
+    #[test]
+    fn a_blank_disk_beside_a_living_cluster_joins_it_and_a_founder_that_missed_the_word_begins() {
+        let proposal = proposal(100);
+        let cluster = proposal.cluster.unwrap();
+        let agreed = ask(None, false, 1, &question(&proposal, 1)).record.unwrap();
+        assert_eq!(ask(None, false, 1, &Question::Hello).reply, Reply::NoMember);
+        assert_eq!(ask(Some(&agreed), false, 1, &Question::Hello).reply, Reply::NoMember);
+        let member = Reply::Member { cluster: cluster.0, client_address: "node-1:3000".into() };
+        assert_eq!(ask(Some(&agreed), true, 1, &Question::Hello).reply, member);
+
+        assert_eq!(beside(None, cluster), Beside::Join);
+        assert_eq!(beside(Some(&agreed), cluster), Beside::Begin);
+        assert_eq!(beside(Some(&agreed), ClusterId(cluster.0 + 1)), Beside::Join);
+        let used = Identity { begun: true, ..agreed };
+        assert_eq!(
+            beside(Some(&used), cluster),
+            Beside::Join,
+            "an identity that may have voted is never taken up"
+        );
     }
 
     #[test]

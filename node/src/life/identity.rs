@@ -28,6 +28,8 @@ pub struct Identity {
     pub proposer: bool,
     /// All founders have begun; nothing of the founding is left to do.
     pub founded: bool,
+    /// Its log was made: it may have voted or acknowledged. Without its log this identity must never be used again.
+    pub begun: bool,
 }
 
 /// One node of a founding.
@@ -67,6 +69,8 @@ struct Stored {
     founders: Vec<Founder>,
     proposer: bool,
     founded: bool,
+    #[serde(default)]
+    begun: bool,
 }
 
 /// Reads the identity of a data folder; `None`: the disk is blank.
@@ -90,6 +94,7 @@ pub fn load(folder: &Folder) -> Result<Option<Identity>, IdentityError> {
         founders: stored.founders,
         proposer: stored.proposer,
         founded: stored.founded,
+        begun: stored.begun,
     }))
 }
 
@@ -103,6 +108,7 @@ pub fn save(folder: &Folder, identity: &Identity) -> Result<(), IdentityError> {
         founders: identity.founders.clone(),
         proposer: identity.proposer,
         founded: identity.founded,
+        begun: identity.begun,
     };
     let body = serde_json::to_string(&stored).map_err(io::Error::other)?;
     let text = format!("{body}\n{}\n", checksum(&body));
@@ -149,6 +155,7 @@ mod tests {
             founders: vec![Founder { slot: 0, node: 9, peer_address: "a:1".into() }],
             proposer: false,
             founded: true,
+            begun: true,
         }
     }
 

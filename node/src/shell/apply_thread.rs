@@ -1,7 +1,7 @@
 //! *Apply* and *respond*: the single writer of the store, and the flushes that run beside it.
 
-use super::engine_thread::Live;
 use super::gauges;
+use super::live::{Live, Room};
 use super::snapshot_streams::Streams;
 use crate::engine::apply_stage::ApplyStage;
 use crate::engine::{Event, Origin, message};
@@ -28,7 +28,7 @@ pub(super) enum ApplyJob {
     /// Begin to receive one, in place of what is being received.
     ReceiveSnapshot,
     /// A chunk of it.
-    SnapshotChunk { data: Bytes },
+    SnapshotChunk { data: Bytes, _room: Room },
     /// It is complete: install it.
     InstallSnapshot { meta: SnapshotMeta },
     /// End.
@@ -101,7 +101,7 @@ impl ApplyThread {
                 let sink = self.stage.store().begin_install();
                 self.sink = Some(sink.map_err(|error| format!("a snapshot cannot be received: {error}"))?);
             }
-            ApplyJob::SnapshotChunk { data } => {
+            ApplyJob::SnapshotChunk { data, _room } => {
                 if let Some(mut sink) = self.sink.take() {
                     match sink.add_chunk(&data) {
                         Ok(()) => self.sink = Some(sink),
@@ -143,7 +143,7 @@ impl ApplyThread {
             Ok(staged) => {
                 let installed = self.stage.install(&meta, staged);
                 if installed.map_err(|error| format!("a snapshot cannot be installed: {error}"))? {
-                    self.tell(Event::SnapshotInstalled(meta));
+                    self.tell(Event::SnapshotInstalled { meta, time_ms: self.stage.store().time_ms() });
                 }
             }
             Err(error) => tracing::warn!(%error, "a received snapshot is not whole: it is dropped"),

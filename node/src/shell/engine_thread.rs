@@ -4,21 +4,20 @@
 //! of clients, no slow disk and no large page can hold up a heartbeat (hazard 45).
 
 use super::apply_thread::{self, ApplyJob, ApplyThread};
+use super::live::{Inputs, Live, Room};
 use super::snapshot_streams::{self, Streams};
 use super::{Fatal, spawn};
 use super::{gauges, log_thread};
 use crate::engine::boot::Booted;
-use crate::engine::handle::{AdminError, AdminReply, ReadError, Request, WriteError};
+use crate::engine::handle::Request;
 use crate::engine::message::{self, PeerMessage};
 use crate::engine::snapshot_frame::{SnapshotFrame, Step, Transfer};
 use crate::engine::status::Status;
-use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
+use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
 use arc_swap::ArcSwap;
 use balsa_raft::{Entry, Index, NodeId};
-use balsa_store::command::Reply;
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender as ThreadSender;
@@ -26,35 +25,8 @@ use std::sync::{Arc, mpsc as thread_mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// Answers go to channels.
-#[derive(Debug)]
-pub struct Live;
-
-impl Tickets for Live {
-    type Write = oneshot::Sender<Result<Reply, WriteError>>;
-    type Read = oneshot::Sender<Result<(), ReadError>>;
-    type Admin = oneshot::Sender<Result<AdminReply, AdminError>>;
-}
-
 /// What one turn of the engine takes from each queue at most.
 const BATCH: usize = 1024;
-
-/// What peers and the process tell the engine.
-#[derive(Debug)]
-pub enum Inputs {
-    /// Frames of a peer, in order.
-    Messages(NodeId, Vec<Bytes>),
-    /// Frames of a snapshot's transfer.
-    Bulk(NodeId, Vec<Bytes>),
-    /// This node's stream to the peer stands.
-    Connected(NodeId),
-    /// It broke.
-    Disconnected(NodeId),
-    /// Hand leadership over; [`Running::handed_over`] tells when that is done. Requests are still served.
-    Stop,
-    /// End all threads.
-    Halt,
-}
 
 /// What the engine's thread is connected to.
 pub struct Wiring {
@@ -246,10 +218,10 @@ impl Driver {
                     }
                 }
             }
-            Inputs::Bulk(from, frames) => {
+            Inputs::Bulk(from, frames, room) => {
                 for frame in frames {
                     match SnapshotFrame::decode(frame) {
-                        Ok(frame) => self.take_snapshot_frame(now, from, frame),
+                        Ok(frame) => self.take_snapshot_frame(now, from, frame, &room),
                         Err(error) => {
                             tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused")
                         }
@@ -263,15 +235,15 @@ impl Driver {
         }
     }
 
-    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame) {
+    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame, room: &Room) {
         match self.transfers.entry(from).or_default().step(frame) {
             Step::Offer(term, meta) => {
                 self.engine.handle(now, Event::SnapshotOffered { from, term, meta });
                 self.turn(); // the answer comes before the first chunk
             }
-            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data }),
+            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() }),
             Step::FeedLast(data, meta) => {
-                self.apply_job(ApplyJob::SnapshotChunk { data });
+                self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() });
                 self.apply_job(ApplyJob::InstallSnapshot { meta });
             }
             Step::Ignore => {}

@@ -1,7 +1,7 @@
 //! *Persist*: takes all jobs at hand, writes them as one, syncs once, tells the engine.
 
-use super::engine_thread::Live;
 use super::gauges::gauge;
+use super::live::Live;
 use crate::engine::log_stage::LogStage;
 use crate::engine::{Event, LogJob};
 use crate::metrics::Metrics;

@@ -16,11 +16,13 @@
 mod apply_thread;
 mod engine_thread;
 mod gauges;
+mod live;
 mod log_thread;
 mod snapshot_streams;
 
-pub use engine_thread::{Inputs, Live, Running, Wiring, start};
+pub use engine_thread::{Running, Wiring, start};
 pub use gauges::set_transport;
+pub use live::{Inputs, Live, Room};
 
 use std::sync::Arc;
 use tokio::sync::watch;

@@ -1,6 +1,6 @@
 //! Snapshots on the wire: one task streams a snapshot to a peer, chunk by chunk, at the pace of its connection.
 
-use super::engine_thread::Live;
+use super::live::Live;
 use crate::engine::Event;
 use crate::engine::snapshot_frame::SnapshotFrame;
 use crate::peer::PeerHub;

@@ -17,5 +17,3 @@ pub mod crash_loop;
 pub mod writers;
 
 pub mod failover;
-
-pub mod random;

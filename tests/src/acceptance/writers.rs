@@ -4,9 +4,9 @@
 //! knows of a write in the end is one of three things, as the contract has them: acknowledged, not applied, unknown.
 //! Some requests are sent twice on purpose, one after the other or at once, to two nodes: that must change nothing.
 
-use super::random::Random;
 use crate::failure::{Context, Failure, Outcome};
 use crate::http::{Answer, Ask, Connection, NoAnswer};
+use crate::random::Random;
 use balsa_wire::header::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 use balsa_wire::kv::PutAnswer;
 use balsa_wire::problem::{self, Problem};
@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Clients; each has connections of its own.
 const CLIENTS: usize = 8;
+/// One write in so many has so many bytes more: enough in all that the store flushes, and little enough to be quick.
+const LARGE_EVERY: u64 = 40;
+const LARGE_BYTES: usize = 20_000;
 /// Pauses between attempts, doubled from the least to the most.
 const BACKOFF_MS: (u64, u64) = (5, 200);
 
@@ -59,7 +62,8 @@ pub fn key(number: u64) -> String {
 
 /// The value of a write, as JSON.
 pub fn value(number: u64) -> String {
-    format!("\"value {number}\"")
+    let filler = if number.is_multiple_of(LARGE_EVERY) { LARGE_BYTES } else { 0 };
+    format!("\"value {number}{}\"", "x".repeat(filler))
 }
 
 /// The clients, at work until they are told to finish.
@@ -127,7 +131,7 @@ async fn work(shared: Arc<Shared>, interval: Duration, mut random: Random) -> Ou
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        under_way.spawn(write(shared.clone(), number, Random::new(random.next())));
+        under_way.spawn(write(shared.clone(), number, Random::new(random.draw())));
         while let Some(done) = under_way.try_join_next() {
             records.push(done.context("finish a write")??);
         }

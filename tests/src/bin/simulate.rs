@@ -25,6 +25,9 @@ struct Args {
     /// Run each seed twice and compare the traces.
     #[arg(long)]
     twice: bool,
+    /// Fail if it takes longer than this, in seconds of real time.
+    #[arg(long)]
+    wall_seconds_max: Option<u64>,
     /// Print the timeline of each hour (one hour: `--hours 1 --seed N --timeline`).
     #[arg(long)]
     timeline: bool,
@@ -88,12 +91,19 @@ fn main() -> ExitCode {
         }
     });
     print!("{}", total.coverage());
+    let took = started.elapsed();
+    let late = args.wall_seconds_max.is_some_and(|most| took.as_secs() > most);
+    let right = violations + differing + thin == 0 && !late;
+    let again =
+        if args.twice { format!(", {differing} seeds that differ when run again") } else { String::new() };
     println!(
-        "{} hours, {} operations, {} faults, {violations} violations, {thin} thin, {differing} not deterministic, {:.1} s",
+        "simulate: {} {} hours, {} operations, {} faults, {violations} violations, {thin} too thin{again}, {:.1} s on {jobs} threads{}",
+        if right { "PASS" } else { "FAIL" },
         args.hours,
         total.operations,
         total.faults_total(),
-        started.elapsed().as_secs_f64()
+        took.as_secs_f64(),
+        if late { ": too long" } else { "" },
     );
-    if violations + differing + thin == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,7 +2,7 @@
 
 use super::Micros;
 use super::network::Place;
-use super::random::Random;
+use crate::random::Random;
 use balsa_store::command::{
     Clear, Command, Condition, ConditionKind, Delete, IdempotencyKey, Nothing, OpenSession, Operation, Put,
     RequestId, SessionRequest,

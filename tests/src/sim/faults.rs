@@ -1,8 +1,8 @@
 //! What strikes a cluster, and when: each seed draws its own climate.
 
 use super::network::{Place, Weather};
-use super::random::Random;
 use super::{MILLI, Micros, SECOND};
+use crate::random::Random;
 
 /// A fault; most end by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]

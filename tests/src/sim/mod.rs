@@ -13,14 +13,13 @@
 //! What it does not simulate: HTTP and the framing of peers' messages (their tests are beside them), and the embedded
 //! engine, in whose place stands one in memory that loses what was not made durable.
 //!
-//! Modules in reading order: [`random`], [`trace`], [`node`], [`network`], [`clients`], [`faults`], [`oracle`], [`world`].
+//! Modules in reading order: [`trace`], [`node`], [`network`], [`clients`], [`faults`], [`oracle`], [`world`].
 
 pub mod clients;
 pub mod faults;
 pub mod network;
 pub mod node;
 pub mod oracle;
-pub mod random;
 pub mod report;
 pub mod trace;
 pub mod world;

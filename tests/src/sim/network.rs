@@ -4,8 +4,8 @@
 //! that the network is unkinder than TCP: it loses, repeats, delays and reorders single messages. Forwarded requests
 //! are never repeated, which the transport promises (each frame at most once).
 
-use super::random::Random;
 use super::{MILLI, Micros, SECOND};
+use crate::random::Random;
 use balsa_node::engine::message::PeerMessage;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,7 +101,10 @@ impl Network {
         }
         let repeatable = matches!(
             message,
-            PeerMessage::Raft(_) | PeerMessage::ReadIndex { .. } | PeerMessage::ReadIndexReply { .. }
+            PeerMessage::Raft(_)
+                | PeerMessage::Introduce { .. }
+                | PeerMessage::ReadIndex { .. }
+                | PeerMessage::ReadIndexReply { .. }
         );
         let copies = 1 + usize::from(repeatable && self.random.chance(self.weather.duplication));
         Some((0..copies).map(|_| now + self.delay()).collect())

@@ -176,6 +176,7 @@ impl SimNode {
             raft,
             log: settings.log.clone(),
             store: settings.store.clone(),
+            disk_headroom_bytes: settings.disk_headroom_bytes,
         };
         let booted = boot::open(&folder(&self.disk), Arc::new(self.state.clone()), &config)?;
         let torn = booted.torn_tail_bytes;
@@ -224,6 +225,8 @@ pub struct Settings {
     pub log: LogConfig,
     /// The store's.
     pub store: StoreConfig,
+    /// See [`BootConfig::disk_headroom_bytes`].
+    pub disk_headroom_bytes: u64,
     /// See [`EngineConfig::log_margin_bytes`].
     pub log_margin_bytes: usize,
     /// The core's.

@@ -11,7 +11,7 @@
 //! - *Exactly once, and honest outcomes*: a write that may not be repeated is in the log once at most; one that was
 //!   answered "not applied" never.
 
-use super::random::Random;
+use crate::random::Random;
 use balsa_node::engine::Engine;
 use balsa_node::engine::handle::WriteError;
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Term};
@@ -248,6 +248,13 @@ impl Oracle {
         }
         self.floor = self.floor.max(at);
         Ok(())
+    }
+
+    /// A client puts an operation to somebody once more: from now on it may take place.
+    pub fn tried_again(&mut self, operation: u64) {
+        if let Some(begun) = self.begun.get_mut(&operation) {
+            begun.denied = false;
+        }
     }
 
     /// A write was refused. Where the error says "not applied", it must never be committed.

@@ -72,6 +72,7 @@ fn others() -> Vec<PeerMessage> {
     let mut all = vec![
         PeerMessage::Forward { id: 1, command: Bytes::from_static(b"c") },
         PeerMessage::ReadIndex { id: 0 },
+        PeerMessage::Introduce { peer_address: "node-1:3300".to_string() },
         PeerMessage::ReadIndexReply { id: 2, index: Some(Index(0)) },
         PeerMessage::ReadIndexReply { id: 2, index: None },
     ];

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::engine) struct Frame {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: Option<Kind>,
 }
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -24,6 +24,8 @@ pub(in crate::engine) enum Kind {
     Admin(Admin),
     #[prost(message, tag = "7")]
     AdminReply(AdminReply),
+    #[prost(string, tag = "8")]
+    Introduce(String),
 }
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::engine) struct Raft {

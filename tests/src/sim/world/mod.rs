@@ -13,10 +13,10 @@ use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
 use super::node::{ApplyJob, Doom, Process, Settings, Sim, SimNode};
 use super::oracle::{Oracle, Violation};
-use super::random::Random;
 use super::report::Report;
 use super::trace::Trace;
 use super::{MILLI, Micros, SECOND};
+use crate::random::Random;
 use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
 use balsa_node::engine::log_stage::Progress;
@@ -165,6 +165,7 @@ impl World {
                 session_ttl_ms: *random.pick(&[30_000, 600_000]),
                 ..StoreConfig::default()
             },
+            disk_headroom_bytes: *random.pick(&[0, 0, 32 << 10]),
             log_margin_bytes: *random.pick(&[0, 16 << 10, 256 << 10]),
             max_inflight_appends: *random.pick(&[1, 4, 64]),
             max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),

@@ -26,6 +26,7 @@ impl World {
         under_way.ticket = ticket;
         under_way.attempts += 1;
         let ask = under_way.ask.clone();
+        self.oracle.tried_again(under_way.operation);
         if self.nodes[place].process.is_none() || self.nodes[place].paused_until > self.now {
             return self.refused(client); // no connection: nothing was said
         }
@@ -87,13 +88,11 @@ impl World {
                 Ok(())
             }
             Err(error) => {
-                let repeatable = matches!(&under_way.ask, Ask::Write(command) if command.request.is_some());
                 self.trace.line(self.now, format_args!("operation {} failed: {error}", under_way.operation));
                 if matches!(error, WriteError::Overwritten) {
                     self.report.saw("write overwritten");
                 }
-                let other_attempts = repeatable || under_way.attempts > 1;
-                self.oracle.write_failed(under_way.operation, &error, other_attempts)?;
+                self.oracle.write_failed(under_way.operation, &error, under_way.attempts > 1)?;
                 match error {
                     WriteError::Unknown { .. } => self.unknown(client),
                     _ => self.refused(client),

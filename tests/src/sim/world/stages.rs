@@ -145,7 +145,8 @@ impl World {
             self.trace.line(self.now, format_args!("node {place} installed a snapshot of {}", meta.index));
             self.report.saw("snapshot installed");
             self.check_applied(place)?;
-            self.give(place, Event::SnapshotInstalled(meta))?;
+            let time_ms = self.process(place).apply.store().time_ms();
+            self.give(place, Event::SnapshotInstalled { meta, time_ms })?;
         }
         Ok(())
     }

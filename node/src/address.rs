@@ -19,7 +19,7 @@ pub(crate) fn is_address(text: &str) -> bool {
 }
 
 /// `http://host:port`, with nothing after it but a slash.
-pub(super) fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http://") else {
         return false;
     };
