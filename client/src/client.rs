@@ -4,8 +4,7 @@ use crate::endpoints::Endpoints;
 use crate::error::{BuildError, ReadError, WriteError};
 use crate::request::{Clear, Delete, Get, Put};
 use crate::transport::{Request, Retry, Transport, parse, random};
-use balsa_wire::cluster::{AddMember, ClusterAnswer, MembershipAnswer, TransferLeadership};
-use balsa_wire::problem::Outcome;
+use balsa_wire::cluster::{AddMember, ClusterAnswer, MembershipAnswer, Role, TransferLeadership};
 use bytes::Bytes;
 use reqwest::Method;
 use serde::Serialize;
@@ -127,13 +126,26 @@ impl Client {
         Clear::new(self.clone())
     }
 
-    /// What the cluster is doing, as the node says that was asked: the leader, where one is known.
+    /// What the cluster is doing, as its leader says, who alone knows who lags and who answers; where no leader can be
+    /// asked, as any node says.
     pub async fn status(&self) -> Result<ClusterAnswer, ReadError> {
+        let first = self.look().await?;
+        if first.role == Role::Leader || first.leader.is_none() {
+            return Ok(first);
+        }
+        // The answer named the leader, who is asked first from now on.
+        match self.look().await {
+            Ok(second) if second.role == Role::Leader => Ok(second),
+            _ => Ok(first),
+        }
+    }
+
+    /// What one node says.
+    async fn look(&self) -> Result<ClusterAnswer, ReadError> {
         let request = plain(Method::GET, "/v1/cluster".to_owned(), Retry::Harmless);
         let answered = self.transport.call(&request, self.timeout).await;
-        answered
-            .and_then(|answer| parse(&answer).map_err(|cause| (Outcome::NotApplied, cause)))
-            .map_err(|(_, cause)| ReadError { cause })
+        let answer = answered.map_err(|(_, cause)| ReadError { cause })?;
+        parse(&answer).map_err(|cause| ReadError { cause })
     }
 
     /// Takes a node in, as a learner.
