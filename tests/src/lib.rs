@@ -16,4 +16,6 @@ pub mod http;
 pub mod ports;
 pub mod process;
 
+pub mod strike;
+
 pub mod acceptance;

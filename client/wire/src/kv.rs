@@ -25,6 +25,16 @@ pub struct Item {
     pub version: u64,
 }
 
+impl Item {
+    /// The JSON value as a Rust value. A raw value that is UTF-8 reads as a JSON string; one that is not is an error.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        match &self.value {
+            Some(value) => serde_json::from_str(value.get()),
+            None => Err(serde::de::Error::custom("the value is raw bytes, not JSON")),
+        }
+    }
+}
+
 /// The answer to a PUT.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PutAnswer {

@@ -1,8 +1,9 @@
 //! The bars that run real processes: `acceptance crash-loop --quick`. The last line is the verdict.
 
 use balsa_tests::acceptance::verdict::conclude;
-use balsa_tests::acceptance::{bad_input, crash_loop, seed_curl};
+use balsa_tests::acceptance::{bad_input, crash_loop, failover, seed_curl};
 use balsa_tests::failure::{Context, Outcome};
+use balsa_tests::strike::How;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -36,6 +37,24 @@ enum Bar {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The leader is killed (-9) again and again under load, and must be replaced in time.
+    Failover {
+        /// End within a minute: a quarter of the kills.
+        #[arg(long)]
+        quick: bool,
+        /// How often the leader is killed.
+        #[arg(long)]
+        kills: Option<u32>,
+    },
+    /// The leader is told to stop (SIGTERM) again and again under load, and must hand over.
+    Handover {
+        /// End within a minute: a quarter of the stops.
+        #[arg(long)]
+        quick: bool,
+        /// How often the leader is stopped.
+        #[arg(long)]
+        stops: Option<u32>,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -54,11 +73,18 @@ fn main() -> ExitCode {
             let kills = kills.unwrap_or(if quick { 10 } else { 100 });
             conclude("crash-loop", &run(crash_loop::run(&crash_loop::Options { kills, per_second, seed })))
         }
+        Bar::Failover { quick, kills } => conclude("failover", &strike(How::Kill, quick, kills)),
+        Bar::Handover { quick, stops } => conclude("handover", &strike(How::Terminate, quick, stops)),
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };
             conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))
         }
     }
+}
+
+fn strike(how: How, quick: bool, strikes: Option<u32>) -> Outcome<String> {
+    let strikes = strikes.unwrap_or(if quick { 5 } else { 20 });
+    run(failover::run(&failover::Options { how, strikes }))
 }
 
 fn run(bar: impl Future<Output = Outcome<String>>) -> Outcome<String> {
