@@ -24,11 +24,13 @@
 
 mod command;
 mod load;
+mod processes;
 mod record;
 mod report;
 mod verify;
 
 pub use command::Command;
+pub use processes::Processes;
 pub use report::{Counts, Report};
 
 use crate::{Client, ExactlyOnce};
