@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How many endpoints are learned from hints, at most; beyond, the longest unused one goes.
+/// How many endpoints are learned from hints, at most; beyond, the one learned first goes.
 const LEARNED_MAX: usize = 16;
 /// How long an endpoint is avoided after its first failure in a row; doubles with each.
 const AVOID_FIRST: Duration = Duration::from_millis(200);

@@ -2,6 +2,7 @@
 
 use super::duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Talks to a Balsa cluster: a strongly consistent, replicated key-value store.
@@ -112,6 +113,7 @@ The command runs by `sh -c`, with the leader in its environment: BALSA_LEADER_ID
 BALSA_LEADER_ADDRESS (for clients) and BALSA_LEADER_PEER_ADDRESS. As in
 
   balsa failover-test --kill-command 'kill -9 $(cat balsa-data/node-$((BALSA_LEADER_SLOT + 1))/balsa.pid)'
+  balsa failover-test --processes --kills 20
   balsa failover-test --kill-command 'kubectl delete pod balsa-$BALSA_LEADER_SLOT --grace-period=0 --force'
 
 It writes keys below failover-test/ and leaves them there.")]
@@ -208,8 +210,17 @@ pub enum MembersCommand {
 #[derive(Clone, Debug, ClapArgs)]
 pub struct FailoverArgs {
     /// Strikes the leader
-    #[arg(long, value_name = "COMMAND")]
-    pub kill_command: String,
+    #[arg(long, value_name = "COMMAND", required_unless_present = "processes")]
+    pub kill_command: Option<String>,
+    /// Start three nodes on this machine, test those, and kill them with -9; the endpoints are not used
+    #[arg(long, conflicts_with_all = ["kill_command", "heal_command"])]
+    pub processes: bool,
+    /// The node's binary for --processes; nothing: the one beside this program, or on the PATH
+    #[arg(long, value_name = "FILE", requires = "processes")]
+    pub node_binary: Option<PathBuf>,
+    /// Where --processes keeps the nodes' data while it runs
+    #[arg(long, value_name = "DIR", requires = "processes", default_value = ".")]
+    pub data: PathBuf,
     /// Brings it back, where nothing else does
     #[arg(long, value_name = "COMMAND")]
     pub heal_command: Option<String>,

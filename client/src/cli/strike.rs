@@ -2,27 +2,49 @@
 
 use super::args::FailoverArgs;
 use super::output::Output;
-use crate::failover::{self, Command, Plan};
+use crate::failover::{self, Command, Failure, Plan, Processes};
+use std::path::PathBuf;
 
 /// Runs the test; an error is what a person should read, the table is printed before.
 pub(super) async fn run(endpoints: &[&str], args: FailoverArgs, output: &Output) -> Result<(), String> {
+    let mut processes = match args.processes {
+        true => Some(start(&args).map_err(|failure| failure.0)?),
+        false => None,
+    };
+    let endpoints = match &processes {
+        Some(processes) => processes.endpoints(),
+        None => endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect(),
+    };
     let plan = Plan {
         clients: args.clients,
         writes_per_second: args.writes_per_second,
         reads_per_second: args.reads_per_second,
         timeout: args.operation_timeout,
         strikes: args.kills,
-        ..Plan::new(endpoints.iter().copied())
+        ..Plan::new(endpoints)
     };
-    let mut striker = Command::new(args.kill_command);
-    if let Some(heal) = args.heal_command {
-        striker = striker.heal_by(heal);
-    }
-    let report = failover::run(&plan, &mut striker).await.map_err(|failure| failure.0)?;
+    let report = match &mut processes {
+        Some(processes) => failover::run(&plan, processes).await,
+        None => {
+            let mut striker = Command::new(args.kill_command.unwrap_or_default());
+            if let Some(heal) = args.heal_command {
+                striker = striker.heal_by(heal);
+            }
+            failover::run(&plan, &mut striker).await
+        }
+    };
+    let report = report.map_err(|failure| failure.0)?;
     output.report(&report);
     match (report.violations().len(), report.errors()) {
         (0, 0) => Ok(()),
         (0, errors) => Err(format!("{errors} operations failed before their deadline was over")),
         (violations, _) => Err(format!("{violations} violations of what was promised")),
     }
+}
+
+/// Starts the nodes of `--processes`.
+fn start(args: &FailoverArgs) -> Result<Processes, Failure> {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("balsa-node"));
+    let binary = args.node_binary.clone().or_else(|| beside.filter(|path| path.is_file()));
+    Processes::start(&binary.unwrap_or_else(|| PathBuf::from("balsa-node")), &args.data)
 }

@@ -24,11 +24,13 @@
 
 mod command;
 mod load;
+mod processes;
 mod record;
 mod report;
 mod verify;
 
 pub use command::Command;
+pub use processes::Processes;
 pub use report::{Counts, Report};
 
 use crate::{Client, ExactlyOnce};
@@ -55,7 +57,7 @@ pub struct Plan {
     pub calm: Duration,
     /// How long the cluster may take to name a new leader, and to be whole again before the next strike.
     pub patience: Duration,
-    /// What all keys begin with; deleted are they not.
+    /// What all keys begin with. They are left in the cluster.
     pub prefix: String,
 }
 
