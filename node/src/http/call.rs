@@ -4,6 +4,7 @@ use super::body;
 use super::conditions;
 use super::in_flight::Admitted;
 use super::problem::Failure;
+use super::request_id;
 use super::state::Shared;
 use crate::engine::handle::{AdminReply, AdminRequest, ReadError};
 use axum::body::Body;
@@ -73,6 +74,20 @@ impl Call<'_> {
         let reply = self.within_grace(self.state.handle.write(&command, self.deadline())).await??;
         let answer = reply.answer.ok_or(Failure::Misfit)?;
         Ok((answer, reply.replayed))
+    }
+
+    /// A write that is all in its head: the body, if there is one, says nothing.
+    pub(super) async fn write_without_body(
+        &self,
+        body: &mut Body,
+        operation: Operation,
+    ) -> Result<(command::Answer, bool), Failure> {
+        let claim = request_id::claim(&self.parts.headers)?;
+        let _admitted = self.admit(body::size_max(body, body::SMALL_BYTES))?;
+        let body = self.read_body(body, body::SMALL_BYTES).await?;
+        body::members::<body::Empty>(&body, "empty")?;
+        let request = claim.map(|claim| claim.into_request_id(self.parts, &body));
+        self.write(request, operation).await
     }
 
     /// Changes the membership or the leader.

@@ -4,7 +4,7 @@
 //! and an answer made from its reply. This module knows no rule of either.
 
 use super::answer::Answer;
-use super::body::{self, BodyError, Dialect, Empty};
+use super::body::{self, BodyError, Dialect};
 use super::call::Call;
 use super::conditions;
 use super::json::Writer;
@@ -105,13 +105,8 @@ pub(super) async fn delete(call: &Call<'_>, key: &str, body: &mut Body) -> Resul
     call.check_key(key)?;
     let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
     let condition = conditions::of_write(&call.parts.headers)?;
-    let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
-    let body = call.read_body(body, body::SMALL_BYTES).await?;
-    body::members::<Empty>(&body, "empty")?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
     let delete = Delete { key: Bytes::copy_from_slice(key.as_bytes()), condition, want_previous: query.prev };
-    let (applied, replayed) = call.write(request, Operation::Delete(delete)).await?;
+    let (applied, replayed) = call.write_without_body(body, Operation::Delete(delete)).await?;
     let Applied::Delete(done) = applied else {
         return Err(refusal(applied, replayed));
     };
@@ -130,12 +125,7 @@ pub(super) async fn delete(call: &Call<'_>, key: &str, body: &mut Body) -> Resul
 pub(super) async fn clear(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
-    let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
-    let body = call.read_body(body, body::SMALL_BYTES).await?;
-    body::members::<Empty>(&body, "empty")?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
-    let (applied, replayed) = call.write(request, Operation::Clear(Clear {})).await?;
+    let (applied, replayed) = call.write_without_body(body, Operation::Clear(Clear {})).await?;
     let Applied::Clear(done) = applied else {
         return Err(refusal(applied, replayed));
     };
