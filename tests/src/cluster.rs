@@ -9,6 +9,7 @@ use crate::http::{Answer, Ask, NoAnswer, send};
 use crate::ports;
 use crate::process::{Process, Recipe, log_beside};
 use balsa_wire::cluster::{ClusterAnswer, Role};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -131,6 +132,14 @@ impl Cluster {
     /// Kills a node with -9.
     pub fn kill(&mut self, node: usize) -> Outcome<()> {
         self.process(node).kill()
+    }
+
+    /// Kills all nodes with -9: the last is struck before the first is waited for.
+    pub fn kill_all(&mut self) -> Outcome<()> {
+        for node in &self.nodes {
+            node.process.signal(Signal::KILL)?;
+        }
+        (0..self.nodes.len()).try_for_each(|node| self.kill(node))
     }
 
     /// Starts a node that was killed or has ended.

@@ -17,3 +17,7 @@ pub mod crash_loop;
 pub mod writers;
 
 pub mod failover;
+
+pub mod disk;
+pub mod load;
+pub mod many_keys;

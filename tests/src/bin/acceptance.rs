@@ -1,11 +1,12 @@
 //! The bars that run real processes: `acceptance crash-loop --quick`. The last line is the verdict.
 
 use balsa_tests::acceptance::verdict::conclude;
-use balsa_tests::acceptance::{bad_input, crash_loop, failover, seed_curl};
+use balsa_tests::acceptance::{bad_input, crash_loop, failover, many_keys, seed_curl};
 use balsa_tests::failure::{Context, Outcome};
 use balsa_tests::strike::How;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The bars that run real processes.
 #[derive(Parser)]
@@ -55,6 +56,24 @@ enum Bar {
         #[arg(long)]
         stops: Option<u32>,
     },
+    /// A million keys: memory, disk, and how soon all are back after kill -9.
+    MillionKeys {
+        /// End within a minute: 50,000 keys.
+        #[arg(long)]
+        quick: bool,
+        /// How many keys.
+        #[arg(long)]
+        keys: Option<u64>,
+    },
+    /// Ten million keys: speed compared with ten thousand, memory, and how soon all are back after kill -9.
+    TenMillionKeys {
+        /// End within a minute: 200,000 keys.
+        #[arg(long)]
+        quick: bool,
+        /// How many keys.
+        #[arg(long)]
+        keys: Option<u64>,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -75,6 +94,15 @@ fn main() -> ExitCode {
         }
         Bar::Failover { quick, kills } => conclude("failover", &strike(How::Kill, quick, kills)),
         Bar::Handover { quick, stops } => conclude("handover", &strike(How::Terminate, quick, stops)),
+        Bar::MillionKeys { quick, keys } => {
+            let keys = keys.unwrap_or(if quick { 50_000 } else { 1_000_000 });
+            conclude("million-keys", &run(many_keys::million(keys)))
+        }
+        Bar::TenMillionKeys { quick, keys } => {
+            let keys = keys.unwrap_or(if quick { 200_000 } else { 10_000_000 });
+            let burst = Duration::from_secs(if quick { 1 } else { 5 });
+            conclude("ten-million-keys", &run(many_keys::ten_million(keys, burst)))
+        }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };
             conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))
