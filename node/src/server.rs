@@ -203,6 +203,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         fatal: fatal.clone(),
         tick: config.tick(),
         runtime,
+        snapshots: config.snapshots(incarnation),
     };
     let engine_config = boot_config.engine.clone();
     let mut running =

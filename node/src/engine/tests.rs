@@ -40,6 +40,8 @@ fn config() -> EngineConfig {
         forwarded_ttl_ms: 1_000,
         deadline_ticks: 1,
         log_margin_bytes: 0,
+        log_hold_bytes: 4_096,
+        max_snapshots: 1,
         alive_ms: 1_000,
         handover_ms: 1_000,
     }

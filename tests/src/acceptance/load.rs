@@ -103,8 +103,12 @@ pub async fn run(addresses: &[String], connections: usize, work: Work, keys: Key
             let mut requests = 0;
             loop {
                 let key = match &keys {
-                    Keys::Each(range) => Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < range.end),
-                    Keys::Random { below, lasts } => (started.elapsed() < *lasts).then(|| random.below(*below)),
+                    Keys::Each(range) => {
+                        Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < range.end)
+                    }
+                    Keys::Random { below, lasts } => {
+                        (started.elapsed() < *lasts).then(|| random.below(*below))
+                    }
                 };
                 let Some(key) = key else { return Ok::<u64, Failure>(requests) };
                 connection.carry_out(work, key).await?;

@@ -134,7 +134,10 @@ async fn ten_million_on(few: &Cluster, many: &mut Cluster, keys: u64, burst: Dur
     let shares = [large.per_second() / small.per_second(), large_over.per_second() / small_over.per_second()];
     for (what, share) in ["new keys", "overwrites"].into_iter().zip(shares) {
         ensure(share >= SPEED_SHARE_MIN, || {
-            format!("{what} among {} go in at {share:.2} of the speed among {FEW_KEYS}; the bar is {SPEED_SHARE_MIN}", thousands(keys))
+            format!(
+                "{what} among {} go in at {share:.2} of the speed among {FEW_KEYS}; the bar is {SPEED_SHARE_MIN}",
+                thousands(keys)
+            )
         })?;
     }
     Ok(format!(
@@ -195,12 +198,15 @@ struct Back {
 }
 
 fn ensure_back(back: Back) -> Outcome<()> {
-    for (what, took, most) in [
-        ("stale", back.stale, STALE_AFTER_MAX),
-        ("linearizable", back.linearizable, LINEARIZABLE_AFTER_MAX),
-    ] {
+    for (what, took, most) in
+        [("stale", back.stale, STALE_AFTER_MAX), ("linearizable", back.linearizable, LINEARIZABLE_AFTER_MAX)]
+    {
         ensure(took <= most, || {
-            format!("a {what} get is answered {} ms after a restart; the bar is {}", took.as_millis(), most.as_millis())
+            format!(
+                "a {what} get is answered {} ms after a restart; the bar is {}",
+                took.as_millis(),
+                most.as_millis()
+            )
         })?;
     }
     Ok(())
@@ -222,10 +228,8 @@ async fn restart(cluster: &mut Cluster, keys: u64) -> Outcome<Back> {
     let mut back = Back { stale: Duration::ZERO, linearizable: Duration::ZERO };
     while let Some(one) = asking.join_next().await {
         let one = one.context("ask a node that was started again")??;
-        back = Back {
-            stale: back.stale.max(one.stale),
-            linearizable: back.linearizable.max(one.linearizable),
-        };
+        back =
+            Back { stale: back.stale.max(one.stale), linearizable: back.linearizable.max(one.linearizable) };
     }
     println!(
         "after kill -9 of all nodes, each answers by itself: stale after {} ms, linearizable after {} ms",

@@ -11,7 +11,7 @@ mod transfers;
 use super::clients::{ATTEMPTS_MAX, Ask, Client, Style, UnderWay};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
-use super::node::{ApplyJob, Doom, Process, Settings, Sim, SimNode};
+use super::node::{ApplyJob, Doom, Process, Sending, Settings, Sim, SimNode};
 use super::oracle::{Oracle, Violation};
 use super::report::Report;
 use super::trace::Trace;
@@ -21,13 +21,15 @@ use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
 use balsa_node::engine::log_stage::Progress;
 use balsa_node::engine::message::{self, PeerMessage};
-use balsa_node::engine::snapshot_frame::{SnapshotFrame, Step};
-use balsa_node::engine::{Effect, Event};
+use balsa_node::engine::snapshot_frame::{self, SnapshotFrame};
+use balsa_node::engine::snapshot_receive::Taken;
+use balsa_node::engine::snapshot_send::{Heard, Outgoing};
+use balsa_node::engine::{Effect, Event, OfferDecision};
 use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
-use balsa_store::{SnapshotSource, StoreConfig};
+use balsa_store::{StagedSnapshot, StoreConfig};
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -63,7 +65,7 @@ enum Happening {
     Tick { place: Place, life: u64 },
     Arrives { from: Place, to: Place, life: u64, frame: Bytes },
     Bulk { from: Place, to: Place, life: u64, frame: SnapshotFrame },
-    NextChunk { from: Place, life: u64, to: NodeId, stream: Box<Stream> },
+    SendOn { from: Place, life: u64, to: NodeId, turn: u64 },
     LogDone { place: Place, life: u64 },
     ApplyDone { place: Place, life: u64 },
     FlushDone { place: Place, life: u64 },
@@ -75,13 +77,6 @@ enum Happening {
     Review,
     Fault,
     FaultEnds(Box<End>),
-}
-
-struct Stream {
-    source: SnapshotSource,
-    meta: SnapshotMeta,
-    sequence: u64,
-    next: Option<Bytes>,
 }
 
 struct Planned {
@@ -167,6 +162,7 @@ impl World {
             },
             disk_headroom_bytes: *random.pick(&[0, 0, 32 << 10]),
             log_margin_bytes: *random.pick(&[0, 16 << 10, 256 << 10]),
+            log_hold_bytes: *random.pick(&[0, 64 << 10, 1 << 20]),
             max_inflight_appends: *random.pick(&[1, 4, 64]),
             max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
         };
@@ -239,7 +235,7 @@ impl World {
             Happening::Tick { place, life } => self.tick(place, life),
             Happening::Arrives { from, to, life, frame } => self.arrives(from, to, life, frame),
             Happening::Bulk { from, to, life, frame } => self.bulk(from, to, life, frame),
-            Happening::NextChunk { from, life, to, stream } => self.next_chunk(from, life, to, stream),
+            Happening::SendOn { from, life, to, turn } => self.send_on(from, life, to, turn),
             Happening::LogDone { place, life } => self.log_done(place, life),
             Happening::ApplyDone { place, life } => self.apply_done(place, life),
             Happening::FlushDone { place, life } => self.flush_done(place, life),
