@@ -8,6 +8,7 @@ use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Answer, Ask, NoAnswer, send};
 use crate::ports;
 use crate::process::{Process, Recipe, log_beside};
+use crate::proxy::Proxy;
 use balsa_wire::cluster::{ClusterAnswer, Role};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -94,6 +95,15 @@ impl Cluster {
         let url = format!("http://{}", self.address(by));
         let peer_address = format!("127.0.0.1:{}", ports::free()?);
         self.add(&peer_address, &["--join".to_string(), url])
+    }
+
+    /// As [`Cluster::join`], with a proxy before the new node's door for peers; see [`Proxy::start`].
+    pub async fn join_behind_proxy(&mut self, by: usize, cuts: &[u64]) -> Outcome<(usize, Proxy)> {
+        let url = format!("http://{}", self.address(by));
+        let peer_address = format!("127.0.0.1:{}", ports::free()?);
+        let proxy = Proxy::start(peer_address.clone(), cuts).await?;
+        let place = ["--join".to_string(), url, "--peer-advertise".to_string(), proxy.address.clone()];
+        Ok((self.add(&peer_address, &place)?, proxy))
     }
 
     /// Starts a second process on the data folder of node `of`, at a client address of its own; gives its place.

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod http;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 
 pub mod strike;
 

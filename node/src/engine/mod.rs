@@ -138,6 +138,8 @@ pub struct Engine<T: Tickets> {
     /// Proposed a compaction of the store's history at this entry; one at a time.
     compacting: Option<Index>,
     leader_changes: u64,
+    /// The term that the disk had at the start.
+    first_term: Term,
     /// The last leader known, and its term.
     last_leader: Option<(Term, NodeId)>,
     stopping: Option<Stopping>,
@@ -157,7 +159,7 @@ impl<T: Tickets> Engine<T> {
         let first_id = config.incarnation << 12;
         let mut clock = ClusterClock::default();
         clock.observe(newest_stamp_ms);
-        let applied = raft.applied_index();
+        let (applied, first_term) = (raft.applied_index(), raft.term());
         let mut engine = Engine {
             config,
             raft,
@@ -181,6 +183,7 @@ impl<T: Tickets> Engine<T> {
             flushed_before: Index::ZERO,
             compacting: None,
             leader_changes: 0,
+            first_term,
             last_leader: None,
             stopping: None,
             effects: Vec::new(),
@@ -205,6 +208,10 @@ impl<T: Tickets> Engine<T> {
                 self.connected.insert(peer);
                 self.introduce_to(peer);
                 self.raft.handle_connection_restored(peer);
+                if self.last_leader.is_none() && self.raft.term() == self.first_term {
+                    let connected = &self.connected;
+                    self.raft.maybe_hasten_first_election(|id| connected.contains(&id));
+                }
             }
             Event::Disconnected(peer) => {
                 if self.connected.remove(&peer) {
@@ -343,13 +350,11 @@ impl<T: Tickets> Engine<T> {
     /// The store is durable up to `index`. The log is released one flush late, only while it is larger than the margin that
     /// followers may need, and only up to what those that live need of it.
     fn handle_flushed(&mut self, index: Index) {
-        if self.raft.log_bytes() > self.config.log_margin_bytes
-            && self.flushed_before > self.raft.first_index()
-        {
+        if self.raft.log_bytes() > self.config.log_margin_bytes {
             let to = self.flushed_before.min(self.raft.applied_index());
             let to = self.needed_of_log().map_or(to, |needed| to.min(needed));
-            if to >= self.raft.first_index()
-                && let Some(meta) = self.raft.snapshot_meta_at(to)
+            if let Some(meta) =
+                self.raft.snapshot_meta_at(to).filter(|meta| meta.index >= self.raft.first_index())
             {
                 self.raft.compact(to);
                 self.effects.push(Effect::Log(LogJob::Release(log_start(&meta))));

@@ -141,8 +141,10 @@ impl Streams {
     /// Gives a snapshot up.
     pub(super) fn drop_one(&self, to: NodeId) {
         let mut state = lock(&self.0.state);
-        state.by_peer.remove(&to);
+        let gone = state.by_peer.remove(&to);
         self.show(&state);
+        // The files that it kept may go now, and this may be the engine's thread.
+        self.0.ways.runtime.spawn_blocking(move || drop(gone));
     }
 
     fn ended(&self, to: NodeId, index: Index, outgoing: &Arc<Mutex<Outgoing>>, outcome: Result<(), String>) {

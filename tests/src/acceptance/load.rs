@@ -71,6 +71,8 @@ pub struct Done {
     pub requests: u64,
     /// How long they took in all.
     pub took: Duration,
+    /// How long the longest took.
+    pub longest: Duration,
 }
 
 impl Done {
@@ -82,7 +84,11 @@ impl Done {
     /// Both loads as one.
     #[must_use]
     pub fn and(self, other: Done) -> Done {
-        Done { requests: self.requests + other.requests, took: self.took + other.took }
+        Done {
+            requests: self.requests + other.requests,
+            took: self.took + other.took,
+            longest: self.longest.max(other.longest),
+        }
     }
 }
 
@@ -100,7 +106,7 @@ pub async fn run(addresses: &[String], connections: usize, work: Work, keys: Key
         tasks.spawn(async move {
             let mut connection = Raw::open(&address).await?;
             let mut random = Random::new(number as u64);
-            let mut requests = 0;
+            let (mut requests, mut longest) = (0, Duration::ZERO);
             loop {
                 let key = match &keys {
                     Keys::Each(range) => {
@@ -110,17 +116,20 @@ pub async fn run(addresses: &[String], connections: usize, work: Work, keys: Key
                         (started.elapsed() < *lasts).then(|| random.below(*below))
                     }
                 };
-                let Some(key) = key else { return Ok::<u64, Failure>(requests) };
+                let Some(key) = key else { return Ok::<_, Failure>((requests, longest)) };
+                let asked = Instant::now();
                 connection.carry_out(work, key).await?;
+                longest = longest.max(asked.elapsed());
                 requests += 1;
             }
         });
     }
-    let mut requests = 0;
+    let mut done = Done::default();
     while let Some(ended) = tasks.join_next().await {
-        requests += ended.context("run a load's connection")??;
+        let (requests, longest) = ended.context("run a load's connection")??;
+        done = done.and(Done { requests, took: Duration::ZERO, longest });
     }
-    Ok(Done { requests, took: started.elapsed() })
+    Ok(Done { took: started.elapsed(), ..done })
 }
 
 /// One connection, and its buffers.
