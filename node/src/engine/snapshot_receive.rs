@@ -67,6 +67,12 @@ impl Incoming {
         self.transfer.is_some()
     }
 
+    /// Nothing more can be taken: what was staged is removed, and its sender is told this.
+    pub fn refuse(&mut self, id: u64) -> Answer {
+        self.transfer = None;
+        Answer::Refused { id }
+    }
+
     /// A chunk came.
     pub fn take(&mut self, from: NodeId, id: u64, sequence: u32, data: &Bytes) -> Taken {
         let Some(transfer) = self.transfer.as_mut().filter(|t| (t.from, t.id) == (from, id)) else {
@@ -100,8 +106,7 @@ impl Incoming {
 
     /// The store could not take it, for want of space say: what it staged is removed, and the node goes on without.
     fn give_up(&mut self, id: u64, error: &StoreError) -> Taken {
-        self.transfer = None;
-        Taken::Not(Answer::Refused { id }, error.to_string())
+        Taken::Not(self.refuse(id), error.to_string())
     }
 }
 

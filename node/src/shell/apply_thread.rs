@@ -94,6 +94,14 @@ impl ApplyThread {
                 let index = self.streams.begin(to, || self.stage.store().begin_snapshot());
                 self.tell(Event::SnapshotBegun { to, index });
             }
+            ApplyJob::ReceiveSnapshot { from, offer: Offer { id, .. } }
+            | ApplyJob::SnapshotChunk { from, id, .. }
+                if !self.stage.has_room() =>
+            {
+                tracing::warn!(peer = %from, "the disk is too full to receive a snapshot");
+                let answer = self.incoming.refuse(id);
+                self.answer(from, answer);
+            }
             ApplyJob::ReceiveSnapshot { from, offer } => {
                 let begun = self.incoming.begin(self.stage.store(), from, offer);
                 let answer = begun.map_err(|error| format!("a snapshot cannot be received: {error}"))?;

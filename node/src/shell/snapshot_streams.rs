@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -28,6 +28,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a peer is asked again while there is no connection to it.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(50);
+/// After a failure, the next snapshot for the peer begins no sooner than this.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Answers of a peer that its stream has not taken yet; more are dropped, and come again when it is asked again.
 const ANSWERS: usize = 64;
 
@@ -125,6 +127,9 @@ impl Streams {
             let index = meta.index;
             lock(&outgoing).start(term, meta);
             let outcome = shared.stream(to, &outgoing, heard).await;
+            if outcome.is_err() {
+                sleep(FAILURE_PAUSE).await; // whatever is wrong there, another one at once would meet it too
+            }
             streams.ended(to, index, &outgoing, outcome);
         });
         stream.task = Some((task.abort_handle(), answers));
