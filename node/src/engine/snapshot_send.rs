@@ -5,7 +5,7 @@
 //! sent again.
 //!
 //! Invariants: chunks leave only after an answer to the newest question; a receiver that wants the same chunk again and
-//! again ends the transfer ([`SAME_CHUNK_MAX`]).
+//! again, without a break, ends the transfer.
 
 use super::snapshot_frame::{Answer, Offer, SnapshotFrame};
 use balsa_raft::ready::SnapshotMeta;
@@ -41,9 +41,9 @@ enum Phase {
 /// What an answer means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heard {
-    /// Chunks go on from here; `resumed`: the receiver kept what it had.
+    /// Chunks go on from where the receiver is.
     GoOn {
-        /// What was received before a break is not sent again.
+        /// After a loss, behind what the receiver kept.
         resumed: bool,
     },
     /// Nothing new.
@@ -126,7 +126,7 @@ impl Outgoing {
                 if self.again >= SAME_CHUNK_MAX {
                     return Ok(Heard::Over("the same chunk is wanted again and again"));
                 }
-                let resumed = asked && sequence > 0;
+                let resumed = sequence > 0 && (asked || sequence < self.source.next_sequence());
                 self.source.resume_at(sequence)?;
                 self.phase = Phase::Streaming;
                 Ok(Heard::GoOn { resumed })
