@@ -8,8 +8,8 @@
 //! Does not know whether a snapshot is wanted: the core decides that before [`Incoming::begin`].
 
 use super::snapshot_frame::{Answer, Offer};
-use balsa_raft::NodeId;
 use balsa_raft::ready::SnapshotMeta;
+use balsa_raft::{Index, NodeId};
 use balsa_store::{SnapshotSink, StagedSnapshot, Store, StoreError};
 use bytes::Bytes;
 
@@ -67,6 +67,11 @@ impl Incoming {
         self.transfer.is_some()
     }
 
+    /// The store has applied up to here: a snapshot that brings no more is of no use, and what was staged of it is removed.
+    pub fn handle_applied(&mut self, index: Index) {
+        self.transfer.take_if(|transfer| transfer.meta.index <= index);
+    }
+
     /// Nothing more can be taken: what was staged is removed, and its sender is told this.
     pub fn refuse(&mut self, id: u64) -> Answer {
         self.transfer = None;
@@ -121,8 +126,8 @@ mod tests {
     use super::*;
     use crate::engine::snapshot_frame::SnapshotFrame;
     use crate::engine::snapshot_send::{Heard, Outgoing};
+    use balsa_raft::Term;
     use balsa_raft::membership::Membership;
-    use balsa_raft::{Index, Term};
     use balsa_store::command::{self, Command, Operation, Put};
     use balsa_store::{MemoryEngine, StoreConfig};
     use std::sync::Arc;
@@ -300,6 +305,17 @@ mod tests {
         assert_eq!(ask(&mut outgoing, &mut incoming, &receiver), Heard::GoOn { resumed: false });
         bring(&mut outgoing, &mut incoming, &mut receiver);
         assert_eq!(receiver.position(), sender.position());
+    }
+
+    #[test]
+    fn what_was_staged_goes_when_the_log_has_brought_as_much() {
+        let (sender, receiver) = (store(KEYS), store(0));
+        let (mut outgoing, mut incoming) = (outgoing(1, &sender, 1), Incoming::default());
+        ask(&mut outgoing, &mut incoming, &receiver);
+        incoming.handle_applied(Index(KEYS - 1));
+        assert!(incoming.is_under_way());
+        incoming.handle_applied(Index(KEYS));
+        assert!(!incoming.is_under_way());
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl ApplyThread {
         for (answer, reply) in applied.answers {
             let _ = answer.send(reply); // a client that hung up is normal
         }
+        self.incoming.handle_applied(applied.index);
         self.tell(Event::Applied { index: applied.index, wants_compaction: applied.wants_compaction });
         let mut by_peer: BTreeMap<NodeId, Vec<Bytes>> = BTreeMap::new();
         for (to, reply) in applied.messages {

@@ -85,6 +85,7 @@ impl World {
             ApplyJob::Apply(entries, origins) => {
                 let applied = self.process(place).apply.apply::<Sim>(entries, origins);
                 let applied = applied.map_err(|error| failed("apply fails", &error))?;
+                self.process(place).incoming.handle_applied(applied.index);
                 self.check_applied(place)?;
                 for (ticket, answer) in applied.answers {
                     self.write_answered(ticket, answer)?;
