@@ -113,6 +113,9 @@ impl Course {
             // Decided at apply and recorded: whatever was sent before, this is what became of it.
             Code::PreconditionFailed => Step::Fail { outcome: Outcome::NotApplied, cause },
             Code::SessionExpired if self.reached == Outcome::NotApplied => Step::NewSession,
+            Code::Removed => self.again(cause, Standing::Failed, random),
+            // Not made, and it will be its turn.
+            Code::MembershipBusy => self.again(cause, Standing::Declined, random),
             Code::RequestTimeout | Code::IncompleteBody => self.again(cause, Standing::Declined, random),
             _ if status >= 500 && code != Code::StorageFull => match outcome {
                 Some(Outcome::NotApplied) => self.again(cause, Standing::Declined, random),
@@ -210,7 +213,7 @@ mod tests {
             (413, Code::TooLarge),
             (422, Code::RequestMismatch),
             (507, Code::StorageFull),
-            (409, Code::MembershipBusy),
+            (409, Code::ChangeRefused),
         ] {
             let step = Course::new(true).after(problem(status, code, Some(Outcome::NotApplied)), 0);
             assert_eq!(outcome(&step), Some(Outcome::NotApplied), "{code:?}");
