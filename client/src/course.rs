@@ -221,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn another_change_is_waited_for_and_a_removed_node_is_left() {
+        for (status, code, expected) in [
+            (409, Code::MembershipBusy, Standing::Declined),
+            (503, Code::Removed, Standing::Failed),
+        ] {
+            let mut course = Course::new(true);
+            let step = course.after(problem(status, code, Some(Outcome::NotApplied)), 0);
+            assert!(matches!(step, Step::Retry { endpoint, .. } if endpoint == expected), "{step:?}");
+            assert_eq!(course.deadline().0, Outcome::NotApplied);
+        }
+    }
+
+    #[test]
     fn after_doubt_only_a_recorded_answer_settles_it() {
         let doubts = [
             Attempt::Broken(Cause::Deadline),

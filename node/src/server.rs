@@ -238,14 +238,16 @@ async fn live(
         shell::start(booted, engine_config, wiring).map_err(|error| ServeError::System(error.to_string()))?;
     running_now.store(true, Ordering::Relaxed);
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
+    let (own_cluster, own_slot) = (member.cluster, member.slot);
     tokio::spawn(finish_founding(folder.clone(), member));
     let counting = tokio::spawn(count_transport(hub.clone(), counted, metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
-    let announcing = tokio::spawn(announce(api_handle, addresses));
+    let announcing = tokio::spawn(announce(api_handle.clone(), addresses));
 
     let outcome = tokio::select! {
         reason = fatal.reported() => Err(ServeError::Fatal(reason)),
         () = shutdown => Ok(End::Stopped),
+        why = life::among_strangers(own_cluster, own_slot, &settings, &api_handle) => Err(ServeError::Member(why)),
         recorded = returned(&folder, &mut told_removed) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {

@@ -203,10 +203,7 @@ impl<T: Tickets> Engine<T> {
             }
             (Outcome::Transferring, asker) => self.admins.transferring.push((asker, None)),
             (Outcome::HandingOver, asker) => self.admins.transferring.push((asker, Some(request))),
-            (Outcome::Not(AdminResult::Busy), Asker::Local { ticket, deadline_ms }) => {
-                let (after_ms, failure) = (self.now_ms + BUSY_RETRY_MS, AdminError::Busy);
-                self.admins.waiting.push_back(Ask { ticket, request, deadline_ms, after_ms, failure });
-            }
+            (Outcome::Not(AdminResult::Busy), asker) => self.answer_busy(asker, request),
             (Outcome::Not(result), asker) => self.answer_admin(asker, result),
         }
     }
@@ -396,10 +393,26 @@ impl<T: Tickets> Engine<T> {
             self.answer_admin(asker, AdminResult::Unknown);
         }
         if !self.raft.is_transferring() && self.raft.is_leader() {
-            for (asker, _) in std::mem::take(&mut self.admins.transferring) {
-                let why = "the other node did not take over within an election timeout".to_string();
-                self.answer_admin(asker, AdminResult::Refused(why));
+            for (asker, request) in std::mem::take(&mut self.admins.transferring) {
+                match request {
+                    Some(request) => self.answer_busy(asker, request),
+                    None => {
+                        let why = "the other node did not take over within an election timeout".to_string();
+                        self.answer_admin(asker, AdminResult::Refused(why));
+                    }
+                }
             }
+        }
+    }
+
+    /// Not now: a request of this node's own doors waits, others are asked again by their nodes.
+    fn answer_busy(&mut self, asker: Asker<T>, request: AdminRequest) {
+        match asker {
+            Asker::Local { ticket, deadline_ms } => {
+                let (after_ms, failure) = (self.now_ms + BUSY_RETRY_MS, AdminError::Busy);
+                self.admins.waiting.push_back(Ask { ticket, request, deadline_ms, after_ms, failure });
+            }
+            asker @ Asker::Peer { .. } => self.answer_admin(asker, AdminResult::Busy),
         }
     }
 

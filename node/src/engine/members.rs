@@ -162,7 +162,8 @@ impl<T: Tickets> Engine<T> {
         let others = self.directory.members.iter().filter(|member| member.id != self.config.id.0);
         let ask: Vec<&str> = others.map(|member| member.client_address.as_str()).collect();
         let returned = self.last_leader.is_none();
-        let removal = Removal { farewell_ms, returned, ask: ask.join(", ") };
+        let ask = if ask.is_empty() { "another member".to_string() } else { ask.join(", ") };
+        let removal = Removal { farewell_ms, returned, ask };
         tracing::warn!(
             node = %self.config.id, term = %self.raft.term(), returned, ask = removal.ask,
             "this node was removed from the cluster"

@@ -466,6 +466,7 @@ impl<T: Tickets> Engine<T> {
 
     fn role(&self) -> Role {
         match self.raft.role() {
+            _ if self.is_removed() => Role::Follower,
             balsa_raft::Role::Leader => Role::Leader,
             balsa_raft::Role::Candidate | balsa_raft::Role::PreCandidate => Role::Candidate,
             balsa_raft::Role::Follower if self.raft.membership().learners.contains(&self.config.id) => {

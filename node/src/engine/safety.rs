@@ -99,6 +99,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Row<W> = (&'static [u64], &'static [u64], W, Result<(), Unsafe>);
+
     fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().copied().map(NodeId).collect()
     }
@@ -107,7 +109,7 @@ mod tests {
     fn removals() {
         let no_quorum = |voters, fit, quorum| Err(Unsafe::NoQuorum { voters, fit, quorum });
         // voters, who of them is fit, who goes
-        let table: [(&[u64], &[u64], u64, Result<(), Unsafe>); 9] = [
+        let table: [Row<u64>; 9] = [
             (&[1], &[1], 1, Err(Unsafe::LastVoter)),
             (&[1, 2], &[1], 2, Ok(())),
             (&[1, 2], &[1], 1, no_quorum(1, 0, 1)),
@@ -129,7 +131,7 @@ mod tests {
     fn promotions() {
         let silent = |id: NodeId| id == NodeId(3);
         // voters, fit among all, the slot's old holder
-        let table: [(&[u64], &[u64], Option<u64>, Result<(), Unsafe>); 8] = [
+        let table: [Row<Option<u64>>; 8] = [
             (&[1], &[1, 9], None, Ok(())),
             (&[1], &[1], None, Err(Unsafe::NotFit(NodeId(9)))),
             (&[1, 2, 3], &[1, 2, 9], None, Ok(())),

@@ -1,5 +1,7 @@
 //! One engine, told by hand what its peers say: what it answers, and when.
 
+mod membership;
+
 use super::directory::{Directory, Member};
 use super::handle::WriteError;
 use super::message::{BUILD, ForwardResult, PeerMessage};

@@ -455,6 +455,11 @@ async fn find_member(peers: Vec<(u32, String)>) -> (ClusterId, String) {
     }
 }
 
+/// Asks a peer whether it is a member.
+pub(super) async fn hello(address: &str) -> Result<Reply, String> {
+    ask(address, encode(&Question::Hello)).await
+}
+
 async fn ask(address: &str, question: Bytes) -> Result<Reply, String> {
     let answer = call_control(address, question, ASK_TIMEOUT).await.map_err(|error| error.to_string())?;
     serde_json::from_slice(&answer).map_err(|error| format!("its answer is not understood: {error}"))

@@ -10,7 +10,9 @@ pub mod identity;
 mod join;
 mod lock;
 pub mod set_aside;
+mod strangers;
 
 pub use become_member::{ControlCall, Lobby, Member, MemberError, Settings, become_member};
 pub(crate) use become_member::{answer_as_member, mint_id, tell_to_begin};
 pub use lock::{FolderLock, LockError};
+pub use strangers::among_strangers;
