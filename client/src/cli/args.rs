@@ -97,15 +97,33 @@ pub enum Command {
     /// Show the cluster: members, leader, indexes, health
     Status,
     /// Show or change the members
+    #[command(after_help = "\
+Nodes come in by themselves: start one with --join, and it learns, and votes once it has caught up.
+
+  balsa-node serve --data data-3 --listen 127.0.0.1:3003 --peer-listen 127.0.0.1:3303 --join http://127.0.0.1:3000
+  balsa members                        slots, roles, who lags, who does not answer
+  balsa members remove --slot 3        then stop its process
+
+A member keeps its slot for life. To replace one that is gone, start another node with its slot and an
+empty data folder: it takes the place of the silent one once it has caught up, in one step.
+
+  balsa-node serve --slot 2 --data data-new --listen ... --peer-listen ... --join http://127.0.0.1:3000
+
+A change that would cost the cluster its quorum is refused, and says why. One at a time: others wait.
+A removed node serves nothing; started again, it sets its data aside and joins as a new member.")]
     Members {
         /// What to do; nothing: list
         #[command(subcommand)]
-        command: MembersCommand,
+        command: Option<MembersCommand>,
     },
     /// Hand leadership over
     Transfer {
         /// To which member, by its identity; nothing: the voter that is furthest
+        #[arg(conflicts_with = "slot")]
         to: Option<String>,
+        /// To the member at this slot
+        #[arg(long)]
+        slot: Option<u32>,
     },
     /// Strike the leader under load, and check that no client notices and nothing is lost
     #[command(after_help = "\
@@ -180,7 +198,7 @@ impl ConditionArgs {
 pub enum MembersCommand {
     /// Show them
     List,
-    /// Take a node in, as a learner
+    /// Take a node in by hand; one that is started with --join does this itself
     Add {
         /// Its identity, in hexadecimal digits
         id: String,
@@ -194,16 +212,21 @@ pub enum MembersCommand {
         #[arg(long)]
         slot: Option<u32>,
     },
-    /// Make a learner that has caught up a voter
-    Promote {
-        /// Its identity
-        id: String,
-    },
-    /// Take a member out
-    Remove {
-        /// Its identity
-        id: String,
-    },
+    /// Make a learner a voter now; the leader does this itself once it has caught up
+    Promote(MemberArgs),
+    /// Take a member out for good; the leader hands over first
+    Remove(MemberArgs),
+}
+
+/// Which member.
+#[derive(Clone, Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct MemberArgs {
+    /// Its identity, in hexadecimal digits
+    pub id: Option<String>,
+    /// Its slot
+    #[arg(long)]
+    pub slot: Option<u32>,
 }
 
 /// How to test failover.

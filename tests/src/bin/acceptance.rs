@@ -1,7 +1,7 @@
 //! The bars that run real processes: `acceptance crash-loop --quick`. The last line is the verdict.
 
 use balsa_tests::acceptance::verdict::conclude;
-use balsa_tests::acceptance::{bad_input, crash_loop, failover, seed_curl};
+use balsa_tests::acceptance::{bad_input, crash_loop, failover, membership, seed_curl};
 use balsa_tests::failure::{Context, Outcome};
 use balsa_tests::strike::How;
 use clap::{Parser, Subcommand};
@@ -55,6 +55,15 @@ enum Bar {
         #[arg(long)]
         stops: Option<u32>,
     },
+    /// From one node to five and back, again and again under load, with a wiped disk and a replaced node.
+    Membership {
+        /// End within a minute or so: once around.
+        #[arg(long)]
+        quick: bool,
+        /// How often it goes around.
+        #[arg(long)]
+        rounds: Option<u32>,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -75,6 +84,11 @@ fn main() -> ExitCode {
         }
         Bar::Failover { quick, kills } => conclude("failover", &strike(How::Kill, quick, kills)),
         Bar::Handover { quick, stops } => conclude("handover", &strike(How::Terminate, quick, stops)),
+        Bar::Membership { quick, rounds } => {
+            let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
+            let load = membership::Load::default();
+            conclude("membership", &run(membership::run(&membership::Options { rounds, load })))
+        }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };
             conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))

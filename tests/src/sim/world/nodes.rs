@@ -144,6 +144,8 @@ impl World {
                 self.process(place).peers = peers.into_iter().map(|(id, _)| id).collect();
                 Ok(())
             }
+            Effect::SetRemoved(_) => Ok(()),
+            Effect::Removed { .. } => Err(Violation("a member was told that it was removed".to_string())),
             Effect::BeginSnapshot { to } => {
                 self.process(place).apply_queue.push_back(ApplyJob::BeginSnapshot(to));
                 Ok(())
