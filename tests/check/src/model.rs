@@ -21,6 +21,9 @@ pub trait Model {
     /// Whether the operation is possible in every state and leaves the same one behind, whatever was there.
     fn overwrites(&self, operation: usize) -> bool;
 
+    /// Whether two operations do and tell the same, whatever the state.
+    fn is_same(&self, one: usize, other: usize) -> bool;
+
     /// The state, for people.
     fn show(&self, state: &Self::State) -> String;
 }
@@ -65,14 +68,14 @@ impl Words {
 }
 
 /// An operation on one key, in numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 struct Step {
     effect: Effect,
     condition: Test,
     outcome: Outcome,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 enum Effect {
     Read(u32),
     Put(u32),
@@ -80,7 +83,7 @@ enum Effect {
     Delete(Option<bool>),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 enum Test {
     None,
     Value(u32),
@@ -172,6 +175,10 @@ impl Model for KeyModel {
         self.steps[operation].overwrites()
     }
 
+    fn is_same(&self, one: usize, other: usize) -> bool {
+        self.steps[one] == self.steps[other]
+    }
+
     fn show(&self, state: &u32) -> String {
         self.words.text(*state).to_owned()
     }
@@ -234,6 +241,10 @@ impl Model for StoreModel {
     fn overwrites(&self, operation: usize) -> bool {
         // A write of one key leaves the others as they were.
         matches!(self.steps[operation], Err((told, outcome)) if outcome != Outcome::Ok || told.is_none())
+    }
+
+    fn is_same(&self, one: usize, other: usize) -> bool {
+        self.steps[one] == self.steps[other]
     }
 
     fn show(&self, state: &Box<[u32]>) -> String {

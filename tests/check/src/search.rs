@@ -10,7 +10,7 @@
 //! Knows the model as [`Model`] only, and operations as numbers.
 
 use crate::model::Model;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// When an operation was under way.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +133,8 @@ struct Search<'a, M: Model> {
     events: Events,
     /// Those without an answer, by time of call: time and operation.
     open: Vec<(u64, usize)>,
+    /// For each of these, the one before it that is equal.
+    equal_before: Vec<Option<usize>>,
     /// Where an operation is among those with an answer (by call), or in `open`.
     place: Vec<usize>,
     /// Sets of operations: those with an answer, those without.
@@ -143,7 +145,10 @@ struct Search<'a, M: Model> {
     state: M::State,
     after_open: bool,
     chosen: Vec<Choice<M::State>>,
-    seen: HashSet<(Box<[u64]>, M::State)>,
+    /// By the set of those with an answer, and the state: the least sets of those without that led there.
+    seen: HashMap<(Box<[u64]>, M::State), Vec<Box<[u64]>>>,
+    /// How many these are.
+    states: usize,
 }
 
 /// Looks for an order of these operations; their numbers are those of `spans` and those the model knows. Holds at most
@@ -166,6 +171,9 @@ pub fn search<M: Model>(model: &mut M, spans: &[Span], max_states: usize) -> Fou
     for (at, &(_, operation)) in open.iter().enumerate() {
         place[operation] = at;
     }
+    let equal_before = (0..open.len())
+        .map(|at| (0..at).rev().find(|&before| model.is_same(open[at].1, open[before].1)))
+        .collect();
     let state = model.initial();
     let search = Search {
         done: vec![0; answered / 64 + 1],
@@ -173,12 +181,14 @@ pub fn search<M: Model>(model: &mut M, spans: &[Span], max_states: usize) -> Fou
         model,
         events,
         open,
+        equal_before,
         place,
         top: 0,
         state,
         after_open: false,
         chosen: Vec::new(),
-        seen: HashSet::new(),
+        seen: HashMap::new(),
+        states: 0,
     };
     search.run(max_states)
 }
@@ -191,7 +201,7 @@ impl<M: Model> Search<'_, M> {
             if self.events.next[HEAD] == HEAD {
                 return Found::Order(self.chosen.iter().map(|choice| choice.operation).collect());
             }
-            if self.seen.len() >= max_states {
+            if self.states >= max_states {
                 return Found::GaveUp;
             }
             if self.advance(cursor) {
@@ -254,7 +264,10 @@ impl<M: Model> Search<'_, M> {
                         return false;
                     }
                     let bit = 1 << (at % 64);
-                    if self.open_done[at / 64] & bit == 0
+                    let in_turn = self.equal_before[at]
+                        .is_none_or(|before| self.open_done[before / 64] & (1 << (before % 64)) != 0);
+                    if in_turn
+                        && self.open_done[at / 64] & bit == 0
                         && !(self.after_open && self.model.overwrites(operation))
                         && let Some(next) = self.model.step(&self.state, operation)
                         && next != self.state
@@ -299,17 +312,26 @@ impl<M: Model> Search<'_, M> {
         })
     }
 
-    /// Whether this set of operations has not led to this state yet. All operations before the first that is left are
-    /// in the set, so that only what lies between it and the greatest is remembered.
+    /// Whether this set of operations, or a better one, has not led to this state yet. All operations before the first that
+    /// is left are in the set, so that only what lies between it and the greatest is remembered.
     fn is_new(&mut self, top: usize, state: &M::State) -> bool {
         let first = self.events.next[HEAD];
         let until = self.done.len().min(top / 64 + 1);
         let from = if first == HEAD { until } else { self.place[self.events.events[first].0] / 64 };
         let from = from.min(until);
-        let mut set = Vec::with_capacity(1 + until - from + self.open_done.len());
+        let mut set = Vec::with_capacity(1 + until - from);
         set.push(from as u64);
         set.extend_from_slice(&self.done[from..until]);
-        set.extend_from_slice(&self.open_done);
-        self.seen.insert((set.into(), state.clone()))
+        let least = self.seen.entry((set.into(), state.clone())).or_default();
+        let open = &self.open_done;
+        let within = |one: &[u64], other: &[u64]| one.iter().zip(other).all(|(one, other)| one & !other == 0);
+        if least.iter().any(|set| within(set, open)) {
+            return false;
+        }
+        let before = least.len();
+        least.retain(|set| !within(open, set));
+        self.states = self.states + 1 + least.len() - before;
+        least.push(open.clone().into());
+        true
     }
 }
