@@ -27,10 +27,14 @@
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
-mod endpoints;
+// Pure, and no part of the API: open so that the simulator runs the very same logic.
+#[doc(hidden)]
+pub mod endpoints;
 
-mod course;
-mod session;
+#[doc(hidden)]
+pub mod course;
+#[doc(hidden)]
+pub mod session;
 
 mod transport;
 

@@ -232,10 +232,10 @@ impl Failure {
         }
     }
 
-    /// The problem document's answer; `write`: the request would have changed something.
-    pub(super) fn answer(self, write: bool) -> Answer {
+    /// The problem document; `write`: the request would have changed something.
+    pub fn problem(&self, write: bool) -> Problem {
         let Verdict { status, code, outcome } = self.verdict();
-        let mut problem = Problem {
+        Problem {
             kind: format!("urn:balsa:problem:{}", code.as_str()),
             title: code.title().to_owned(),
             status: status.as_u16(),
@@ -245,7 +245,13 @@ impl Failure {
             current_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
-        };
+        }
+    }
+
+    /// The problem document's answer.
+    pub(super) fn answer(self, write: bool) -> Answer {
+        let status = self.verdict().status;
+        let mut problem = self.problem(write);
         let mut answer = Answer::new(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.retry_after = true;
