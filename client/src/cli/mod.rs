@@ -3,6 +3,7 @@
 //! It adds nothing to the client: whatever it does, a program can.
 
 mod args;
+mod measure;
 mod output;
 mod strike;
 
@@ -122,6 +123,11 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
             };
             output.members(&client.transfer_leadership(to.as_deref()).await?.members);
             Ok(())
+        }
+        Command::Bench(bench) => measure::run(&endpoints, bench, output).await.map_err(Stop::Test),
+        Command::BenchBaseline => {
+            let served = crate::bench::baseline::serve().await;
+            served.map_err(|error| Stop::Test(format!("the baseline's server failed: {error}")))
         }
         Command::FailoverTest(test) => strike::run(&endpoints, test, output).await.map_err(Stop::Test),
     }

@@ -95,6 +95,14 @@ impl Output {
         self.bytes(format!("{report}\n").as_bytes());
     }
 
+    pub(super) fn bench(&self, report: &crate::bench::Report) {
+        self.print(report, || report.to_string());
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
     pub(super) fn error(&self, text: &str, problem: Option<&Problem>) {
         match problem {
             Some(problem) if self.format == Format::Json => eprintln!("{}", json(problem)),

@@ -3,9 +3,8 @@
 //! A bar prints its figures as it goes and ends with one line: its name, the verdict, what was measured. What it finds
 //! wrong ends it at once, with what the nodes said last.
 //!
-//! Modules in reading order: [`verdict`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`]. The simulator's bar is a program
-//! of its own, `simulate`.
+//! Modules in reading order: [`verdict`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`], [`membership`],
+//! [`bench_ratio`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
 
@@ -20,3 +19,6 @@ pub mod writers;
 pub mod failover;
 
 pub mod membership;
+pub mod bench_ratio;
+pub mod etcd;
+pub mod fdatasync;

@@ -1,7 +1,7 @@
 //! The bars that run real processes: `acceptance crash-loop --quick`. The last line is the verdict.
 
 use balsa_tests::acceptance::verdict::conclude;
-use balsa_tests::acceptance::{bad_input, crash_loop, failover, membership, seed_curl};
+use balsa_tests::acceptance::{bad_input, bench_ratio, crash_loop, failover, membership, seed_curl};
 use balsa_tests::failure::{Context, Outcome};
 use balsa_tests::strike::How;
 use clap::{Parser, Subcommand};
@@ -64,6 +64,19 @@ enum Bar {
         #[arg(long)]
         rounds: Option<u32>,
     },
+    /// How fast puts and gets are, beside what HTTP alone costs and beside etcd, all in one run.
+    ///
+    /// Exit code 4: the machine is too slow or too busy for a verdict. `BALSA_ETCD` names etcd's binary where it is not
+    /// on the PATH.
+    BenchRatio {
+        /// End within a minute: shorter loads, one round, without etcd where there is none; all figures, but only
+        /// failed requests and elections fail it.
+        #[arg(long)]
+        quick: bool,
+        /// How often everything is measured.
+        #[arg(long)]
+        rounds: Option<u32>,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -89,6 +102,10 @@ fn main() -> ExitCode {
             let load = membership::Load::default();
             conclude("membership", &run(membership::run(&membership::Options { rounds, load })))
         }
+        Bar::BenchRatio { quick, rounds } => bench_ratio::run(&bench_ratio::Options {
+            quick,
+            rounds: rounds.unwrap_or(if quick { 1 } else { 5 }),
+        }),
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };
             conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))
