@@ -1,4 +1,4 @@
-//! Where the node's binary is: built from this tree, in the profile that this program was built in.
+//! Where the node's binary is, and what is loaded into it: built from this tree, in the profile that this program was built in.
 //!
 //! Cargo gives the path of a binary only to tests of the package that has it, and builds it with the whole workspace's
 //! tests, not with this package's alone. So it is looked for where Cargo puts it, and built if it is missing or older
@@ -29,10 +29,30 @@ fn find() -> Outcome<PathBuf> {
         ensure(named.is_file(), || format!("BALSA_NODE names {}, which is no file", named.display()))?;
         return Ok(named);
     }
+    let sources =
+        ["node/src", "node/raft/src", "node/log/src", "node/store/src", "client/wire/src", "Cargo.lock"];
+    built("balsa-node", "balsa-node", &sources)
+}
+
+/// The library that makes a process's disk limp; built at most once a process.
+pub fn limp_disk() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    let library = || {
+        ensure(cfg!(all(target_os = "linux", target_env = "gnu")), || {
+            "a disk can be made to limp only on Linux with glibc: a library takes the place of its functions"
+                .into()
+        })?;
+        built("balsa-limp-disk", "libbalsa_limp_disk.so", &["tests/limp-disk"])
+    };
+    FOUND.get_or_init(library).clone()
+}
+
+/// What cargo makes of `package`, under the name `file`, from `sources`.
+fn built(package: &str, file: &str, sources: &[&str]) -> Outcome<PathBuf> {
     let folder = profile_folder()?;
-    let binary = folder.join("balsa-node");
-    if !is_fresh(&binary)? {
-        build(&folder)?;
+    let binary = folder.join(file);
+    if !is_fresh(&binary, sources)? {
+        build(package, &folder)?;
     }
     ensure(binary.is_file(), || format!("the build left no {}", binary.display()))?;
     Ok(binary)
@@ -53,25 +73,23 @@ fn workspace() -> &'static Path {
     tests.parent().unwrap_or(tests)
 }
 
-fn build(profile_folder: &Path) -> Outcome<()> {
+fn build(package: &str, profile_folder: &Path) -> Outcome<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "balsa-node"]).current_dir(workspace());
+    command.args(["build", "--quiet", "--package", package]).current_dir(workspace());
     command.arg("--target-dir").arg(profile_folder.parent().unwrap_or(profile_folder));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     let status = command.status().context("run cargo")?;
-    ensure(status.success(), || format!("cargo could not build the node: {status}"))
+    ensure(status.success(), || format!("cargo could not build {package}: {status}"))
 }
 
 /// Whether the binary is at least as new as every source that goes into it.
-fn is_fresh(binary: &Path) -> Outcome<bool> {
+fn is_fresh(binary: &Path, sources: &[&str]) -> Outcome<bool> {
     let Ok(built) = std::fs::metadata(binary).and_then(|metadata| metadata.modified()) else {
         return Ok(false);
     };
-    let sources =
-        ["node/src", "node/raft/src", "node/log/src", "node/store/src", "client/wire/src", "Cargo.lock"];
     for source in sources {
         let newest = newest(&workspace().join(source))?;
         if newest > built {
