@@ -3,7 +3,8 @@
 //! A bar prints its figures as it goes and ends with one line: its name, the verdict, what was measured. What it finds
 //! wrong ends it at once, with what the nodes said last.
 //!
-//! Modules in reading order: [`verdict`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`]. The simulator's bar is a program
+//! Modules in reading order: [`verdict`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`], [`limping`],
+//! [`soak`]. The simulator's bar is a program
 //! of its own, `simulate`.
 
 pub mod verdict;
@@ -17,3 +18,8 @@ pub mod crash_loop;
 pub mod writers;
 
 pub mod failover;
+
+pub mod closed_loop;
+pub mod limping;
+pub mod real_disk;
+pub mod soak;
