@@ -1,4 +1,5 @@
-//! Where the binaries of the node and of the command line tool are: built from this tree, in the profile that this program was built in.
+//! Where the binaries of the node and of the command line tool are, and what is loaded into a node: built from this tree, in
+//! the profile that this program was built in.
 //!
 //! Cargo gives the path of a binary only to tests of the package that has it, and builds it with the whole workspace's
 //! tests, not with this package's alone. So it is looked for where Cargo puts it, and built if it is missing or older
@@ -22,11 +23,12 @@ pub fn cli() -> Outcome<PathBuf> {
     FOUND.get_or_init(|| find(&CLI)).clone()
 }
 
-/// A binary of this workspace.
+/// A file that cargo makes of this workspace.
 struct Wanted {
+    /// The name of the file.
     name: &'static str,
     package: &'static str,
-    /// The environment variable that names another one.
+    /// The environment variable that names another one; empty: none does.
     variable: &'static str,
     /// What goes into it.
     sources: &'static [&'static str],
@@ -53,6 +55,13 @@ const CLI: Wanted = Wanted {
     sources: &["client/src", "client/wire/src", "Cargo.lock"],
 };
 
+const LIMP_DISK: Wanted = Wanted {
+    name: "libbalsa_limp_disk.so",
+    package: "balsa-limp-disk",
+    variable: "",
+    sources: &["tests/limp-disk"],
+};
+
 /// A folder on a real disk for what runs leave: below Cargo's target folder.
 pub fn scratch() -> Outcome<PathBuf> {
     let folder = profile_folder()?.join("runs");
@@ -68,6 +77,24 @@ fn find(wanted: &Wanted) -> Outcome<PathBuf> {
         })?;
         return Ok(named);
     }
+    built(wanted)
+}
+
+/// The library that makes a process's disk limp; built at most once a process.
+pub fn limp_disk() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    let library = || {
+        ensure(cfg!(all(target_os = "linux", target_env = "gnu")), || {
+            "a disk can be made to limp only on Linux with glibc: a library takes the place of its functions"
+                .into()
+        })?;
+        built(&LIMP_DISK)
+    };
+    FOUND.get_or_init(library).clone()
+}
+
+/// Where cargo puts it, having built it if that is needed.
+fn built(wanted: &Wanted) -> Outcome<PathBuf> {
     let folder = profile_folder()?;
     let binary = folder.join(wanted.name);
     if !is_fresh(&binary, wanted.sources)? {

@@ -14,6 +14,7 @@ pub mod binary;
 pub mod cluster;
 pub mod http;
 pub mod members;
+pub mod limp_disk;
 pub mod ports;
 pub mod process;
 
