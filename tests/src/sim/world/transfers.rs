@@ -4,8 +4,6 @@
 use super::*;
 use balsa_node::engine::snapshot_frame::Answer;
 
-/// Bytes of a chunk: small, so that a snapshot has many.
-const CHUNK_BYTES: usize = 4 << 10;
 /// How long a receiver may be silent.
 const PATIENCE: Micros = 10 * SECOND;
 /// How soon it is asked again where it is.
@@ -47,7 +45,7 @@ impl World {
         if !self.is_current(from, life) {
             return Ok(());
         }
-        let now = self.now;
+        let (now, cuts, chunk_bytes) = (self.now, self.cuts, self.settings.chunk_bytes);
         let failed = |error| Violation(format!("a snapshot cannot be read: {error}"));
         let Some(sending) = self.process(from).outgoing.get_mut(&to).filter(|s| s.turn == turn) else {
             return Ok(());
@@ -56,11 +54,14 @@ impl World {
             self.report.saw("snapshot given up");
             return self.sending_ended(from, to, false);
         }
-        let chunk = sending.outgoing.next_chunk(CHUNK_BYTES).map_err(failed)?;
+        let chunk = sending.outgoing.next_chunk(chunk_bytes).map_err(failed)?;
         let is_chunk = chunk.is_some();
         let Some(frame) = chunk.or_else(|| sending.outgoing.ask()) else { return Ok(()) };
-        let delay = self.random.between(MILLI, 4 * MILLI);
-        let carried = self.carry_bulk(from, to, frame, delay);
+        let cut = std::mem::replace(&mut sending.cuts, cuts) != cuts;
+        // A clogged link holds the stream up; the sender waits for it, as for any slow receiver.
+        let held_up = self.place_of(to).map_or(0, |to| self.network.leaves(from, to, now) - now);
+        let delay = held_up + self.random.between(MILLI, self.settings.chunk_interval);
+        let carried = !cut && self.carry_bulk(from, to, frame, delay);
         let Some(sending) = self.process(from).outgoing.get_mut(&to) else { return Ok(()) };
         let wait = match (carried, is_chunk) {
             (true, true) => {
@@ -95,7 +96,7 @@ impl World {
             bytes[at] ^= 1;
             *data = bytes.into();
         }
-        let life = self.nodes[to].life;
+        let (from, life) = (self.nodes[from].id, self.nodes[to].life);
         self.plan(delay, Happening::Bulk { from, to, life, frame });
         true
     }
@@ -114,7 +115,7 @@ impl World {
 
     pub(super) fn bulk(
         &mut self,
-        from: Place,
+        from: NodeId,
         to: Place,
         life: u64,
         frame: SnapshotFrame,
@@ -131,7 +132,6 @@ impl World {
             Ok(frame) => frame,
             Err(error) => return Err(Violation(format!("a snapshot frame cannot be decoded: {error}"))),
         };
-        let from = self.nodes[from].id;
         match frame {
             SnapshotFrame::Ask { term, offer } => {
                 self.give(to, Event::SnapshotOffered { from, term, offer })?;
