@@ -75,6 +75,10 @@ pub struct Process {
     pub reader: Reader,
     /// Peers that the engine wants connections to.
     pub peers: BTreeSet<NodeId>,
+    /// Nodes whose connections it refuses, having seen their removal commit.
+    pub refused: BTreeSet<NodeId>,
+    /// It knows that it was removed.
+    pub removed: bool,
     /// The commit index that the oracle has looked at.
     pub commit_seen: Index,
 }
@@ -264,6 +268,8 @@ impl SimNode {
             begun: BTreeMap::new(),
             reader,
             peers: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            removed: false,
             commit_seen: Index::ZERO,
         });
         Ok(torn)

@@ -11,6 +11,9 @@ impl World {
         let mut wanted = BTreeSet::new();
         for (from, node) in self.nodes.iter().enumerate() {
             let Some(process) = &node.process else { continue };
+            if process.removed && process.peers.is_empty() {
+                continue;
+            }
             for peer in &process.peers {
                 if let Some(to) = self.place_of(*peer).filter(|to| self.nodes[*to].process.is_some()) {
                     wanted.insert((from, to));
@@ -35,6 +38,15 @@ impl World {
         let (place, peer, event): (_, _, fn(NodeId) -> Event<Sim>) = match change {
             Change::Up(from, to) => (from, to, Event::Connected),
             Change::Down(from, to) => (from, to, Event::Disconnected),
+        };
+        // A member refuses the connection of a node that was removed, and says why.
+        let refuses = |process: &node::Process| process.refused.contains(&self.nodes[place].id);
+        let event: fn(NodeId) -> Event<Sim> = match change {
+            Change::Up(..) if self.nodes[peer].process.as_ref().is_some_and(refuses) => {
+                self.uneasy = true;
+                |by| Event::ToldRemoved { by }
+            }
+            _ => event,
         };
         let peer = self.nodes[peer].id;
         if self.nodes[place].process.is_some() {

@@ -137,7 +137,9 @@ impl World {
 
     /// Looks after the errand: is it done, must it be asked for once more?
     pub(super) fn errand(&mut self, round: u64) -> Result<(), Violation> {
-        let Some(errand) = self.operator.errand.filter(|_| self.operator.round == round) else { return Ok(()) };
+        let Some(errand) = self.operator.errand.filter(|_| self.operator.round == round) else {
+            return Ok(());
+        };
         if self.is_done(errand) {
             self.trace.line(self.now, format_args!("the operator has done it"));
             match errand {
@@ -236,6 +238,18 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A node has learned that it was removed. An identity is never used again, so that is true for ever, or never was.
+    pub(super) fn knows_its_removal(&mut self, place: Place) -> Result<(), Violation> {
+        let id = self.nodes[place].id;
+        self.report.saw("removed node told");
+        self.uneasy = true;
+        self.process(place).removed = true;
+        self.ends_after(10 * SECOND, move |world| match world.oracle.membership.1.is_member(id) {
+            true => Err(Violation(format!("{id} was told that it was removed, and is a member"))),
+            false => Ok(()),
+        })
     }
 
     /// A removed node is taken away.

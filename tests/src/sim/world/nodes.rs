@@ -168,8 +168,11 @@ impl World {
                 self.process(place).peers = peers.into_iter().map(|(id, _)| id).collect();
                 Ok(())
             }
-            Effect::SetRemoved(_) => Ok(()),
-            Effect::Removed { .. } => Err(Violation("a member was told that it was removed".to_string())),
+            Effect::SetRemoved(nodes) => {
+                self.process(place).refused = nodes.into_iter().collect();
+                Ok(())
+            }
+            Effect::Removed { .. } => self.knows_its_removal(place),
             Effect::BeginSnapshot { to } => {
                 self.process(place).apply_queue.push_back(ApplyJob::BeginSnapshot(to));
                 Ok(())
@@ -218,7 +221,11 @@ impl World {
             };
             let doomed = self.nodes[place].doomed.take_if(|doom| Some(doom.at) == moment);
             if let Some(Doom { power, time, .. }) = doomed {
-                self.report.saw(if votes { "down just after a vote" } else { "down just after an acknowledgement" });
+                self.report.saw(if votes {
+                    "down just after a vote"
+                } else {
+                    "down just after an acknowledgement"
+                });
                 let life = self.nodes[place].life;
                 self.ends_after(0, move |world| match world.nodes[place].life == life {
                     true => world.take_down(place, power, time),
