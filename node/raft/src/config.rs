@@ -9,10 +9,12 @@ use thiserror::Error;
 pub struct Config {
     /// This node's identity; not 0.
     pub id: NodeId,
-    /// The shortest election timeout in ticks; each one is drawn anew from `[election_ticks, 2 *
-    /// election_ticks)`. Also the time after which a leader that hears from no quorum, or whose disk has
+    /// The shortest election timeout in ticks, where links and disks are quick; each one is drawn anew from
+    /// `[election_ticks, 2 * election_ticks)`. Also the time after which a leader that hears from no quorum, or whose disk has
     /// stalled, steps down.
     pub election_ticks: u32,
+    /// What `election_ticks` may be stretched to where links or disks are slow, in ticks; equal: it never is.
+    pub election_ticks_max: u32,
     /// Ticks between a leader's heartbeats; at least 1 and below half of `election_ticks`.
     pub heartbeat_ticks: u32,
     /// Entries of one append message, in bytes by [`crate::Entry::size_bytes`]; one entry is sent whatever
@@ -57,6 +59,14 @@ pub enum ConfigError {
         /// `election_ticks`.
         election: u32,
     },
+    /// A bound below what it bounds.
+    #[error("election_ticks_max is {most} with election_ticks {least}: it must be at least that")]
+    BoundBelowLeast {
+        /// `election_ticks_max`.
+        most: u32,
+        /// `election_ticks`.
+        least: u32,
+    },
 }
 
 impl Config {
@@ -65,6 +75,7 @@ impl Config {
         Config {
             id,
             election_ticks: 10,
+            election_ticks_max: 10,
             heartbeat_ticks: 2,
             max_append_bytes: 1 << 20,
             max_inflight_appends: 64,
@@ -97,6 +108,12 @@ impl Config {
             return Err(ConfigError::HeartbeatTooSlow {
                 heartbeat: self.heartbeat_ticks,
                 election: self.election_ticks,
+            });
+        }
+        if self.election_ticks_max < self.election_ticks {
+            return Err(ConfigError::BoundBelowLeast {
+                most: self.election_ticks_max,
+                least: self.election_ticks,
             });
         }
         Ok(())
