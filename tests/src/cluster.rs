@@ -89,9 +89,12 @@ impl Cluster {
     }
 
     fn add(&mut self, peer_address: &str, place: &[String]) -> Outcome<usize> {
+        self.add_at(free_address()?, peer_address, place)
+    }
+
+    fn add_at(&mut self, address: String, peer_address: &str, place: &[String]) -> Outcome<usize> {
         let number = self.nodes.len();
         let data = self.folder.path().join(format!("node-{number}"));
-        let address = format!("127.0.0.1:{}", ports::free()?);
         let mut arguments: Vec<String> =
             ["serve", "--data", binary::text(&data)?, "--listen", &address, "--peer-listen", peer_address]
                 .map(str::to_string)
@@ -113,6 +116,21 @@ impl Cluster {
         let url = format!("http://{}", self.address(by));
         let peer_address = format!("127.0.0.1:{}", ports::free()?);
         self.add(&peer_address, &["--join".to_string(), url])
+    }
+
+    /// Starts one more node at this slot, which serves clients at `address` and joins by the URL of node `by`; gives its
+    /// place.
+    pub fn join_as(&mut self, by: usize, slot: u32, address: &str) -> Outcome<usize> {
+        let url = format!("http://{}", self.address(by));
+        let peer_address = free_address()?;
+        let place = ["--join", &url, "--slot", &slot.to_string()].map(str::to_string);
+        self.add_at(address.to_string(), &peer_address, &place)
+    }
+
+    /// Deletes the data folder of a node that does not run.
+    pub fn wipe(&mut self, node: usize) -> Outcome<()> {
+        let data = &self.process(node).recipe().data;
+        std::fs::remove_dir_all(data).context(format!("delete {}", data.display()))
     }
 
     /// Starts a second process on the data folder of node `of`, at a client address of its own; gives its place.
@@ -267,6 +285,11 @@ impl Cluster {
     fn met_a_taken_port(&self) -> bool {
         self.nodes.iter().any(|node| node.process.said().contains("cannot listen on"))
     }
+}
+
+/// A client or peer address that is free, and that this process has not given out before.
+pub fn free_address() -> Outcome<String> {
+    Ok(format!("127.0.0.1:{}", ports::free()?))
 }
 
 impl Drop for Cluster {

@@ -5,6 +5,9 @@ use super::*;
 impl World {
     pub(super) fn review(&mut self) -> Result<(), Violation> {
         self.plan(REVIEW_INTERVAL, Happening::Review);
+        if !std::mem::take(&mut self.uneasy) && !self.network.is_uneasy() {
+            return Ok(());
+        }
         let mut wanted = BTreeSet::new();
         for (from, node) in self.nodes.iter().enumerate() {
             let Some(process) = &node.process else { continue };
@@ -20,7 +23,9 @@ impl World {
                 wanted.extend(others.map(|to| (from, to)));
             }
         }
-        for change in self.network.review(&wanted, self.now) {
+        let changes = self.network.review(&wanted, self.now);
+        self.uneasy |= !changes.is_empty();
+        for change in changes {
             self.connection_changed(change)?;
         }
         Ok(())

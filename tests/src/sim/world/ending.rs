@@ -10,14 +10,15 @@ impl World {
         self.trace.line(self.now, format_args!("the faults end"));
         self.network.heal();
         self.network.weather = Weather::fair();
+        self.failing.clear();
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until = 0;
-            self.nodes[place].disk_delay = (100, 1_500);
+            self.nodes[place].disk_delay = self.settings.disk_delay;
             self.nodes[place].free_disk();
             self.nodes[place].doomed = None;
-            if self.nodes[place].process.is_none() {
-                self.start(place)?;
-            }
+            self.nodes[place].disk.clear_faults();
+            self.nodes[place].state.heal();
+            self.start_if_down(place)?;
         }
         Ok(())
     }
@@ -26,7 +27,7 @@ impl World {
     pub(super) fn must_progress(&mut self) -> Result<(), Violation> {
         let (deadline, before) = (self.now + HEALED_WITHIN, self.report.operations);
         let committed = self.oracle.committed_index();
-        let enough = before + 4 * self.clients.len() as u64;
+        let enough = before + self.clients.len() as u64;
         while self.report.operations < enough || self.oracle.committed_index() == committed {
             if self.now > deadline {
                 return Err(Violation(format!(
@@ -41,17 +42,18 @@ impl World {
 
     /// When all is quiet, all nodes have the same state: the model's.
     pub(super) fn must_agree(&mut self) -> Result<(), Violation> {
-        let deadline = self.now + HEALED_WITHIN;
-        self.clients.iter_mut().for_each(|client| client.think = 3_600 * SECOND);
+        let deadline = self.now + AGREED_WITHIN;
+        self.quiet = true;
         loop {
+            self.tidy_up()?;
             let committed = self.oracle.committed_index();
-            let applied = |node: &SimNode| {
-                node.process
-                    .as_ref()
-                    .is_some_and(|process| process.apply.store().applied_index() == committed)
+            let membership = &self.oracle.membership.1;
+            let applied = |node: &SimNode| match &node.process {
+                Some(process) => process.apply.store().applied_index() == committed,
+                None => !membership.is_member(node.id),
             };
-            let quiet = self.clients.iter().all(|client| client.under_way.is_none());
-            if quiet && self.nodes.iter().all(applied) {
+            let idle = self.clients.iter().all(|client| client.under_way.is_none());
+            if idle && self.is_settled() && self.nodes.iter().all(applied) {
                 break;
             }
             if self.now > deadline {
@@ -60,7 +62,7 @@ impl World {
                     .iter()
                     .map(|node| match &node.process {
                         Some(process) => format!("{:?}", process.engine.raft().status()),
-                        None => "down".to_string(),
+                        None => format!("{}: {:?}, down", node.id, node.standing),
                     })
                     .collect();
                 return Err(Violation(format!("the nodes do not converge at {committed}: {states:#?}")));
@@ -68,7 +70,8 @@ impl World {
             self.step()?;
         }
         for place in 0..self.nodes.len() {
-            let view = self.process(place).reader.view();
+            let Some(process) = &self.nodes[place].process else { continue };
+            let view = process.reader.view();
             self.oracle.all_values_are_right(&view)?;
             self.check_applied(place)?;
         }

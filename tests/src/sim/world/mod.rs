@@ -1,36 +1,43 @@
 //! The world: a clock, a queue of what will happen, and everything it happens to.
 
 mod connections;
+mod disks;
 mod ending;
+mod members;
 mod nodes;
 mod requests;
 mod stages;
 mod strikes;
 mod transfers;
 
-use super::clients::{ATTEMPTS_MAX, Ask, Client, Style, UnderWay};
+use self::members::Operator;
+use self::requests::Asked;
+use super::clients::{Ask, Client, Style, address_of};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
-use super::node::{ApplyJob, Doom, Process, Settings, Sim, SimNode};
+use super::node::{self, ApplyJob, Doom, Moment, Process, Settings, Sim, SimNode, Standing};
 use super::oracle::{Oracle, Violation};
 use super::report::Report;
 use super::trace::Trace;
 use super::{MILLI, Micros, SECOND};
 use crate::random::Random;
+use balsa_client::session::Session;
 use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
 use balsa_node::engine::log_stage::Progress;
 use balsa_node::engine::message::{self, PeerMessage};
 use balsa_node::engine::snapshot_frame::{SnapshotFrame, Step};
-use balsa_node::engine::{Effect, Event};
+use balsa_node::engine::{Effect, Event, LogJob};
 use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
-use balsa_raft::{NodeId, Term};
+use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
 use balsa_store::{SnapshotSource, StoreConfig};
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -49,10 +56,20 @@ impl Default for Options {
     }
 }
 
-/// An answer must come within this time, or the client tries elsewhere.
+/// A node must have answered within this time.
 const DEADLINE_MS: u64 = 5_000;
+/// A client gives an operation up after this time: long before anybody forgets what was replied to it.
+const OPERATION_DEADLINE: Micros = 20 * SECOND;
+/// Where the nodes of a cluster may be; the seed draws how many of them found it.
+const PLACES: usize = 5;
+/// How many clients there are.
+const CLIENTS: usize = 16;
+/// The operator's ticket for transfers of leadership.
+const TRANSFER_TICKET: u64 = 0;
 /// After the faults, the cluster must have made progress within this time.
 const HEALED_WITHIN: Micros = 60 * SECOND;
+/// And so long after that, all nodes must agree, and lost ones must have been replaced.
+const AGREED_WITHIN: Micros = 180 * SECOND;
 /// How often connections are looked at.
 const REVIEW_INTERVAL: Micros = 40 * MILLI;
 
@@ -61,8 +78,8 @@ type End = dyn FnOnce(&mut World) -> Result<(), Violation>;
 
 enum Happening {
     Tick { place: Place, life: u64 },
-    Arrives { from: Place, to: Place, life: u64, frame: Bytes },
-    Bulk { from: Place, to: Place, life: u64, frame: SnapshotFrame },
+    Arrives { from: NodeId, to: Place, life: u64, frame: Bytes },
+    Bulk { from: NodeId, to: Place, life: u64, frame: SnapshotFrame },
     NextChunk { from: Place, life: u64, to: NodeId, stream: Box<Stream> },
     LogDone { place: Place, life: u64 },
     ApplyDone { place: Place, life: u64 },
@@ -70,7 +87,10 @@ enum Happening {
     Idle { place: Place, life: u64 },
     Start { place: Place, life: u64 },
     Resume { place: Place },
-    Client { client: usize },
+    Client { client: usize, turn: u64 },
+    Request { place: Place, life: u64, ticket: u64, asked: Asked },
+    Errand { round: u64 },
+    Retire { place: Place, id: NodeId },
     Timeout { client: usize, ticket: u64 },
     Review,
     Fault,
@@ -82,6 +102,8 @@ struct Stream {
     meta: SnapshotMeta,
     sequence: u64,
     next: Option<Bytes>,
+    /// Transfers that began before the faults cut this often are over.
+    cuts: u64,
 }
 
 struct Planned {
@@ -116,12 +138,31 @@ pub struct World {
     settings: Settings,
     nodes: Vec<SimNode>,
     network: Network,
+    /// Connections may have to change.
+    uneasy: bool,
     clients: Vec<Client>,
+    /// The sessions that groups of clients share.
+    sessions: Vec<Option<Arc<Session>>>,
+    /// Simulated time 0, for logic that counts in instants.
+    epoch: Instant,
+    /// Clients hurry until then.
+    rush_until: Micros,
+    /// A client waits this long for the answer to an attempt, at most.
+    patience: Micros,
+    /// Clients begin nothing new.
+    quiet: bool,
     /// Ticket → client.
     tickets: BTreeMap<u64, usize>,
     next_operation: u64,
     next_ticket: u64,
     climate: Climate,
+    operator: Operator,
+    /// Places whose disks fail soon, and for how long the node is down then.
+    failing: BTreeMap<Place, Micros>,
+    /// Places whose disks rot.
+    rotten: BTreeSet<Place>,
+    /// Rises when the faults break transfers of snapshots.
+    cuts: u64,
     /// All nodes lose power just after the next acknowledgement, for so long.
     all_doomed: Option<Micros>,
     /// Nothing strikes any more.
@@ -142,6 +183,7 @@ pub fn run_hour(seed: u64, options: &Options) -> Report {
     world.report.trace = world.trace.digest();
     world.report.timeline = world.trace.kept().to_vec();
     world.report.saw_times("term with a leader", world.oracle.terms_led());
+    world.report.saw_times("retry met its first effect", world.oracle.repeats);
     world.report.saw_times("reply replayed", world.oracle.replays);
     world.report
 }
@@ -158,25 +200,40 @@ impl World {
                 salt: random.draw(),
             },
             store: StoreConfig {
-                overlay_bytes: *random.pick(&[8 << 10, 32 << 10, 256 << 10]),
-                history_revisions: *random.pick(&[50, 500, 5_000]),
+                overlay_bytes: *random.pick(&[8 << 10, 32 << 10, 128 << 10]),
+                history_revisions: *random.pick(&[50, 200, 1_000]),
                 sweep_rows: 50,
-                reply_ttl_ms: *random.pick(&[60_000, 600_000]),
-                session_ttl_ms: *random.pick(&[30_000, 600_000]),
+                reply_ttl_ms: *random.pick(&[150_000, 150_000, 600_000]),
+                reply_limit: *random.pick(&[400, 100_000, 100_000, 100_000, 100_000, 100_000]),
+                session_ttl_ms: *random.pick(&[15_000, 30_000, 600_000]),
+                session_reply_limit: *random.pick(&[6, 100_000, 100_000, 100_000, 100_000]),
                 ..StoreConfig::default()
             },
             disk_headroom_bytes: *random.pick(&[0, 0, 32 << 10]),
-            log_margin_bytes: *random.pick(&[0, 16 << 10, 256 << 10]),
+            log_margin_bytes: *random.pick(&[0, 4 << 10, 16 << 10, 256 << 10]),
             max_inflight_appends: *random.pick(&[1, 4, 64]),
             max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
+            chunk_bytes: *random.pick(&[512, 2 << 10, 8 << 10]),
+            chunk_interval: *random.pick(&[4, 50, 400]) * MILLI,
+            disk_delay: *random.pick(&[
+                (100, 1_500),
+                (100, 1_500),
+                (MILLI, 10 * MILLI),
+                (5 * MILLI, 40 * MILLI),
+            ]),
         };
         let ids: Vec<NodeId> = (0..count).map(|_| NodeId(random.draw() | 1)).collect();
-        let nodes = (0..count).map(|place| SimNode::founded(place, &ids, &settings)).collect();
-        let keys = *random.pick(&[3, 8, 30]);
-        let styles = [Style::Keys, Style::Session, Style::Plain, Style::Keys, Style::Session, Style::Plain];
-        let think = *random.pick(&[400, 900, 900, 900]) * MILLI;
-        let clients = styles.map(|style| Client::new(style, keys, think, random.fork())).into();
-        let oracle = Oracle::new(settings.store.clone(), random.fork());
+        let mut nodes: Vec<SimNode> = (0..PLACES.max(count)).map(|_| SimNode::blank()).collect();
+        for (node, id) in nodes.iter_mut().zip(&ids) {
+            node.put_disk(*id, Some(&ids), &settings);
+        }
+        nodes.iter_mut().for_each(|node| node.disk_delay = settings.disk_delay);
+        let keys = *random.pick(&[2, 4, 12]);
+        let think = random.between(2_000, 8_000) * MILLI;
+        let client = |nth| Client::new(nth, keys, think, nodes.len(), random.fork());
+        let clients = (0..CLIENTS).map(client).collect();
+        let mut oracle = Oracle::new(settings.store.clone(), random.fork());
+        oracle.founded(ids[0], node::first_membership(&ids));
         World {
             now: 0,
             planned: BinaryHeap::new(),
@@ -184,11 +241,21 @@ impl World {
             settings,
             nodes,
             network: Network::new(random.fork()),
+            uneasy: true,
             clients,
+            sessions: vec![None; CLIENTS / 8 + 1],
+            epoch: Instant::now(),
+            rush_until: 0,
+            patience: random.between(500, 4_000) * MILLI,
+            quiet: false,
             tickets: BTreeMap::new(),
             next_operation: 1,
             next_ticket: 1,
             climate: Climate::new(random.fork()),
+            operator: Operator::default(),
+            failing: BTreeMap::new(),
+            rotten: BTreeSet::new(),
+            cuts: 0,
             all_doomed: None,
             calm: false,
             oracle,
@@ -200,11 +267,10 @@ impl World {
 
     fn run(&mut self, length: Micros) -> Result<(), Violation> {
         for place in 0..self.nodes.len() {
-            self.start(place)?;
+            self.start_if_down(place)?;
         }
         for client in 0..self.clients.len() {
-            let pause = self.clients[client].pause();
-            self.plan(pause, Happening::Client { client });
+            self.next_turn(client);
         }
         self.plan(REVIEW_INTERVAL, Happening::Review);
         let pause = self.climate.pause();
@@ -244,14 +310,13 @@ impl World {
             Happening::ApplyDone { place, life } => self.apply_done(place, life),
             Happening::FlushDone { place, life } => self.flush_done(place, life),
             Happening::Idle { place, life } => self.log_idle(place, life),
-            Happening::Start { place, life } => {
-                if self.nodes[place].life == life && self.nodes[place].process.is_none() {
-                    self.start(place)?;
-                }
-                Ok(())
-            }
+            Happening::Start { place, life } if self.nodes[place].life == life => self.start_if_down(place),
+            Happening::Start { .. } => Ok(()),
             Happening::Resume { place } => self.resume(place),
-            Happening::Client { client } => self.client_turn(client),
+            Happening::Client { client, turn } => self.client_turn(client, turn),
+            Happening::Request { place, life, ticket, asked } => self.request(place, life, ticket, asked),
+            Happening::Errand { round } => self.errand(round),
+            Happening::Retire { place, id } => self.retire(place, id),
             Happening::Timeout { client, ticket } => self.client_timeout(client, ticket),
             Happening::Review => self.review(),
             Happening::Fault => self.fault(),
