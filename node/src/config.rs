@@ -153,7 +153,7 @@ settings! {
         election_timeout_ms: u64 = 500, "BALSA_ELECTION_TIMEOUT_MS", "MS";
         /// To how many times its length a node may stretch the election timeout, where links and disks show themselves slow;
         /// 1: never [default: 4]
-        election_stretch_max: u64 = 4, "BALSA_ELECTION_STRETCH_MAX", "TIMES";
+        election_stretch_max: u32 = 4, "BALSA_ELECTION_STRETCH_MAX", "TIMES";
 
         /// The longest key, in bytes [default: 4096]
         key_bytes_max: usize = 4096, "BALSA_KEY_BYTES_MAX", "BYTES";
@@ -296,11 +296,6 @@ impl Config {
     /// Ticks without a leader before an election.
     pub fn election_ticks(&self) -> u32 {
         ticks(self.election_timeout_ms, self.tick_ms)
-    }
-
-    /// What `election_ticks` may be stretched to.
-    pub fn election_ticks_max(&self) -> u32 {
-        ticks(self.election_timeout_ms * self.election_stretch_max, self.tick_ms)
     }
 
     /// The bounds of requests.

@@ -142,7 +142,7 @@ impl Raft {
         let log = Log::new(snapshot, entries, applied)
             .map_err(|(index, source)| RestoreError::Membership { index, source })?;
         let seed = config.seed;
-        let pace = Pace::new(config.election_ticks, config.election_ticks_max);
+        let pace = Pace::new(config.election_ticks, config.election_stretch_max);
         let mut raft = Raft {
             config,
             log,

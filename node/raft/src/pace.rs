@@ -2,7 +2,7 @@
 //!
 //! An election timeout that suits a rack elects without a cause where links are slow or a shared disk has a bad hour, and
 //! elects for ever where a vote takes longer than a candidate waits. So a node stretches its own timeout, from its least
-//! ([`crate::Config::election_ticks`]) to a bound ([`crate::Config::election_ticks_max`]), by three things that it sees:
+//! ([`crate::Config::election_ticks`]) to a bound ([`crate::Config::election_stretch_max`]), by three things that it sees:
 //! - *silence*: how long a leader that lives, or a follower, has left this node without a word. The longest of late counts: one pause
 //!   too long is one election too many.
 //! - *disk*: how long its own log takes to persist: a leader steps down when that takes an election timeout, and a vote
@@ -69,10 +69,10 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Nothing seen yet.
-    pub(crate) fn new(least: u32, most: u32) -> Pace {
+    pub(crate) fn new(least: u32, stretch_max: u32) -> Pace {
         Pace {
             least,
-            most,
+            most: least.saturating_mul(stretch_max),
             waits: Windows::default(),
             disk: Windows::default(),
             gave_up: false,
@@ -145,7 +145,7 @@ mod tests {
     const WINDOW: u64 = WINDOW_TIMEOUTS * LEAST as u64;
 
     fn pace() -> Pace {
-        Pace::new(LEAST, MOST)
+        Pace::new(LEAST, MOST / LEAST)
     }
 
     #[test]

@@ -243,12 +243,7 @@ fn explore(start: World, change: &[Change]) -> (usize, bool) {
 }
 
 fn config() -> Config {
-    Config {
-        election_ticks: 4,
-        election_ticks_max: 4,
-        heartbeat_ticks: 1,
-        ..Config::with_defaults(NodeId(1), 1)
-    }
+    Config { election_ticks: 4, heartbeat_ticks: 1, ..Config::with_defaults(NodeId(1), 1) }
 }
 
 const NOTHING: Budget = Budget {

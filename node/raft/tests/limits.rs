@@ -50,7 +50,7 @@ fn a_setting_that_cannot_work_is_named() {
             Config { election_ticks: 4, heartbeat_ticks: 2, ..config() },
             "heartbeat_ticks is 2 with election_ticks 4",
         ),
-        (Config { election_ticks_max: 9, ..config() }, "election_ticks_max is 9 with election_ticks 10"),
+        (Config { election_stretch_max: 0, ..config() }, "election_stretch_max is 0"),
     ];
     for (config, message) in cases {
         let error: ConfigError = config.validate().expect_err(message);

@@ -88,7 +88,7 @@ impl Config {
             },
         )?;
         let election = self.election_timeout_ms;
-        between("election_stretch_max", self.election_stretch_max, 1, 100)?;
+        between("election_stretch_max", self.election_stretch_max.into(), 1, 100)?;
         let timeout = self.request_timeout_ms;
         require(timeout >= 2 * election && timeout <= 600_000, "request_timeout_ms", timeout, || {
             format!(

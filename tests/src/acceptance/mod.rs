@@ -18,11 +18,11 @@ pub mod writers;
 
 pub mod failover;
 
-pub mod membership;
 pub mod bench_ratio;
+pub mod closed_loop;
 pub mod etcd;
 pub mod fdatasync;
-pub mod closed_loop;
 pub mod limping;
+pub mod membership;
 pub mod real_disk;
 pub mod soak;
