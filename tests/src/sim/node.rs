@@ -227,6 +227,7 @@ impl SimNode {
         self.clock = Clock::starting(self.clock.rate, now);
         let mut raft = balsa_raft::Config::with_defaults(self.id, seed);
         raft.election_ticks = 15;
+        raft.election_stretch_max = 4;
         raft.heartbeat_ticks = 3;
         raft.max_inflight_appends = settings.max_inflight_appends;
         raft.max_append_bytes = settings.max_append_bytes;
