@@ -71,6 +71,9 @@ impl World {
             return Ok(false);
         }
         self.report.saw("disk wiped");
+        if self.random.chance(600) {
+            self.joint_doomed = Some(self.random.between(MILLI, 3 * SECOND));
+        }
         self.replace(place)?;
         Ok(true)
     }
@@ -99,17 +102,24 @@ impl World {
         if !running || paused || busy {
             return false;
         }
+        self.survive_without(&BTreeSet::from([id]))
+    }
+
+    /// Whether every set of voters that may have to decide keeps a majority without these, and without those whose disks
+    /// are gone.
+    pub(super) fn survive_without(&self, absent: &BTreeSet<NodeId>) -> bool {
         let newest = self.oracle.membership.0;
         let of_nodes = self.nodes.iter().map(|node| match node.raft() {
             Some(raft) => (raft.membership_index(), &**raft.membership()),
             None => (node.last_membership.0, &*node.last_membership.1),
         });
         let mut all = of_nodes.filter(|(at, _)| *at >= newest).map(|(_, membership)| membership);
-        self.survives(&self.oracle.membership.1, id) && all.all(|membership| self.survives(membership, id))
+        self.survives(&self.oracle.membership.1, absent)
+            && all.all(|membership| self.survives(membership, absent))
     }
 
-    fn survives(&self, membership: &Membership, id: NodeId) -> bool {
-        let gone = |voter: &&NodeId| **voter == id || self.operator.destroyed.contains(voter);
+    fn survives(&self, membership: &Membership, absent: &BTreeSet<NodeId>) -> bool {
+        let gone = |voter: &&NodeId| absent.contains(voter) || self.operator.destroyed.contains(voter);
         let sets = [&membership.voters, &membership.outgoing];
         sets.iter().all(|set| set.is_empty() || set.iter().filter(gone).count() <= (set.len() - 1) / 2)
     }
@@ -137,7 +147,9 @@ impl World {
 
     /// Looks after the errand: is it done, must it be asked for once more?
     pub(super) fn errand(&mut self, round: u64) -> Result<(), Violation> {
-        let Some(errand) = self.operator.errand.filter(|_| self.operator.round == round) else { return Ok(()) };
+        let Some(errand) = self.operator.errand.filter(|_| self.operator.round == round) else {
+            return Ok(());
+        };
         if self.is_done(errand) {
             self.trace.line(self.now, format_args!("the operator has done it"));
             match errand {

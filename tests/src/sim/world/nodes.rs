@@ -5,7 +5,8 @@ use super::*;
 impl World {
     /// Starts the process at a place, if there is one to start.
     pub(super) fn start_if_down(&mut self, place: Place) -> Result<(), Violation> {
-        if self.nodes[place].standing != Standing::Running || self.nodes[place].process.is_some() {
+        let node = &self.nodes[place];
+        if node.standing != Standing::Running || node.process.is_some() || self.absent.contains(&place) {
             return Ok(());
         }
         let seed = self.random.draw();
@@ -108,9 +109,13 @@ impl World {
         }
         if committed {
             self.oracle.disks.committed(raft, commit)?;
-            if raft.membership().is_joint() {
-                self.report.saw("commit while joint");
-            }
+        }
+        if raft.membership().is_joint()
+            && let Some(time) = self.joint_doomed.take()
+        {
+            self.report.saw("leader down while joint");
+            let power = self.random.chance(500);
+            self.ends_after(0, move |world| world.take_down(place, power, time))?;
         }
         Ok(())
     }
@@ -186,6 +191,10 @@ impl World {
                     ),
                 );
                 if accept {
+                    if self.nodes[place].doomed.is_none() && !self.calm && self.random.chance(150) {
+                        let (power, time) = (self.random.chance(700), self.random.below(3 * SECOND));
+                        self.nodes[place].doomed = Some(Doom { power, time, at: Moment::Install });
+                    }
                     let process = self.process(place);
                     process.transfers.values_mut().for_each(|transfer| transfer.abandon());
                     process.transfers.entry(from).or_default().accept(meta);
@@ -216,7 +225,11 @@ impl World {
             };
             let doomed = self.nodes[place].doomed.take_if(|doom| Some(doom.at) == moment);
             if let Some(Doom { power, time, .. }) = doomed {
-                self.report.saw(if votes { "down just after a vote" } else { "down just after an acknowledgement" });
+                self.report.saw(if votes {
+                    "down just after a vote"
+                } else {
+                    "down just after an acknowledgement"
+                });
                 let life = self.nodes[place].life;
                 self.ends_after(0, move |world| match world.nodes[place].life == life {
                     true => world.take_down(place, power, time),

@@ -14,7 +14,8 @@ impl World {
             return self.give(place, Event::SnapshotSent { to, index: None });
         };
         let Some(target) = self.place_of(to) else { return Ok(()) };
-        let (from, life, target_life) = (self.nodes[place].id, self.nodes[place].life, self.nodes[target].life);
+        let (from, life, target_life) =
+            (self.nodes[place].id, self.nodes[place].life, self.nodes[target].life);
         let begin = SnapshotFrame::Begin { term, meta: meta.clone() };
         let delay = self.network.delay();
         self.plan(delay, Happening::Bulk { from, to: target, life: target_life, frame: begin });
