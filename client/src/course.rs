@@ -113,6 +113,9 @@ impl Course {
             // Decided at apply and recorded: whatever was sent before, this is what became of it.
             Code::PreconditionFailed => Step::Fail { outcome: Outcome::NotApplied, cause },
             Code::SessionExpired if self.reached == Outcome::NotApplied => Step::NewSession,
+            Code::Removed => self.again(cause, Standing::Failed, random),
+            // Not made, and it will be its turn.
+            Code::MembershipBusy => self.again(cause, Standing::Declined, random),
             Code::RequestTimeout | Code::IncompleteBody => self.again(cause, Standing::Declined, random),
             _ if status >= 500 && code != Code::StorageFull => match outcome {
                 Some(Outcome::NotApplied) => self.again(cause, Standing::Declined, random),
@@ -210,10 +213,22 @@ mod tests {
             (413, Code::TooLarge),
             (422, Code::RequestMismatch),
             (507, Code::StorageFull),
-            (409, Code::MembershipBusy),
+            (409, Code::ChangeRefused),
         ] {
             let step = Course::new(true).after(problem(status, code, Some(Outcome::NotApplied)), 0);
             assert_eq!(outcome(&step), Some(Outcome::NotApplied), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn another_change_is_waited_for_and_a_removed_node_is_left() {
+        for (status, code, expected) in
+            [(409, Code::MembershipBusy, Standing::Declined), (503, Code::Removed, Standing::Failed)]
+        {
+            let mut course = Course::new(true);
+            let step = course.after(problem(status, code, Some(Outcome::NotApplied)), 0);
+            assert!(matches!(step, Step::Retry { endpoint, .. } if endpoint == expected), "{step:?}");
+            assert_eq!(course.deadline().0, Outcome::NotApplied);
         }
     }
 

@@ -6,7 +6,7 @@ mod support;
 use balsa_log::files::sim::{Fault, OpKind, SplitMix};
 use balsa_log::{Log, LogError, LogStart, LogWrite, SimDisk};
 use std::io::ErrorKind;
-use support::{Model, Step, folder, open, run, script};
+use support::{Model, Step, folder, open, run, script, tell};
 
 /// Restarts after a fault and checks what is there.
 fn restart(disk: &SimDisk, mut model: Model, created: bool, seed: Option<u64>, context: &str) {
@@ -70,6 +70,7 @@ fn each_call_fails_once() {
             restart(&disk, model, created, seed, &context);
         }
     }
+    tell("each call fails once", total * 3);
 }
 
 #[test]
@@ -93,6 +94,7 @@ fn torn_writes() {
             );
         }
     }
+    tell("torn writes", 7 * 29);
 }
 
 #[test]

@@ -187,6 +187,7 @@ impl Failure {
                 WriteError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 WriteError::Overwritten => not_applied(S::SERVICE_UNAVAILABLE, Code::Overwritten),
                 WriteError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
+                WriteError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
                 WriteError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
             },
             Failure::Read(error) => match error {
@@ -194,6 +195,7 @@ impl Failure {
                 ReadError::NotConfirmed => not_applied(S::SERVICE_UNAVAILABLE, Code::NotConfirmed),
                 ReadError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 ReadError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
+                ReadError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
             },
             Failure::Admin(error) => match error {
                 AdminError::Refused(_) => not_applied(S::CONFLICT, Code::ChangeRefused),
@@ -202,6 +204,7 @@ impl Failure {
                 AdminError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
                 AdminError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 AdminError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
+                AdminError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
                 AdminError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
             },
             Failure::Head => not_applied(S::REQUEST_TIMEOUT, Code::RequestTimeout),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 40] = [
+pub const SITUATIONS: [&str; 42] = [
     "election won",
     "election won while joint",
     "joint phase",
@@ -44,6 +44,8 @@ pub const SITUATIONS: [&str; 40] = [
     "node taken in",
     "node joined and votes",
     "member removed",
+    "removed node set its disk aside",
+    "removed node returned and was told",
     "disk wiped",
     "only a quorum healed",
 ];

@@ -3,7 +3,7 @@
 //! The leader counts itself only up to what its own disk has confirmed (hazard 4), and counts only entries of
 //! its own term; all before commit with them (thesis 3.6.2, hazard 1). It steps down when it has not heard
 //! from a quorum for an election timeout, when its disk has stalled that long (hazard 13), and when an entry
-//! that removes it has committed (thesis 4.2.2).
+//! that removes it has committed (thesis 4.2.2); in the latter two cases it names a successor.
 
 use crate::message::Body;
 use crate::node::Raft;
@@ -107,7 +107,10 @@ impl Raft {
 
     /// The clock of a leader.
     pub(crate) fn tick_leader(&mut self) {
-        let stalled = self.is_disk_stalled();
+        if self.is_disk_stalled() {
+            // The others need not find out by waiting.
+            return self.retire();
+        }
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.ticks_since_heartbeat += 1;
         if leader.ticks_since_heartbeat >= self.config.heartbeat_ticks {
@@ -138,7 +141,7 @@ impl Raft {
                 .retain(|_, peer| peer.active || peer.departing.is_none_or(|removed_at| removed_at > commit));
             leader.peers.values_mut().for_each(|peer| peer.active = false);
         }
-        if stalled || !heard {
+        if !heard {
             self.become_follower(self.hard_state.term, None);
         }
     }
@@ -242,9 +245,10 @@ impl Raft {
         }
     }
 
-    /// Leaves leadership to whoever is best placed, having nothing to lead any more.
+    /// Leaves leadership to whoever is best placed: it has nothing to lead any more, or cannot. Should that one be
+    /// gone, the others find out by themselves.
     pub(crate) fn retire(&mut self) {
-        if let Some(to) = self.best_successor() {
+        if let Some(to) = self.best_successor().or_else(|| self.furthest_voter(|_| true)) {
             self.send(After::HardState, to, Body::TimeoutNow { last_index: self.log.commit() });
         }
         self.become_follower(self.hard_state.term, None);
@@ -252,9 +256,13 @@ impl Raft {
 
     /// The active voter that holds most of the log; of equals, the least.
     pub(crate) fn best_successor(&self) -> Option<NodeId> {
+        self.furthest_voter(|peer| peer.active)
+    }
+
+    fn furthest_voter(&self, which: impl Fn(&Progress) -> bool) -> Option<NodeId> {
         let leader = self.leading()?;
         let voters =
-            leader.peers.iter().filter(|(id, peer)| peer.active && self.log.membership().is_voter(**id));
+            leader.peers.iter().filter(|(id, peer)| which(peer) && self.log.membership().is_voter(**id));
         voters.max_by_key(|(id, peer)| (peer.matched, std::cmp::Reverse(**id))).map(|(&id, _)| id)
     }
 }

@@ -5,9 +5,9 @@
 //! not do without (promise 1 speaks of a minority), and removes nobody while it is at that. What the cluster refuses it
 //! leaves alone.
 //!
-//! A removed node runs on for a while, and is started again with its old disk where a fault ends it; then its place is
-//! blank. Thin, on purpose: how a process founds, joins and learns that it was removed is `node/src/life`'s, with tests of
-//! its own.
+//! A removed node runs on for a while, and is started again with its old disk where a fault ends it before it knows; then
+//! its place is blank, for another to join. Thin, on purpose: how a process founds, joins and sets its disk aside is
+//! `node/src/life`'s, with tests of its own.
 
 use super::*;
 use balsa_node::engine::handle::{AdminError, AdminReply};
@@ -248,6 +248,24 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A node knows for certain that it was removed. One that returned sets its disk aside; one that ran runs on until
+    /// somebody ends it, and does so then.
+    pub(super) fn removal_known(&mut self, place: Place, returned: bool) -> Result<(), Violation> {
+        let id = self.nodes[place].id;
+        self.trace.line(self.now, format_args!("node {place} knows that {id} was removed"));
+        self.nodes[place].knows_removal = true;
+        // It may know before any state has applied it: then one soon will.
+        self.ends_after(30 * SECOND, move |world| match world.oracle.membership.1.is_member(id) {
+            true => Err(Violation(format!("{id} was told that it was removed, and is a member"))),
+            false => Ok(()),
+        })?;
+        if returned {
+            self.report.saw("removed node returned and was told");
+            self.plan(10 * MILLI, Happening::Retire { place, id });
+        }
+        Ok(())
     }
 
     /// A removed node is taken away.

@@ -9,6 +9,11 @@ impl World {
         if node.standing != Standing::Running || node.process.is_some() || self.absent.contains(&place) {
             return Ok(());
         }
+        if node.knows_removal {
+            self.report.saw("removed node set its disk aside");
+            self.nodes[place].clear();
+            return Ok(());
+        }
         let seed = self.random.draw();
         let node = &mut self.nodes[place];
         node.paused_until = 0;
@@ -170,9 +175,15 @@ impl World {
             Effect::AnswerAdmin(ticket, answer) => self.admin_answered(ticket, answer),
             Effect::SetPeers(peers) => {
                 self.uneasy = true;
-                self.process(place).peers = peers.into_iter().map(|(id, _)| id).collect();
+                self.process(place).peers = Some(peers.into_iter().map(|(id, _)| id).collect());
                 Ok(())
             }
+            Effect::SetRemoved(nodes) => {
+                self.uneasy = true;
+                self.process(place).refuses = nodes.into_iter().collect();
+                Ok(())
+            }
+            Effect::Removed { returned } => self.removal_known(place, returned),
             Effect::BeginSnapshot { to } => {
                 self.process(place).apply_queue.push_back(ApplyJob::BeginSnapshot(to));
                 Ok(())
