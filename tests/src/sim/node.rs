@@ -73,12 +73,10 @@ pub struct Process {
     pub begun: BTreeMap<NodeId, SnapshotSource>,
     /// The store's published state.
     pub reader: Reader,
-    /// Peers that the engine wants connections to.
-    pub peers: BTreeSet<NodeId>,
-    /// Nodes whose connections it refuses, having seen their removal commit.
-    pub refused: BTreeSet<NodeId>,
-    /// It knows that it was removed.
-    pub removed: bool,
+    /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
+    pub peers: Option<BTreeSet<NodeId>>,
+    /// Removed nodes whose streams it refuses, telling them why.
+    pub refuses: BTreeSet<NodeId>,
     /// The commit index that the oracle has looked at.
     pub commit_seen: Index,
 }
@@ -107,6 +105,8 @@ pub struct SimNode {
     pub disk_is_full: bool,
     /// Goes down at the worst moment.
     pub doomed: Option<Doom>,
+    /// It was told that its identity was removed, and has recorded that.
+    pub knows_removal: bool,
     /// The membership that its last process went by, and where that stands in the log.
     pub last_membership: (Index, Arc<Membership>),
 }
@@ -190,6 +190,7 @@ impl SimNode {
             disk_delay: (100, 1_500),
             disk_is_full: false,
             doomed: None,
+            knows_removal: false,
             last_membership: (Index::ZERO, Arc::default()),
         }
     }
@@ -227,7 +228,6 @@ impl SimNode {
         self.clock = Clock::starting(self.clock.rate, now);
         let mut raft = balsa_raft::Config::with_defaults(self.id, seed);
         raft.election_ticks = 15;
-        raft.election_stretch_max = 4;
         raft.heartbeat_ticks = 3;
         raft.max_inflight_appends = settings.max_inflight_appends;
         raft.max_append_bytes = settings.max_append_bytes;
@@ -268,9 +268,8 @@ impl SimNode {
             transfers: BTreeMap::new(),
             begun: BTreeMap::new(),
             reader,
-            peers: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            removed: false,
+            peers: None,
+            refuses: BTreeSet::new(),
             commit_seen: Index::ZERO,
         });
         Ok(torn)

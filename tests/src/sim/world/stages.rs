@@ -32,7 +32,9 @@ impl World {
             return Ok(());
         }
         let Some(_) = self.postponed(place, Happening::LogDone { place, life }) else { return Ok(()) };
-        if let Some(Doom { power, time, .. }) = self.nodes[place].doomed.take_if(|doom| doom.at == Moment::Write) {
+        if let Some(Doom { power, time, .. }) =
+            self.nodes[place].doomed.take_if(|doom| doom.at == Moment::Write)
+        {
             return self.take_down(place, power, time);
         }
         let process = self.process(place);
@@ -44,7 +46,8 @@ impl World {
         match self.process(place).log.run(&mut jobs) {
             Ok(Progress { durable, full }) => {
                 let id = self.nodes[place].id;
-                let done = |job: &&LogJob| matches!(job, LogJob::Persist { token, .. } if Some(*token) <= durable);
+                let done =
+                    |job: &&LogJob| matches!(job, LogJob::Persist { token, .. } if Some(*token) <= durable);
                 all.iter().filter(done).for_each(|job| self.oracle.disks.ends(id, job));
                 self.trace.mark(self.now, 1 << 50 | place as u64);
                 if full {

@@ -14,7 +14,8 @@ impl World {
             return self.give(place, Event::SnapshotSent { to, index: None });
         };
         let Some(target) = self.place_of(to) else { return Ok(()) };
-        let (from, life, target_life) = (self.nodes[place].id, self.nodes[place].life, self.nodes[target].life);
+        let (from, life, target_life) =
+            (self.nodes[place].id, self.nodes[place].life, self.nodes[target].life);
         let begin = SnapshotFrame::Begin { term, meta: meta.clone() };
         let delay = self.network.delay();
         self.plan(delay, Happening::Bulk { from, to: target, life: target_life, frame: begin });
@@ -43,6 +44,13 @@ impl World {
             && self.network.send(from, target, &probe, self.now).is_some_and(|copies| !copies.is_empty());
         let Some(data) = stream.next.take().filter(|_| carried) else {
             self.report.saw("snapshot cut off");
+            let sent = stream.sequence;
+            self.trace.line(
+                self.now,
+                format_args!(
+                    "the transfer of {index} from node {from} to node {target} breaks after {sent} chunks"
+                ),
+            );
             return self.give(from, Event::SnapshotSent { to, index: None });
         };
         stream.next = read_chunk(&mut stream.source, self.settings.chunk_bytes)?;
@@ -50,12 +58,17 @@ impl World {
         stream.sequence += 1;
         let frame = SnapshotFrame::Chunk { index, sequence, data, last };
         let target_life = self.nodes[target].life;
+        let interval = if self.calm { 4 * MILLI } else { self.settings.chunk_interval };
         // A clogged link holds the stream up; the sender waits for it, as for any slow receiver.
         let held_up = self.network.leaves(from, target, self.now) - self.now;
-        let delay = held_up + self.random.between(MILLI, self.settings.chunk_interval);
+        let delay = held_up + self.random.between(MILLI, interval);
         let sender = self.nodes[from].id;
         self.plan(delay, Happening::Bulk { from: sender, to: target, life: target_life, frame });
         if last {
+            self.trace.line(
+                self.now,
+                format_args!("node {from} has sent all {} chunks of {index} to node {target}", sequence + 1),
+            );
             return self.give(from, Event::SnapshotSent { to, index: Some(index) });
         }
         self.plan(delay + MILLI, Happening::NextChunk { from, life, to, stream });
