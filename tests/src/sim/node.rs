@@ -82,8 +82,10 @@ pub struct Process {
     pub outgoing: BTreeMap<NodeId, Sending>,
     /// The store's published state.
     pub reader: Reader,
-    /// Peers that the engine wants connections to.
-    pub peers: BTreeSet<NodeId>,
+    /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
+    pub peers: Option<BTreeSet<NodeId>>,
+    /// Removed nodes whose streams it refuses, telling them why.
+    pub refuses: BTreeSet<NodeId>,
     /// The commit index that the oracle has looked at.
     pub commit_seen: Index,
 }
@@ -112,6 +114,8 @@ pub struct SimNode {
     pub disk_is_full: bool,
     /// Goes down at the worst moment.
     pub doomed: Option<Doom>,
+    /// It was told that its identity was removed, and has recorded that.
+    pub knows_removal: bool,
     /// The membership that its last process went by, and where that stands in the log.
     pub last_membership: (Index, Arc<Membership>),
 }
@@ -195,6 +199,7 @@ impl SimNode {
             disk_delay: (100, 1_500),
             disk_is_full: false,
             doomed: None,
+            knows_removal: false,
             last_membership: (Index::ZERO, Arc::default()),
         }
     }
@@ -273,7 +278,8 @@ impl SimNode {
             incoming: Incoming::default(),
             outgoing: BTreeMap::new(),
             reader,
-            peers: BTreeSet::new(),
+            peers: None,
+            refuses: BTreeSet::new(),
             commit_seen: Index::ZERO,
         });
         Ok(torn)

@@ -72,9 +72,4 @@ impl Logs {
             }
         }
     }
-
-    /// Entries below are committed and compared elsewhere.
-    pub fn forget(&mut self, below: Index) {
-        self.entries.retain(|(index, _), _| *index >= below);
-    }
 }

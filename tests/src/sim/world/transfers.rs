@@ -46,6 +46,7 @@ impl World {
             return Ok(());
         }
         let (now, cuts, chunk_bytes) = (self.now, self.cuts, self.settings.chunk_bytes);
+        let interval = if self.calm { 4 * MILLI } else { self.settings.chunk_interval };
         let failed = |error| Violation(format!("a snapshot cannot be read: {error}"));
         let Some(sending) = self.process(from).outgoing.get_mut(&to).filter(|s| s.turn == turn) else {
             return Ok(());
@@ -60,7 +61,7 @@ impl World {
         let cut = std::mem::replace(&mut sending.cuts, cuts) != cuts;
         // A clogged link holds the stream up; the sender waits for it, as for any slow receiver.
         let held_up = self.place_of(to).map_or(0, |to| self.network.leaves(from, to, now) - now);
-        let delay = held_up + self.random.between(MILLI, self.settings.chunk_interval);
+        let delay = held_up + self.random.between(MILLI, interval);
         let carried = !cut && self.carry_bulk(from, to, frame, delay);
         let Some(sending) = self.process(from).outgoing.get_mut(&to) else { return Ok(()) };
         let wait = match (carried, is_chunk) {
