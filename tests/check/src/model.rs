@@ -149,14 +149,25 @@ impl Step {
 pub struct KeyModel {
     steps: Vec<Step>,
     words: Words,
+    /// The longest text read, where a key is only read and appended to: whatever comes before that read is a beginning of
+    /// it, whatever comes after begins with it. Saves trying orders of appends that the read refutes anyway.
+    longest: Option<Text>,
 }
 
 impl KeyModel {
     /// The operations must all be on one key; `None` where one is of a kind that needs more ([`StoreModel`], a replay).
     pub fn new<'a>(operations: impl Iterator<Item = &'a Operation>) -> Option<KeyModel> {
         let mut words = Words::default();
-        let steps = operations.map(|operation| Step::new(operation, &mut words)).collect::<Option<_>>()?;
-        Some(KeyModel { steps, words })
+        let steps: Vec<Step> =
+            operations.map(|operation| Step::new(operation, &mut words)).collect::<Option<_>>()?;
+        let grows = |step: &Step| matches!(step.effect, Effect::Read(_) | Effect::Append(_));
+        let read = steps.iter().filter_map(|step| match step.effect {
+            Effect::Read(number) if step.outcome == Outcome::Ok => number.checked_sub(1),
+            _ => None,
+        });
+        let longest = read.map(|at| &words.texts[at as usize]).max_by_key(|text| text.len()).cloned();
+        let longest = longest.filter(|_| steps.iter().all(grows));
+        Some(KeyModel { steps, words, longest })
     }
 }
 
@@ -168,7 +179,15 @@ impl Model for KeyModel {
     }
 
     fn step(&mut self, state: &u32, operation: usize) -> Option<u32> {
-        self.steps[operation].apply(*state, &mut self.words)
+        let step = self.steps[operation];
+        let next = step.apply(*state, &mut self.words)?;
+        if let (Effect::Append(_), Some(longest)) = (step.effect, &self.longest) {
+            let text = self.words.text(next);
+            if !longest.starts_with(text) && !text.starts_with(&**longest) {
+                return None;
+            }
+        }
+        Some(next)
     }
 
     fn overwrites(&self, operation: usize) -> bool {

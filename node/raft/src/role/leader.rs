@@ -122,13 +122,13 @@ impl Raft {
         }
         if let Some(transfer) = &mut leader.transfer {
             transfer.ticks += 1;
-            if transfer.ticks >= self.config.election_ticks {
+            if transfer.ticks >= self.pace.timeout() {
                 leader.transfer = None;
             }
         }
         leader.ticks_since_quorum_check += 1;
         let mut heard = true;
-        if leader.ticks_since_quorum_check >= self.config.election_ticks {
+        if leader.ticks_since_quorum_check >= self.pace.timeout() {
             leader.ticks_since_quorum_check = 0;
             let (me, peers) = (self.config.id, &leader.peers);
             heard = has_quorum(self.log.membership(), |id| {
@@ -142,6 +142,7 @@ impl Raft {
             leader.peers.values_mut().for_each(|peer| peer.active = false);
         }
         if !heard {
+            self.pace.gave_up();
             self.become_follower(self.hard_state.term, None);
         }
     }
@@ -151,7 +152,7 @@ impl Raft {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
         assert!(index <= self.log.last(), "{from} holds {index}, beyond this leader's {}", self.log.last());
-        peer.active = true;
+        self.pace.was_silent(self.now, peer.heard(self.now));
         peer.accepted(index, self.log.compacted(), self.now);
         self.maybe_commit();
     }
@@ -160,7 +161,7 @@ impl Raft {
     pub(crate) fn handle_rejected(&mut self, from: NodeId, prev_index: Index, hint: (Index, Term)) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
-        peer.active = true;
+        self.pace.was_silent(self.now, peer.heard(self.now));
         if peer.is_current_rejection(prev_index) {
             // The peer's entries up to the hint have terms of at most the hint's: ours with higher terms
             // cannot match.
@@ -172,8 +173,9 @@ impl Raft {
 
     /// A peer takes this node for the leader of the term.
     pub(crate) fn handle_heartbeat_reply(&mut self, from: NodeId, context: u64) {
-        let RoleState::Leader(leader) = &mut self.role else { return };
+        let RoleState::Leader(leader) = &mut self.role else { return self.pace.late_answer(self.now) };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
+        self.pace.was_silent(self.now, peer.heard(self.now));
         peer.alive(self.now, self.config.heartbeat_ticks);
         if context > peer.context && context <= leader.reads.context() {
             peer.context = context;
