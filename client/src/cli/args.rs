@@ -25,7 +25,8 @@ A call is retried until its deadline; a write is applied once, however often it 
 
 Exit codes:
   0  done
-  1  not applied: refused, not found, or no node was reached; for failover-test: a violation or error
+  1  not applied: refused, not found, or no node was reached; for failover-test: a violation or error;
+     for bench: requests that failed
   2  usage: the arguments make no sense, nothing was asked
   3  unknown: a write that may have been applied; read to see"
 )]
