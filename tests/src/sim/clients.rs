@@ -95,7 +95,16 @@ impl Client {
         };
         let given = (0..places).map(address_of).collect();
         let endpoints = Endpoints::new(given, random.below(places as u64) as usize);
-        Client { style, under_way: None, endpoints, turn: 0, wanders: nth % 3 != 0, think, random, keys }
+        Client {
+            style,
+            under_way: None,
+            endpoints,
+            turn: 0,
+            wanders: !nth.is_multiple_of(3),
+            think,
+            random,
+            keys,
+        }
     }
 
     /// How long it thinks before its next question.

@@ -79,7 +79,7 @@ fn draw_settings(random: &mut Random) -> Settings {
         max_inflight_appends: *random.pick(&[1, 4, 64]),
         max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
         chunk_bytes: *random.pick(&[512, 2 << 10, 8 << 10]),
-        chunk_interval: *random.pick(&[4, 50, 400]) * MILLI,
+        chunk_interval: *random.pick(&[4, 20, 100]) * MILLI,
         disk_delay: *random.pick(&[(100, 1_500), (100, 1_500), (MILLI, 10 * MILLI), (5 * MILLI, 30 * MILLI)]),
     }
 }

@@ -80,10 +80,11 @@ impl World {
     }
 
     pub(super) fn log_idle(&mut self, place: Place, life: u64) -> Result<(), Violation> {
-        if self.is_current(place, life) && self.process(place).log_running.is_empty() {
-            if let Err(error) = self.process(place).log.idle() {
-                return self.disk_failed(place, "the log's end cannot be marked", &error);
-            }
+        if self.is_current(place, life)
+            && self.process(place).log_running.is_empty()
+            && let Err(error) = self.process(place).log.idle()
+        {
+            return self.disk_failed(place, "the log's end cannot be marked", &error);
         }
         Ok(())
     }
