@@ -24,7 +24,7 @@ A call is retried until its deadline; a write is applied once, however often it 
 
 Exit codes:
   0  done
-  1  not applied: refused, not found, or no node was reached; for failover-test: a violation or error
+  1  not applied: refused, not found, or no node was reached; for failover-test and check: a violation or error
   2  usage: the arguments make no sense, nothing was asked
   3  unknown: a write that may have been applied; read to see"
 )]
@@ -106,6 +106,21 @@ pub enum Command {
     Transfer {
         /// To which member, by its identity; nothing: the voter that is furthest
         to: Option<String>,
+    },
+    /// Judge whether a recorded history of operations is linearizable; asks no node
+    #[command(after_help = "\
+The file has a JSON object a line, one line an operation; docs/history.md describes it.
+
+Exit codes: 0 linearizable, 1 violation, 2 the file cannot be read or nobody can decide.")]
+    Check {
+        /// The history; `-` for standard input
+        file: PathBuf,
+        /// Draw a violation as a page
+        #[arg(long, value_name = "OUT")]
+        html: Option<PathBuf>,
+        /// Draw a violation as an image
+        #[arg(long, value_name = "OUT")]
+        svg: Option<PathBuf>,
     },
     /// Strike the leader under load, and check that no client notices and nothing is lost
     #[command(after_help = "\
