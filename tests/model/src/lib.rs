@@ -5,3 +5,16 @@
 //! breadth-first, and every property is checked at every step, so that what is found is found by a shortest way.
 //!
 //! What this does not show: anything beyond the bounds, anything of time but its order, and snapshots.
+
+// In the order in which a newcomer should read them.
+pub mod site;
+
+pub mod properties;
+
+pub mod world;
+
+pub mod bounds;
+
+pub mod search;
+
+pub mod checker;
