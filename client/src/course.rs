@@ -15,7 +15,7 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// How one attempt ended.
 #[derive(Clone, Debug)]
-pub(crate) enum Attempt {
+pub enum Attempt {
     /// 2xx or 304, whole.
     Success,
     /// 2xx, but the rest of the answer broke off.
@@ -37,7 +37,7 @@ pub(crate) enum Attempt {
 
 /// What to do next.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// It succeeded.
     Done,
     /// Send the same again after a wait; the endpoint that was asked is avoided or not.
@@ -60,7 +60,7 @@ pub(crate) enum Step {
 
 /// What an attempt says of the endpoint that was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// It cannot be reached.
     Failed,
     /// It is there, and cannot do it now.
@@ -69,7 +69,7 @@ pub(crate) enum Standing {
 
 /// One call, over all its attempts.
 #[derive(Debug)]
-pub(crate) struct Course {
+pub struct Course {
     /// Sending it twice is as good as once: a read, or a write with a place in a session or with an idempotency key.
     repeatable: bool,
     retries: u32,
@@ -79,12 +79,12 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    pub(crate) fn new(repeatable: bool) -> Course {
+    pub fn new(repeatable: bool) -> Course {
         Course { repeatable, retries: 0, reached: Outcome::NotApplied, last: Cause::Deadline }
     }
 
     /// Takes how an attempt ended. `random`: any 32 bits.
-    pub(crate) fn after(&mut self, attempt: Attempt, random: u32) -> Step {
+    pub fn after(&mut self, attempt: Attempt, random: u32) -> Step {
         match attempt {
             Attempt::Success => Step::Done,
             Attempt::HalfSuccess(cause) => {
@@ -102,7 +102,7 @@ impl Course {
     }
 
     /// The deadline passed.
-    pub(crate) fn deadline(&self) -> (Outcome, Cause) {
+    pub fn deadline(&self) -> (Outcome, Cause) {
         (self.reached, self.last.clone())
     }
 
@@ -113,6 +113,9 @@ impl Course {
             // Decided at apply and recorded: whatever was sent before, this is what became of it.
             Code::PreconditionFailed => Step::Fail { outcome: Outcome::NotApplied, cause },
             Code::SessionExpired if self.reached == Outcome::NotApplied => Step::NewSession,
+            Code::Removed => self.again(cause, Standing::Failed, random),
+            // Not made, and it will be its turn.
+            Code::MembershipBusy => self.again(cause, Standing::Declined, random),
             Code::RequestTimeout | Code::IncompleteBody => self.again(cause, Standing::Declined, random),
             _ if status >= 500 && code != Code::StorageFull => match outcome {
                 Some(Outcome::NotApplied) => self.again(cause, Standing::Declined, random),
@@ -210,10 +213,22 @@ mod tests {
             (413, Code::TooLarge),
             (422, Code::RequestMismatch),
             (507, Code::StorageFull),
-            (409, Code::MembershipBusy),
+            (409, Code::ChangeRefused),
         ] {
             let step = Course::new(true).after(problem(status, code, Some(Outcome::NotApplied)), 0);
             assert_eq!(outcome(&step), Some(Outcome::NotApplied), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn another_change_is_waited_for_and_a_removed_node_is_left() {
+        for (status, code, expected) in
+            [(409, Code::MembershipBusy, Standing::Declined), (503, Code::Removed, Standing::Failed)]
+        {
+            let mut course = Course::new(true);
+            let step = course.after(problem(status, code, Some(Outcome::NotApplied)), 0);
+            assert!(matches!(step, Step::Retry { endpoint, .. } if endpoint == expected), "{step:?}");
+            assert_eq!(course.deadline().0, Outcome::NotApplied);
         }
     }
 

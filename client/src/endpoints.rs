@@ -21,7 +21,7 @@ const AVOID_MAX: Duration = Duration::from_secs(10);
 
 /// The endpoints, and what is known of them.
 #[derive(Debug)]
-pub(crate) struct Endpoints {
+pub struct Endpoints {
     given: usize,
     nodes: Vec<Endpoint>,
     /// The given endpoint that is asked where no leader is known.
@@ -50,14 +50,14 @@ enum State {
 
 impl Endpoints {
     /// `given`: at least one `host:port`. `start`: the one to ask first, taken modulo their number.
-    pub(crate) fn new(given: Vec<String>, start: usize) -> Endpoints {
+    pub fn new(given: Vec<String>, start: usize) -> Endpoints {
         assert!(!given.is_empty(), "a client without endpoints");
         let nodes: Vec<_> = given.into_iter().map(|address| Endpoint::new(address, State::Usable)).collect();
         Endpoints { given: nodes.len(), current: start % nodes.len(), nodes, leader: None }
     }
 
     /// The address to ask now.
-    pub(crate) fn choose(&self, now: Instant) -> &str {
+    pub fn choose(&self, now: Instant) -> &str {
         let leader = self.leader.as_ref().and_then(|leader| self.find(leader)).map(|at| &self.nodes[at]);
         if let Some(leader) = leader.filter(|node| node.may_be_asked(now)) {
             return &leader.address;
@@ -69,7 +69,7 @@ impl Endpoints {
     }
 
     /// `address` answered, and named `leader`. Gives an address to probe, beside the requests, if there is one.
-    pub(crate) fn answered(&mut self, address: &str, leader: Option<&str>, now: Instant) -> Option<String> {
+    pub fn answered(&mut self, address: &str, leader: Option<&str>, now: Instant) -> Option<String> {
         if let Some(at) = self.find(address) {
             self.nodes[at].failures = 0;
             self.nodes[at].avoid_until = None;
@@ -100,7 +100,7 @@ impl Endpoints {
     }
 
     /// A probe of `address` ended; `ok`: it is a member of the same cluster.
-    pub(crate) fn probed(&mut self, address: &str, ok: bool, now: Instant) {
+    pub fn probed(&mut self, address: &str, ok: bool, now: Instant) {
         let Some(at) = self.find(address).filter(|at| *at >= self.given) else { return };
         if ok {
             let node = &mut self.nodes[at];
@@ -111,7 +111,7 @@ impl Endpoints {
     }
 
     /// `address` could not be reached, or its answer broke off: it is avoided for a while.
-    pub(crate) fn failed(&mut self, address: &str, now: Instant) {
+    pub fn failed(&mut self, address: &str, now: Instant) {
         if let Some(at) = self.find(address) {
             self.fail(at, now);
         }
@@ -119,7 +119,7 @@ impl Endpoints {
     }
 
     /// `address` answered that it cannot do it now: another is asked next, if there is one.
-    pub(crate) fn declined(&mut self, address: &str) {
+    pub fn declined(&mut self, address: &str) {
         self.turn_from(address);
     }
 

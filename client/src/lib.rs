@@ -23,14 +23,18 @@
 //! - An error of a write is one of three truths: not applied, applied, unknown ([`WriteError`]).
 //!
 //! Modules in reading order: `endpoints` (whom to ask), `course` (what to do after an attempt), `session` (a write's
-//! place), all three pure; then `transport` and `client`, which do as they say; [`failover`], the failover test; `cli`.
+//! place), all three pure; then `transport` and `client`, which do as they say; [`failover`], the failover test; [`bench`]; `cli`.
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
-mod endpoints;
+// Pure, and no part of the API: open so that the simulator runs the very same logic.
+#[doc(hidden)]
+pub mod endpoints;
 
-mod course;
-mod session;
+#[doc(hidden)]
+pub mod course;
+#[doc(hidden)]
+pub mod session;
 
 mod transport;
 
@@ -38,6 +42,7 @@ mod client;
 mod error;
 mod request;
 
+pub mod bench;
 pub mod cli;
 pub mod failover;
 

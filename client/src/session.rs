@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A session that the cluster opened.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     number: u64,
     // A std Mutex, since nothing awaits while it is held.
     window: Mutex<Window>,
@@ -25,21 +25,21 @@ struct Window {
 
 /// A write's place in its session.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     session: Arc<Session>,
     sequence: u64,
 }
 
 impl Session {
-    pub(crate) fn new(number: u64) -> Arc<Session> {
+    pub fn new(number: u64) -> Arc<Session> {
         Arc::new(Session { number, window: Mutex::default() })
     }
 
-    pub(crate) fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.number
     }
 
-    pub(crate) fn ticket(self: &Arc<Session>) -> Ticket {
+    pub fn ticket(self: &Arc<Session>) -> Ticket {
         let sequence = self.with(|window| {
             window.last += 1;
             window.unfinished.insert(window.last);
@@ -56,14 +56,14 @@ impl Session {
 
 impl Ticket {
     /// The `Balsa-Session` header of the next attempt.
-    pub(crate) fn header(&self) -> String {
+    pub fn header(&self) -> String {
         let lowest = self.session.with(|window| window.unfinished.first().copied());
         let lowest = lowest.unwrap_or(self.sequence);
         assert!(lowest <= self.sequence, "{lowest} is unfinished above the live {}", self.sequence);
         format!("{}:{}:{lowest}", self.session.number, self.sequence)
     }
 
-    pub(crate) fn session(&self) -> u64 {
+    pub fn session(&self) -> u64 {
         self.session.number
     }
 }

@@ -151,6 +151,9 @@ settings! {
         /// Without a leader for this long (up to twice as long, at random) a node asks for votes, in milliseconds
         /// [default: 500]
         election_timeout_ms: u64 = 500, "BALSA_ELECTION_TIMEOUT_MS", "MS";
+        /// To how many times its length a node may stretch the election timeout, where links and disks show themselves slow;
+        /// 1: never [default: 4]
+        election_stretch_max: u32 = 4, "BALSA_ELECTION_STRETCH_MAX", "TIMES";
 
         /// The longest key, in bytes [default: 4096]
         key_bytes_max: usize = 4096, "BALSA_KEY_BYTES_MAX", "BYTES";

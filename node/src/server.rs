@@ -3,13 +3,17 @@
 //! The doors open first, so that probes and people are told what a node waits for; nothing is served before the engine
 //! runs. At the end the order is turned around: leadership is handed over, requests under way are answered, then all
 //! threads end.
+//!
+//! A node that learns that it was removed records that first of all. Where its disk has just returned to a cluster that
+//! went on without it, it ends its life here and begins another one, under a new identity ([`life::set_aside`]). Where it
+//! ran when it was removed, somebody meant it to go: it stays, not ready, until it is stopped; started again, it joins.
 
 use crate::config::Config;
 use crate::engine::boot::{self, BootConfig, BootError};
 use crate::engine::handle::{AdminError, AdminRequest, Handle, ReadError, Request, WriteError};
 use crate::engine::status::{Phase, Role, Status};
 use crate::http::{self, ApiState};
-use crate::life::identity::{self, Identity};
+use crate::life::identity::{self, Identity, IdentityError};
 use crate::life::{self, ControlCall, FolderLock, LockError, Member};
 use crate::metrics::Metrics;
 use crate::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
@@ -95,6 +99,10 @@ impl Inbox for Door {
         let _ = self.inputs.send(Inputs::Disconnected(peer)).await;
     }
 
+    async fn removed(&self, by: NodeId) {
+        let _ = self.inputs.send(Inputs::ToldRemoved(by)).await;
+    }
+
     async fn control(&self, payload: Bytes) -> Bytes {
         let (reply_to, reply) = oneshot::channel();
         if self.control.send((payload, reply_to)).await.is_err() {
@@ -111,9 +119,26 @@ impl Inbox for Door {
     }
 }
 
+/// How a node's life ended.
+enum End {
+    /// It was told to stop.
+    Stopped,
+    /// Its disk came back to a cluster that had removed it: another life begins.
+    Returned,
+}
+
 /// Runs a node until `shutdown` resolves or it cannot go on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let mut shutdown = std::pin::pin!(shutdown);
+    while let End::Returned = live(&config, shutdown.as_mut()).await? {}
+    Ok(())
+}
+
+/// One life: from open doors to closed ones.
+async fn live(
+    config: &Config,
+    mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
+) -> Result<End, ServeError> {
     if let Err(error) = http::raise_open_files_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is: fewer connections than the settings allow");
     }
@@ -122,7 +147,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let epoch = Instant::now();
     let fatal = Fatal::default();
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::System(error.to_string()))?);
-    let status = Arc::new(ArcSwap::from_pointee(before_membership(&config, "the lock of the data folder")));
+    let status = Arc::new(ArcSwap::from_pointee(before_membership(config, "the lock of the data folder")));
     let (requests, mut waiting_requests) = mpsc::channel(REQUEST_QUEUE);
     let (inputs, waiting_inputs) = mpsc::channel(INPUT_QUEUE);
     let (control, mut calls) = mpsc::channel(CONTROL_QUEUE);
@@ -148,7 +173,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let inbound = Inbound::default();
     let peer_config = config.peer();
     let stopped = resolves(peers_stopped);
-    tokio::spawn(serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped));
+    let peer_door =
+        serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped);
+    let peer_door = tokio::spawn(peer_door);
     tracing::info!(clients = %config.listen, peers = %config.peer_listen, data = %config.data.display(), "doors open");
 
     // Until the engine runs, requests are refused and founding questions answered.
@@ -163,7 +190,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
             member = life::become_member(&folder, &settings, &mut calls, &lobby) => member,
             () = async { while waits.changed().await.is_ok() {
                 let waiting_for = waits.borrow_and_update().clone().unwrap_or_default();
-                status.store(Arc::new(before_membership(&config, &waiting_for)));
+                status.store(Arc::new(before_membership(config, &waiting_for)));
             } } => unreachable!("the lobby outlives the wait"),
         };
         let member = member.map_err(|error| ServeError::Member(error.to_string()))?;
@@ -171,13 +198,13 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     };
     let (lock, folder, settings, member) = tokio::select! {
         became = becoming => became?,
-        () = refuse_all(&mut waiting_requests) => return Ok(()),
-        () = &mut shutdown => return Ok(()),
+        () = refuse_all(&mut waiting_requests) => return Ok(End::Stopped),
+        () = &mut shutdown => return Ok(End::Stopped),
     };
 
     let incarnation = incarnation();
     let boot_config = config.boot(&member, incarnation);
-    let booted = open(&config, &folder, &boot_config).await?;
+    let booted = open(config, &folder, &boot_config).await?;
     if booted.torn_tail_bytes > 0 {
         tracing::info!(bytes = booted.torn_tail_bytes, "the log ended in a write that a crash had cut off");
     }
@@ -191,6 +218,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     local.send_replace(Some(local_identity));
     let answering =
         tokio::spawn(answer_control(calls, folder.clone(), member.slot, settings.client_address.clone()));
+    let (removed, mut told_removed) = mpsc::unbounded_channel();
     let wiring = Wiring {
         requests: waiting_requests,
         inputs: waiting_inputs,
@@ -200,6 +228,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         epoch,
         hub: hub.clone(),
         metrics: metrics.clone(),
+        removed,
         fatal: fatal.clone(),
         tick: config.tick(),
         runtime,
@@ -209,14 +238,17 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         shell::start(booted, engine_config, wiring).map_err(|error| ServeError::System(error.to_string()))?;
     running_now.store(true, Ordering::Relaxed);
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
-    tokio::spawn(finish_founding(folder, member));
+    let (own_cluster, own_slot) = (member.cluster, member.slot);
+    tokio::spawn(finish_founding(folder.clone(), member));
     let counting = tokio::spawn(count_transport(hub.clone(), counted, metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
-    let announcing = tokio::spawn(announce(api_handle, addresses));
+    let announcing = tokio::spawn(announce(api_handle.clone(), addresses));
 
     let outcome = tokio::select! {
         reason = fatal.reported() => Err(ServeError::Fatal(reason)),
-        () = shutdown => Ok(()),
+        () = shutdown => Ok(End::Stopped),
+        why = life::among_strangers(own_cluster, own_slot, &settings, &api_handle) => Err(ServeError::Member(why)),
+        recorded = returned(&folder, &mut told_removed) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {
         tracing::info!("stopping: leadership is handed over, requests under way are answered");
@@ -233,12 +265,31 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         let _ = tokio::task::spawn_blocking(move || running.join()).await;
     }
     stop_peers.send_replace(true);
+    let _ = peer_door.await; // another life needs its address
     answering.abort();
     announcing.abort();
     counting.abort();
     drop(hub);
     drop(lock);
     outcome
+}
+
+/// Records a removal as soon as it is known; resolves where this disk has just returned, and is to begin anew.
+async fn returned(folder: &Folder, told: &mut mpsc::UnboundedReceiver<bool>) -> Result<(), ServeError> {
+    while let Some(returned) = told.recv().await {
+        record_removal(folder).map_err(|error| ServeError::Member(error.to_string()))?;
+        if returned {
+            return Ok(());
+        }
+    }
+    std::future::pending().await // the engine has ended, and said why
+}
+
+fn record_removal(folder: &Folder) -> Result<(), IdentityError> {
+    match identity::load(folder)? {
+        Some(recorded) => identity::save(folder, &Identity { removed: true, ..recorded }),
+        None => Ok(()),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -1,8 +1,9 @@
-//! Where the node's binary is: built from this tree, in the profile that this program was built in.
+//! Where the binaries of the node and of the command line tool are, and what is loaded into a node: built from this tree, in
+//! the profile that this program was built in.
 //!
 //! Cargo gives the path of a binary only to tests of the package that has it, and builds it with the whole workspace's
 //! tests, not with this package's alone. So it is looked for where Cargo puts it, and built if it is missing or older
-//! than the sources. `BALSA_NODE` names another one.
+//! than the sources. `BALSA_NODE` and `BALSA_CLI` name other ones.
 
 use crate::failure::{Context, Failure, Outcome, ensure};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,53 @@ use std::time::SystemTime;
 /// The node's binary; built at most once a process.
 pub fn node() -> Outcome<PathBuf> {
     static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(find).clone()
+    FOUND.get_or_init(|| find(&NODE)).clone()
 }
+
+/// The command line tool; built at most once a process.
+pub fn cli() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| find(&CLI)).clone()
+}
+
+/// A file that cargo makes of this workspace.
+struct Wanted {
+    /// The name of the file.
+    name: &'static str,
+    package: &'static str,
+    /// The environment variable that names another one; empty: none does.
+    variable: &'static str,
+    /// What goes into it.
+    sources: &'static [&'static str],
+}
+
+const NODE: Wanted = Wanted {
+    name: "balsa-node",
+    package: "balsa-node",
+    variable: "BALSA_NODE",
+    sources: &[
+        "node/src",
+        "node/raft/src",
+        "node/log/src",
+        "node/store/src",
+        "client/wire/src",
+        "Cargo.lock",
+    ],
+};
+
+const CLI: Wanted = Wanted {
+    name: "balsa",
+    package: "balsa-client",
+    variable: "BALSA_CLI",
+    sources: &["client/src", "client/wire/src", "Cargo.lock"],
+};
+
+const LIMP_DISK: Wanted = Wanted {
+    name: "libbalsa_limp_disk.so",
+    package: "balsa-limp-disk",
+    variable: "",
+    sources: &["tests/limp-disk"],
+};
 
 /// A folder on a real disk for what runs leave: below Cargo's target folder.
 pub fn scratch() -> Outcome<PathBuf> {
@@ -23,16 +69,36 @@ pub fn scratch() -> Outcome<PathBuf> {
     Ok(folder)
 }
 
-fn find() -> Outcome<PathBuf> {
-    if let Some(named) = std::env::var_os("BALSA_NODE") {
+fn find(wanted: &Wanted) -> Outcome<PathBuf> {
+    if let Some(named) = std::env::var_os(wanted.variable) {
         let named = PathBuf::from(named);
-        ensure(named.is_file(), || format!("BALSA_NODE names {}, which is no file", named.display()))?;
+        ensure(named.is_file(), || {
+            format!("{} names {}, which is no file", wanted.variable, named.display())
+        })?;
         return Ok(named);
     }
+    built(wanted)
+}
+
+/// The library that makes a process's disk limp; built at most once a process.
+pub fn limp_disk() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    let library = || {
+        ensure(cfg!(all(target_os = "linux", target_env = "gnu")), || {
+            "a disk can be made to limp only on Linux with glibc: a library takes the place of its functions"
+                .into()
+        })?;
+        built(&LIMP_DISK)
+    };
+    FOUND.get_or_init(library).clone()
+}
+
+/// Where cargo puts it, having built it if that is needed.
+fn built(wanted: &Wanted) -> Outcome<PathBuf> {
     let folder = profile_folder()?;
-    let binary = folder.join("balsa-node");
-    if !is_fresh(&binary)? {
-        build(&folder)?;
+    let binary = folder.join(wanted.name);
+    if !is_fresh(&binary, wanted.sources)? {
+        build(&folder, wanted.package)?;
     }
     ensure(binary.is_file(), || format!("the build left no {}", binary.display()))?;
     Ok(binary)
@@ -53,25 +119,23 @@ fn workspace() -> &'static Path {
     tests.parent().unwrap_or(tests)
 }
 
-fn build(profile_folder: &Path) -> Outcome<()> {
+fn build(profile_folder: &Path, package: &str) -> Outcome<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "balsa-node"]).current_dir(workspace());
+    command.args(["build", "--quiet", "--package", package]).current_dir(workspace());
     command.arg("--target-dir").arg(profile_folder.parent().unwrap_or(profile_folder));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     let status = command.status().context("run cargo")?;
-    ensure(status.success(), || format!("cargo could not build the node: {status}"))
+    ensure(status.success(), || format!("cargo could not build {package}: {status}"))
 }
 
 /// Whether the binary is at least as new as every source that goes into it.
-fn is_fresh(binary: &Path) -> Outcome<bool> {
+fn is_fresh(binary: &Path, sources: &[&str]) -> Outcome<bool> {
     let Ok(built) = std::fs::metadata(binary).and_then(|metadata| metadata.modified()) else {
         return Ok(false);
     };
-    let sources =
-        ["node/src", "node/raft/src", "node/log/src", "node/store/src", "client/wire/src", "Cargo.lock"];
     for source in sources {
         let newest = newest(&workspace().join(source))?;
         if newest > built {

@@ -6,6 +6,7 @@
 use crate::binary;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Answer, Ask, NoAnswer, send};
+use crate::limp_disk::{self, LimpDisk};
 use crate::ports;
 use crate::process::{Process, Recipe, log_beside};
 use balsa_wire::cluster::{ClusterAnswer, Role};
@@ -32,11 +33,21 @@ pub struct Node {
     pub address: String,
 }
 
+/// What the nodes' data lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disks {
+    /// This machine's disk, as it is.
+    Sound,
+    /// The same, but each node's limps when it is told to ([`Cluster::disk`]).
+    Limping,
+}
+
 /// A cluster; nodes are named by their place, from 0.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
     arguments: Vec<String>,
+    disks: Disks,
     // After the nodes: fields drop in this order, and a folder goes after its process.
     folder: TempDir,
 }
@@ -44,8 +55,13 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster of `count` nodes with additional `arguments`, and waits until all are ready.
     pub async fn start(count: usize, arguments: &[&str]) -> Outcome<Cluster> {
+        Cluster::start_on(Disks::Sound, count, arguments).await
+    }
+
+    /// As [`Cluster::start`], on these disks.
+    pub async fn start_on(disks: Disks, count: usize, arguments: &[&str]) -> Outcome<Cluster> {
         for _ in 1..START_ATTEMPTS {
-            let mut cluster = Cluster::found(count, arguments)?;
+            let mut cluster = Cluster::found(disks, count, arguments)?;
             match cluster.wait_until_all_are_ready().await {
                 Err(_) if cluster.met_a_taken_port() => {}
                 outcome => return outcome.map(|()| cluster),
@@ -54,11 +70,11 @@ impl Cluster {
         Err(Failure(format!("ports were taken again and again in {START_ATTEMPTS} starts")))
     }
 
-    fn found(count: usize, arguments: &[&str]) -> Outcome<Cluster> {
+    fn found(disks: Disks, count: usize, arguments: &[&str]) -> Outcome<Cluster> {
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(binary::scratch()?);
         let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
         let folder = folder.context("make a folder for a cluster")?;
-        let mut cluster = Cluster { nodes: Vec::new(), arguments, folder };
+        let mut cluster = Cluster { nodes: Vec::new(), arguments, disks, folder };
         let mut peers = Vec::new();
         for slot in 0..count {
             peers.push(format!("{slot}=127.0.0.1:{}", ports::free()?));
@@ -73,16 +89,23 @@ impl Cluster {
     }
 
     fn add(&mut self, peer_address: &str, place: &[String]) -> Outcome<usize> {
+        self.add_at(free_address()?, peer_address, place)
+    }
+
+    fn add_at(&mut self, address: String, peer_address: &str, place: &[String]) -> Outcome<usize> {
         let number = self.nodes.len();
         let data = self.folder.path().join(format!("node-{number}"));
-        let address = format!("127.0.0.1:{}", ports::free()?);
         let mut arguments: Vec<String> =
             ["serve", "--data", binary::text(&data)?, "--listen", &address, "--peer-listen", peer_address]
                 .map(str::to_string)
                 .into();
         arguments.extend_from_slice(place);
         arguments.extend_from_slice(&self.arguments);
-        let mut process = Process::new(Recipe { log: log_beside(&data), data, arguments });
+        let environment = match self.disks {
+            Disks::Sound => Vec::new(),
+            Disks::Limping => limp_disk::environment(&data)?,
+        };
+        let mut process = Process::new(Recipe { log: log_beside(&data), data, arguments, environment });
         process.start()?;
         self.nodes.push(Node { process, address });
         Ok(number)
@@ -95,19 +118,34 @@ impl Cluster {
         self.add(&peer_address, &["--join".to_string(), url])
     }
 
+    /// Starts one more node at this slot, which serves clients at `address` and joins by the URL of node `by`; gives its
+    /// place.
+    pub fn join_as(&mut self, by: usize, slot: u32, address: &str) -> Outcome<usize> {
+        let url = format!("http://{}", self.address(by));
+        let peer_address = free_address()?;
+        let place = ["--join", &url, "--slot", &slot.to_string()].map(str::to_string);
+        self.add_at(address.to_string(), &peer_address, &place)
+    }
+
+    /// Deletes the data folder of a node that does not run.
+    pub fn wipe(&mut self, node: usize) -> Outcome<()> {
+        let data = &self.process(node).recipe().data;
+        std::fs::remove_dir_all(data).context(format!("delete {}", data.display()))
+    }
+
     /// Starts a second process on the data folder of node `of`, at a client address of its own; gives its place.
     pub fn double(&mut self, of: usize) -> Outcome<usize> {
         let recipe = self.nodes[of].process.recipe().clone();
         let address = format!("127.0.0.1:{}", ports::free()?);
         let peer_address = format!("127.0.0.1:{}", ports::free()?);
-        let mut arguments = recipe.arguments;
+        let mut arguments = recipe.arguments.clone();
         for (name, value) in [("--listen", &address), ("--peer-listen", &peer_address)] {
             let at = arguments.iter().position(|argument| argument == name);
             let at = at.ok_or_else(|| Failure(format!("the arguments have no {name}")))?;
             arguments[at + 1].clone_from(value);
         }
         let log = self.folder.path().join(format!("node-{}.log", self.nodes.len()));
-        let mut process = Process::new(Recipe { data: recipe.data, log, arguments });
+        let mut process = Process::new(Recipe { log, arguments, ..recipe });
         process.start()?;
         self.nodes.push(Node { process, address });
         Ok(self.nodes.len() - 1)
@@ -126,6 +164,12 @@ impl Cluster {
     /// A node's process.
     pub fn process(&mut self, node: usize) -> &mut Process {
         &mut self.nodes[node].process
+    }
+
+    /// A node's disk, in a cluster on [`Disks::Limping`].
+    pub fn disk(&self, node: usize) -> LimpDisk {
+        assert_eq!(self.disks, Disks::Limping, "a sound disk cannot be told anything");
+        LimpDisk::of(&self.nodes[node].process.recipe().data)
     }
 
     /// Kills a node with -9.
@@ -241,6 +285,11 @@ impl Cluster {
     fn met_a_taken_port(&self) -> bool {
         self.nodes.iter().any(|node| node.process.said().contains("cannot listen on"))
     }
+}
+
+/// A client or peer address that is free, and that this process has not given out before.
+pub fn free_address() -> Outcome<String> {
+    Ok(format!("127.0.0.1:{}", ports::free()?))
 }
 
 impl Drop for Cluster {

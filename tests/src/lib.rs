@@ -13,6 +13,8 @@ pub mod failure;
 pub mod binary;
 pub mod cluster;
 pub mod http;
+pub mod limp_disk;
+pub mod members;
 pub mod ports;
 pub mod process;
 

@@ -18,6 +18,8 @@ pub struct Recipe {
     pub log: PathBuf,
     /// All arguments.
     pub arguments: Vec<String>,
+    /// Environment variables beside this process's own.
+    pub environment: Vec<(String, PathBuf)>,
 }
 
 /// A process that runs or has ended. Dropped, it is killed.
@@ -51,6 +53,7 @@ impl Process {
         let binary = binary::node()?;
         let child = Command::new(&binary)
             .args(&self.recipe.arguments)
+            .envs(self.recipe.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log")?)
             .stderr(log)

@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use super::duration;
+use crate::bench::Op;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +25,8 @@ A call is retried until its deadline; a write is applied once, however often it 
 
 Exit codes:
   0  done
-  1  not applied: refused, not found, or no node was reached; for failover-test and check: a violation or error
+  1  not applied: refused, not found, or no node was reached; for failover-test and check: a violation or error;
+     for bench: requests that failed
   2  usage: the arguments make no sense, nothing was asked
   3  unknown: a write that may have been applied; read to see"
 )]
@@ -97,15 +99,33 @@ pub enum Command {
     /// Show the cluster: members, leader, indexes, health
     Status,
     /// Show or change the members
+    #[command(after_help = "\
+Nodes come in by themselves: start one with --join, and it learns, and votes once it has caught up.
+
+  balsa-node serve --data data-3 --listen 127.0.0.1:3003 --peer-listen 127.0.0.1:3303 --join http://127.0.0.1:3000
+  balsa members                        slots, roles, who lags, who does not answer
+  balsa members remove --slot 3        then stop its process
+
+A member keeps its slot for life. To replace one that is gone, start another node with its slot and an
+empty data folder: it takes the place of the silent one once it has caught up, in one step.
+
+  balsa-node serve --slot 2 --data data-new --listen ... --peer-listen ... --join http://127.0.0.1:3000
+
+A change that would cost the cluster its quorum is refused, and says why. One at a time: others wait.
+A removed node serves nothing; started again, it sets its data aside and joins as a new member.")]
     Members {
         /// What to do; nothing: list
         #[command(subcommand)]
-        command: MembersCommand,
+        command: Option<MembersCommand>,
     },
     /// Hand leadership over
     Transfer {
         /// To which member, by its identity; nothing: the voter that is furthest
+        #[arg(conflicts_with = "slot")]
         to: Option<String>,
+        /// To the member at this slot
+        #[arg(long)]
+        slot: Option<u32>,
     },
     /// Judge whether a recorded history of operations is linearizable; asks no node
     #[command(after_help = "\
@@ -133,6 +153,24 @@ BALSA_LEADER_ADDRESS (for clients) and BALSA_LEADER_PEER_ADDRESS. As in
 
 It writes keys below failover-test/ and leaves them there.")]
     FailoverTest(FailoverArgs),
+    /// Measure puts and gets: throughput, latencies, and what the servers spend on them
+    #[command(after_help = "\
+A closed loop: each connection sends its next request when it has its answer. Connections are spread evenly over
+all endpoints. Compare with what HTTP alone costs on this machine, and with etcd through its JSON gateway, in one run,
+interleaved in rounds; the table has the medians:
+
+  balsa bench --connections 1,64 --duration 5s
+  balsa bench --baseline --rounds 5 $(printf -- '--pid %s ' $(cat balsa-data/node-*/balsa.pid))
+  balsa bench --op put --baseline --etcd http://127.0.0.1:2379,http://127.0.0.1:3379,http://127.0.0.1:4379
+
+`server cpu` are the processor seconds, over all --pid together, for 100,000 requests; `generator` is this program's
+own share of the machine. Figures mean something on a quiet machine, with data on a real disk and a release build.
+
+It writes keys below bench/ and leaves them there.")]
+    Bench(BenchArgs),
+    /// The server of `bench --baseline`; ends with its standard input
+    #[command(name = crate::bench::baseline::SUBCOMMAND, hide = true)]
+    BenchBaseline,
 }
 
 /// What to write.
@@ -195,7 +233,7 @@ impl ConditionArgs {
 pub enum MembersCommand {
     /// Show them
     List,
-    /// Take a node in, as a learner
+    /// Take a node in by hand; one that is started with --join does this itself
     Add {
         /// Its identity, in hexadecimal digits
         id: String,
@@ -209,16 +247,21 @@ pub enum MembersCommand {
         #[arg(long)]
         slot: Option<u32>,
     },
-    /// Make a learner that has caught up a voter
-    Promote {
-        /// Its identity
-        id: String,
-    },
-    /// Take a member out
-    Remove {
-        /// Its identity
-        id: String,
-    },
+    /// Make a learner a voter now; the leader does this itself once it has caught up
+    Promote(MemberArgs),
+    /// Take a member out for good; the leader hands over first
+    Remove(MemberArgs),
+}
+
+/// Which member.
+#[derive(Clone, Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct MemberArgs {
+    /// Its identity, in hexadecimal digits
+    pub id: Option<String>,
+    /// Its slot
+    #[arg(long)]
+    pub slot: Option<u32>,
 }
 
 /// How to test failover.
@@ -254,4 +297,42 @@ pub struct FailoverArgs {
     /// Deadline of an operation under load
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub operation_timeout: Duration,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct BenchArgs {
+    /// What to do; nothing: puts, then gets
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub op: Vec<Op>,
+    /// By how many connections at once; several numbers are measured in turn
+    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "NUMBER")]
+    pub connections: Vec<usize>,
+    /// How long each load counts
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// How long each load runs before it counts
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "TIME")]
+    pub warmup: Duration,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
+    /// How many keys there are
+    #[arg(long, default_value_t = 10_000, value_name = "NUMBER")]
+    pub keys: usize,
+    /// The size of values, in bytes of JSON
+    #[arg(long, default_value_t = 256, value_name = "BYTES")]
+    pub value_bytes: usize,
+    /// A node's process on this machine, to count its processor time; may be said for each
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Measure a server that does nothing, too: what HTTP alone costs here
+    #[arg(long)]
+    pub baseline: bool,
+    /// Measure etcd's JSON gateway, too: its client URLs, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "URLS")]
+    pub etcd: Vec<String>,
+    /// A process of etcd on this machine; may be said for each
+    #[arg(long, value_name = "PID", requires = "etcd")]
+    pub etcd_pid: Vec<u32>,
 }

@@ -4,13 +4,14 @@
 
 mod args;
 mod check;
+mod measure;
 mod output;
 mod strike;
 
 pub use args::Args;
 
 use crate::{Cause, Client, ExactlyOnce, ReadError, WriteError};
-use args::{Command, Condition, MembersCommand, PutArgs};
+use args::{Command, Condition, MemberArgs, MembersCommand, PutArgs};
 use balsa_wire::cluster::AddMember;
 use balsa_wire::problem::Outcome;
 use bytes::Bytes;
@@ -116,12 +117,23 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
             output.status(&client.status().await?);
             Ok(())
         }
-        Command::Members { command } => members(&client, output, command).await,
-        Command::Transfer { to } => {
+        Command::Members { command } => {
+            members(&client, output, command.unwrap_or(MembersCommand::List)).await
+        }
+        Command::Transfer { to, slot } => {
+            let to = match slot {
+                Some(_) => Some(identity(&client, MemberArgs { id: None, slot }).await?),
+                None => to,
+            };
             output.members(&client.transfer_leadership(to.as_deref()).await?.members);
             Ok(())
         }
         Command::Check { .. } => Ok(()), // done above: it needs no node
+        Command::Bench(bench) => measure::run(&endpoints, bench, output).await.map_err(Stop::Test),
+        Command::BenchBaseline => {
+            let served = crate::bench::baseline::serve().await;
+            served.map_err(|error| Stop::Test(format!("the baseline's server failed: {error}")))
+        }
         Command::FailoverTest(test) => strike::run(&endpoints, test, output).await.map_err(Stop::Test),
     }
 }
@@ -183,11 +195,29 @@ async fn members(client: &Client, output: &Output, command: MembersCommand) -> R
         MembersCommand::Add { id, peer_address, client_address, slot } => {
             client.add_member(&AddMember { id, slot, peer_address, client_address }).await?
         }
-        MembersCommand::Promote { id } => client.promote_member(&id).await?,
-        MembersCommand::Remove { id } => client.remove_member(&id).await?,
+        MembersCommand::Promote(which) => client.promote_member(&identity(client, which).await?).await?,
+        MembersCommand::Remove(which) => client.remove_member(&identity(client, which).await?).await?,
     };
     output.members(&answer.members);
     Ok(())
+}
+
+/// The identity of the member that was named, or that holds the slot.
+async fn identity(client: &Client, which: MemberArgs) -> Result<String, Stop> {
+    let slot = match which {
+        MemberArgs { id: Some(id), .. } => return Ok(id),
+        MemberArgs { slot, .. } => slot.unwrap_or_default(),
+    };
+    let seen = client.status().await?;
+    let holders: Vec<&str> =
+        (seen.members.iter()).filter(|member| member.slot == slot).map(|member| member.id.as_str()).collect();
+    match holders[..] {
+        [id] => Ok(id.to_owned()),
+        [] => Err(Stop::NotFound(format!("no member holds slot {slot}"))),
+        _ => {
+            Err(Stop::Usage(format!("slot {slot} is being handed over; name one of {}", holders.join(", "))))
+        }
+    }
 }
 
 /// A duration as people write it: `500ms`, `5s`, `2m`.

@@ -95,6 +95,14 @@ impl Output {
         self.bytes(format!("{report}\n").as_bytes());
     }
 
+    pub(super) fn bench(&self, report: &crate::bench::Report) {
+        self.print(report, || report.to_string());
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
     pub(super) fn error(&self, text: &str, problem: Option<&Problem>) {
         match problem {
             Some(problem) if self.format == Format::Json => eprintln!("{}", json(problem)),
@@ -136,11 +144,12 @@ fn member_table(members: &[Member]) -> String {
             if member.leader { "leader".to_owned() } else { name(&member.membership) },
             name(&member.health),
             member.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
+            member.version.clone().unwrap_or_else(|| "-".to_owned()),
             member.client_address.clone(),
             member.peer_address.clone(),
         ]
     });
-    table(&["slot", "id", "role", "health", "lag", "clients", "peers"], rows)
+    table(&["slot", "id", "role", "health", "lag", "version", "clients", "peers"], rows)
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

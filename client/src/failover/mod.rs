@@ -109,9 +109,8 @@ pub async fn run(plan: &Plan, striker: &mut impl Striker) -> Result<Report, Fail
     wait_until_whole(&client, plan.patience).await?;
     verify::basics(&client, &plan.prefix).await?;
 
-    let load = load::Load::start(plan)?;
-    let mut strikes = Vec::new();
-    let outcome = async {
+    under_load(plan, async || {
+        let mut strikes = Vec::new();
         for _ in 0..plan.strikes {
             tokio::time::sleep(plan.calm).await;
             let leader = wait_until_whole(&client, plan.patience).await?;
@@ -122,13 +121,24 @@ pub async fn run(plan: &Plan, striker: &mut impl Striker) -> Result<Report, Fail
             tokio::time::sleep(plan.calm).await;
             striker.heal(&leader).await.map_err(Failure)?;
         }
-        Ok(())
-    };
-    let outcome: Result<(), Failure> = outcome.await;
+        Ok(strikes)
+    })
+    .await
+}
+
+/// Whatever `deed` does to the cluster, under the plan's load: what a client saw of it. The moments that it gives are
+/// those whose gaps are told one by one; the plan's strikes are not used.
+pub async fn under_load(
+    plan: &Plan,
+    deed: impl AsyncFnOnce() -> Result<Vec<Instant>, Failure>,
+) -> Result<Report, Failure> {
+    let client = plan.client()?;
+    let load = load::Load::start(plan)?;
+    let outcome = deed().await;
     let records = load.finish().await;
-    outcome?;
+    let moments = outcome?;
     let findings = verify::read_back(&client, &records.writes).await?;
-    Ok(Report::of(records, findings, &strikes))
+    Ok(Report::of(records, findings, &moments))
 }
 
 /// Waits until a leader says that all members answer; gives the leader.

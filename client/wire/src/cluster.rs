@@ -70,9 +70,9 @@ pub struct Member {
     pub peer_address: String,
     /// Where clients reach it, `host:port`.
     pub client_address: String,
-    /// The newest entry it is known to hold durably; only the leader knows.
+    /// The newest entry it is known to hold durably, as the leader knows or has told the answering node lately.
     pub match_index: Option<u64>,
-    /// How many entries it is behind the answering node's log; only the leader knows.
+    /// How many entries that is behind the answering node's log.
     pub lag: Option<u64>,
     /// Whether it answers.
     pub health: Health,
@@ -90,6 +90,8 @@ pub enum Phase {
     Joining,
     /// A member of a cluster.
     Running,
+    /// Was removed from the cluster: it serves nothing, and joins anew when it is started again.
+    Removed,
     /// Hands over, drains and stops.
     Stopping,
     /// One that this build does not know.
@@ -131,11 +133,11 @@ pub enum MembershipKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// It answered the leader within an election timeout, or is the answering node itself.
+    /// It answered the leader within an election timeout, as that knows or has told lately, or is the answering node.
     Healthy,
     /// It did not.
     Unreachable,
-    /// The answering node does not lead, so it cannot tell.
+    /// The answering node has not heard of it: there is no leader that it knows of.
     Unknown,
     /// One that this build does not know.
     #[serde(other)]

@@ -143,6 +143,8 @@ codes! {
     ReplyTableFull = "reply_table_full", "The reply table is full";
     /// 503: the node is stopping.
     Stopping = "stopping", "The node is stopping";
+    /// 503: the node was removed from the cluster; other members serve.
+    Removed = "removed", "The node was removed from the cluster";
     /// 503: the node is not ready for requests.
     NotReady = "not_ready", "The node is not ready";
     /// 503: the node does not turn.

@@ -27,6 +27,9 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable only after [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder with all that is in it. Durable only after [`Disk::sync_dir`] of the folder that it was in; a
+    /// crash may leave parts of it.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Creates a folder and its parents. Those that were missing are durable on return.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.

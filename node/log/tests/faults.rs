@@ -6,7 +6,7 @@ mod support;
 use balsa_log::files::sim::{Fault, OpKind, SplitMix};
 use balsa_log::{Log, LogError, LogStart, LogWrite, SimDisk};
 use std::io::ErrorKind;
-use support::{Model, Step, folder, open, run, script};
+use support::{Model, Step, folder, open, run, script, tell};
 
 /// Restarts after a fault and checks what is there.
 fn restart(disk: &SimDisk, mut model: Model, created: bool, seed: Option<u64>, context: &str) {
@@ -26,6 +26,12 @@ fn restart(disk: &SimDisk, mut model: Model, created: bool, seed: Option<u64>, c
     model.recovered(&recovered, context);
     model.step(&mut log, Step::Append(2, 50)).unwrap();
     model.step(&mut log, Step::Mark).unwrap();
+    // What a failed sync covered was there to be read, and was acknowledged since: it must not have been the page cache's
+    // alone (found by the simulator, seed 19 of its time).
+    drop(log);
+    disk.power_loss(&mut || 0);
+    let (_, recovered) = open(disk).unwrap_or_else(|error| panic!("{context}: once more: {error}"));
+    model.recovered(&recovered, context);
 }
 
 #[test]
@@ -64,6 +70,7 @@ fn each_call_fails_once() {
             restart(&disk, model, created, seed, &context);
         }
     }
+    tell("each call fails once", total * 3);
 }
 
 #[test]
@@ -87,6 +94,7 @@ fn torn_writes() {
             );
         }
     }
+    tell("torn writes", 7 * 29);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod support;
 
 use balsa_log::files::sim::SplitMix;
 use balsa_log::{Log, SimDisk};
-use support::{Model, Step, View, folder, open, run, script};
+use support::{Model, Step, View, folder, open, run, script, tell, thoroughness};
 
 /// Runs the script until the `nth` call fails and all after it; the process is gone then. None: it never came so far.
 fn run_until(nth: u64) -> Option<(SimDisk, Model, bool)> {
@@ -40,9 +40,10 @@ fn recover(disk: &SimDisk, mut model: Model, created: bool, context: &str) {
 #[test]
 fn power_loss_at_every_call() {
     let mut calls = 0;
+    let seeds = thoroughness("BALSA_TORTURE_SEEDS", 24);
     while let Some((base, model, created)) = run_until(calls + 1) {
         calls += 1;
-        for seed in 0..24 {
+        for seed in 0..seeds {
             let disk = base.fork();
             let mut random = SplitMix::new(seed * 7919 + calls);
             match seed {
@@ -53,6 +54,7 @@ fn power_loss_at_every_call() {
             recover(&disk, model.clone(), created, &format!("call {calls}, seed {seed}"));
         }
     }
+    tell("power lost at each call, other sectors lost each time", calls * seeds);
     assert!(calls > 100, "{calls} calls");
 }
 
@@ -64,6 +66,7 @@ fn the_process_dies_at_every_call() {
         disk.crash();
         recover(&disk, model, created, &format!("call {calls}"));
     }
+    tell("the process dies at each call", calls);
     assert!(calls > 100, "{calls} calls");
 }
 
@@ -89,5 +92,6 @@ fn power_loss_at_every_call_of_a_recovery() {
             recover(&disk, model.clone(), created, &format!("call {calls}, then call {nth} of the recovery"));
         }
     }
+    tell("power lost at each call of a recovery", recoveries);
     assert!(recoveries > 1000, "{recoveries} recoveries");
 }

@@ -9,10 +9,12 @@ use thiserror::Error;
 pub struct Config {
     /// This node's identity; not 0.
     pub id: NodeId,
-    /// The shortest election timeout in ticks; each one is drawn anew from `[election_ticks, 2 *
-    /// election_ticks)`. Also the time after which a leader that hears from no quorum, or whose disk has
+    /// The shortest election timeout in ticks, where links and disks are quick; each one is drawn anew from
+    /// `[election_ticks, 2 * election_ticks)`. Also the time after which a leader that hears from no quorum, or whose disk has
     /// stalled, steps down.
     pub election_ticks: u32,
+    /// To how many times its length `election_ticks` may be stretched where links or disks are slow; 1: never.
+    pub election_stretch_max: u32,
     /// Ticks between a leader's heartbeats; at least 1 and below half of `election_ticks`.
     pub heartbeat_ticks: u32,
     /// Entries of one append message, in bytes by [`crate::Entry::size_bytes`]; one entry is sent whatever
@@ -65,6 +67,7 @@ impl Config {
         Config {
             id,
             election_ticks: 10,
+            election_stretch_max: 1,
             heartbeat_ticks: 2,
             max_append_bytes: 1 << 20,
             max_inflight_appends: 64,
@@ -82,6 +85,7 @@ impl Config {
             return Err(ConfigError::ZeroId);
         }
         let limits = [
+            ("election_stretch_max", self.election_stretch_max as usize),
             ("heartbeat_ticks", self.heartbeat_ticks as usize),
             ("max_append_bytes", self.max_append_bytes),
             ("max_inflight_appends", self.max_inflight_appends),

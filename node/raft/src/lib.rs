@@ -73,6 +73,8 @@ pub mod ready;
 
 mod persist;
 
+mod pace;
+
 mod node;
 
 mod role;

@@ -12,7 +12,8 @@ use crate::error::RestoreError;
 use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::{Body, Message};
-use crate::persist::{After, Pipeline, fold};
+use crate::pace::Pace;
+use crate::persist::{After, Completed, Pipeline, fold};
 use crate::random::SplitMix;
 use crate::ready::{Persist, PersistToken, ReadConfirmed, ReadId, Ready, SnapshotMeta};
 use crate::role::{Leader, RoleState};
@@ -87,6 +88,10 @@ pub struct Raft {
     pub(crate) leader: Option<NodeId>,
     /// Ticks since this core was made.
     pub(crate) now: u64,
+    /// How long to wait for others.
+    pub(crate) pace: Pace,
+    /// When this node last heard from the leader of which term, in ticks of `now`.
+    pub(crate) heard: Option<(Term, u64)>,
     /// Ticks since the election timer was reset; not used while leading.
     pub(crate) elapsed: u32,
     /// The election timer runs out at this many.
@@ -137,6 +142,7 @@ impl Raft {
         let log = Log::new(snapshot, entries, applied)
             .map_err(|(index, source)| RestoreError::Membership { index, source })?;
         let seed = config.seed;
+        let pace = Pace::new(config.election_ticks, config.election_stretch_max);
         let mut raft = Raft {
             config,
             log,
@@ -148,6 +154,8 @@ impl Raft {
             role: RoleState::Follower,
             leader: None,
             now: 0,
+            pace,
+            heard: None,
             elapsed: 0,
             timeout: 0,
             random: SplitMix(seed),
@@ -216,6 +224,7 @@ impl Raft {
                     self.send(After::HardState, from, Body::HeartbeatReply { context: 0 });
                 }
                 // Answers to questions of a former term, or a leader's last wish in it.
+                Body::VoteReply { .. } | Body::HeartbeatReply { .. } => self.pace.late_answer(self.now),
                 _ => {}
             }
             return false;
@@ -256,7 +265,10 @@ impl Raft {
 
     /// The write named `token`, and all before it, is durable.
     pub fn handle_persisted(&mut self, token: PersistToken) {
-        let (stable, free) = self.pipeline.complete(token);
+        let Completed { stable, since, free } = self.pipeline.complete(token);
+        if let Some(since) = since {
+            self.pace.persisted(self.now, self.now - since);
+        }
         if let Some(index) = stable {
             self.log.stable_to(index);
         }
@@ -352,6 +364,7 @@ impl Raft {
             peers: peers.collect(),
             is_joint: membership.is_joint(),
             membership,
+            election_timeout_ticks: self.pace.timeout(),
             transferring_to: leader.and_then(|leader| leader.transfer).map(|transfer| transfer.to),
         }
     }
@@ -453,13 +466,14 @@ impl Raft {
     /// Starts the election timer anew, with another timeout.
     pub(crate) fn reset_election_timer(&mut self) {
         self.elapsed = 0;
-        self.timeout = self.config.election_ticks + self.random.below(self.config.election_ticks);
+        let least = self.pace.timeout();
+        self.timeout = least + self.random.below(least);
     }
 
     /// Whether a write to the log has been under way for an election timeout (hazard 13): such a node must
     /// not lead.
     pub(crate) fn is_disk_stalled(&self) -> bool {
-        let limit = u64::from(self.config.election_ticks);
+        let limit = u64::from(self.pace.timeout());
         self.pipeline.oldest_since().is_some_and(|since| self.now - since >= limit)
     }
 

@@ -39,6 +39,17 @@ struct Pending {
     since: u64,
 }
 
+/// What a completion brings.
+#[derive(Clone, Debug)]
+pub(crate) struct Completed {
+    /// The last index that it confirms.
+    pub(crate) stable: Option<Index>,
+    /// The tick at which the oldest of the writes was handed out; `None`: it was no news.
+    pub(crate) since: Option<u64>,
+    /// What waited for it.
+    pub(crate) free: Vec<Message>,
+}
+
 /// All writes under way, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pipeline {
@@ -71,17 +82,19 @@ impl Pipeline {
         }
     }
 
-    /// Everything up to `token` is durable. Gives the last index that this confirms and the messages that
-    /// waited for it.
-    pub(crate) fn complete(&mut self, token: PersistToken) -> (Option<Index>, Vec<Message>) {
+    /// Everything up to `token` is durable.
+    pub(crate) fn complete(&mut self, token: PersistToken) -> Completed {
         assert!(token <= self.issued, "completion of {token:?}, of which only {:?} was issued", self.issued);
+        let since = self.oldest_since();
         let mut stable = None;
+        let mut any = false;
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.token <= token) {
+            any = true;
             stable = stable.max(pending.entries.map(|(_, last)| last));
         }
         let free = self.held.extract_if(.., |(waits_for, _)| *waits_for <= token);
         let free = free.map(|(_, message)| message).collect();
-        (stable, free)
+        Completed { stable, since: since.filter(|_| any), free }
     }
 
     /// The write under way that a message with this dependency must wait for, if any.

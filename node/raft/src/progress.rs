@@ -34,6 +34,8 @@ pub(crate) struct Progress {
     pub(crate) next: Index,
     /// Heard from since the last quorum check.
     pub(crate) active: bool,
+    /// The tick at which it was last heard from, in this term.
+    heard_at: Option<u64>,
     /// The commit index that it was last told.
     pub(crate) commit_told: Index,
     /// The newest read context that it acknowledged.
@@ -85,6 +87,7 @@ impl Progress {
             matched: Index::ZERO,
             next,
             active,
+            heard_at: None,
             commit_told: Index::ZERO,
             context: 0,
             departing: None,
@@ -220,9 +223,14 @@ impl Progress {
         }
     }
 
+    /// It said something; gives the ticks since it last did.
+    pub(crate) fn heard(&mut self, now: u64) -> u64 {
+        self.active = true;
+        now - self.heard_at.replace(now).unwrap_or(now)
+    }
+
     /// The peer shows life. Where an append has been unanswered for `patience` ticks, it is asked again.
     pub(crate) fn alive(&mut self, now: u64, patience: u32) {
-        self.active = true;
         if now - self.moved_at < u64::from(patience) {
             return;
         }

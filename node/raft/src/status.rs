@@ -48,6 +48,8 @@ pub struct Status {
     pub is_joint: bool,
     /// The target of a leadership transfer that is under way.
     pub transferring_to: Option<NodeId>,
+    /// The shortest election timeout as links and disks have it now, in ticks.
+    pub election_timeout_ticks: u32,
 }
 
 /// What a leader knows of one peer.

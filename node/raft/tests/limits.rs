@@ -37,7 +37,7 @@ fn led_by_one(config: Config) -> Cluster {
 
 #[test]
 fn a_setting_that_cannot_work_is_named() {
-    let cases: [(Config, &str); 9] = [
+    let cases: [(Config, &str); 10] = [
         (Config { id: NodeId(0), ..config() }, "id is 0"),
         (Config { heartbeat_ticks: 0, ..config() }, "heartbeat_ticks is 0"),
         (Config { max_append_bytes: 0, ..config() }, "max_append_bytes is 0"),
@@ -50,6 +50,7 @@ fn a_setting_that_cannot_work_is_named() {
             Config { election_ticks: 4, heartbeat_ticks: 2, ..config() },
             "heartbeat_ticks is 2 with election_ticks 4",
         ),
+        (Config { election_stretch_max: 0, ..config() }, "election_stretch_max is 0"),
     ];
     for (config, message) in cases {
         let error: ConfigError = config.validate().expect_err(message);

@@ -40,6 +40,7 @@ impl Config {
     pub fn boot(&self, member: &Member, incarnation: u64) -> BootConfig {
         let mut raft = balsa_raft::Config::with_defaults(member.node, incarnation ^ member.node.0);
         raft.election_ticks = self.election_ticks();
+        raft.election_stretch_max = self.election_stretch_max;
         raft.heartbeat_ticks = self.heartbeat_ticks();
         let fixed_addresses = self.membership().initial_peers;
         let engine = EngineConfig {

@@ -54,11 +54,11 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.json");
     let text =
-        r#"{"slot": 1, "election_timeout_ms": 900, "initial_peers": "1=h:3300", "log_format": "json"}"#;
+        r#"{"slot": 2, "election_timeout_ms": 900, "initial_peers": "1=h:3300", "log_format": "json"}"#;
     std::fs::write(&file, text).unwrap();
-    let line = ["serve", "--config", file.to_str().unwrap(), "--slot", "2"];
+    let line = ["serve", "--config", file.to_str().unwrap(), "--slot", "1"];
     let config = Line::try_parse_from(line).unwrap().serve.load().unwrap();
-    assert_eq!((config.founding_slot(), config.election_timeout_ms, config.heartbeat_ms), (2, 900, 50));
+    assert_eq!((config.founding_slot(), config.election_timeout_ms, config.heartbeat_ms), (1, 900, 50));
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.initial_peers, Some(InitialPeers(vec![(1, "h:3300".to_owned())])));
 }
@@ -105,6 +105,9 @@ fn errors_name_the_setting_its_value_and_what_would_be_right() {
         (said(|c| c.tick_ms = 0), "tick_ms is 0: it takes 1 to 1000"),
         (said(|c| c.heartbeat_ms = 15), "heartbeat_ms is 15: it must be a multiple of tick_ms (10)"),
         (said(|c| c.election_timeout_ms = 240), "election_timeout_ms is 240: it must be at least five times"),
+        (said(|c| c.election_stretch_max = 0), "election_stretch_max is 0: it takes 1 to 100"),
+        (said(|c| c.slot = Some(3)), "slot is 3: a founder has one of the slots of initial_peers (0=a:3300,"),
+        (said(|c| c.initial_peers = "1=a:1".parse().ok()), "slot is 0: a founder has one of the slots"),
         (
             said(|c| c.request_timeout_ms = 999),
             "request_timeout_ms is 999: it must be at least twice election",

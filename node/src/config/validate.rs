@@ -42,6 +42,12 @@ impl Config {
                 let count = peers.0.len();
                 require((1..=INITIAL_PEERS_MAX).contains(&count), "initial_peers", peers, || {
                     format!("1 to {INITIAL_PEERS_MAX} nodes found a cluster, these are {count}")
+                })?;
+                let slot = self.founding_slot();
+                require(peers.0.iter().any(|(founder, _)| *founder == slot), "slot", slot, || {
+                    format!(
+                        "a founder has one of the slots of initial_peers ({peers}); any other node takes join"
+                    )
                 })
             }
             (None, Some(url)) => require(is_url(url), "join", url, || {
@@ -82,6 +88,7 @@ impl Config {
             },
         )?;
         let election = self.election_timeout_ms;
+        between("election_stretch_max", self.election_stretch_max.into(), 1, 100)?;
         let timeout = self.request_timeout_ms;
         require(timeout >= 2 * election && timeout <= 600_000, "request_timeout_ms", timeout, || {
             format!(

@@ -27,12 +27,22 @@ pub struct Member {
     pub promote: bool,
 }
 
+/// How many removed identities are remembered; beyond, the one that was removed first is forgotten. A disk of one that
+/// was forgotten is told nothing when it returns: it stays as it is, not ready, until a person moves it away.
+pub const REMOVED_MAX: usize = 1024;
+
 /// All members, sorted by slot, then id. A slot has two members only while one replaces the other.
+///
+/// Those that were removed are on record, too: so a disk that returns is told for certain, by any member, and an
+/// identity is never used again (hazard 19). Not to be on the list of members proves nothing: that list may be old.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Directory {
     /// The members.
     #[prost(message, repeated, tag = "1")]
     pub members: Vec<Member>,
+    /// The identities that were removed, in that order. At most [`REMOVED_MAX`]; disjoint from the members.
+    #[prost(fixed64, repeated, tag = "2")]
+    pub removed: Vec<u64>,
 }
 
 impl Directory {
@@ -69,8 +79,45 @@ impl Directory {
         self.members.sort_by_key(|m| (m.slot, m.id));
     }
 
-    /// Without this member.
+    /// Removes a member for good.
     pub fn remove(&mut self, id: NodeId) {
+        if self.get(id).is_none() {
+            return;
+        }
         self.members.retain(|m| m.id != id.0);
+        self.removed.push(id.0);
+        let forgotten = self.removed.len().saturating_sub(REMOVED_MAX);
+        self.removed.drain(..forgotten);
+    }
+
+    /// Whether it was a member and is none any more.
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        self.removed.contains(&id.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, slot: u32) -> Member {
+        Member { id, slot, ..Member::default() }
+    }
+
+    #[test]
+    fn who_was_removed_is_remembered_up_to_a_bound_and_strangers_are_not() {
+        let mut directory = Directory::default();
+        directory.remove(NodeId(7));
+        assert!(!directory.was_removed(NodeId(7)), "it never was a member");
+        for id in 1..=REMOVED_MAX as u64 + 1 {
+            directory.put(member(id, 0));
+            assert!(!directory.was_removed(NodeId(id)));
+            directory.remove(NodeId(id));
+            assert!(directory.was_removed(NodeId(id)));
+        }
+        assert!(!directory.was_removed(NodeId(1)), "the oldest is forgotten");
+        assert!(directory.was_removed(NodeId(2)));
+        let read = Directory::from_context(&directory.to_context()).unwrap();
+        assert_eq!(read, directory);
     }
 }

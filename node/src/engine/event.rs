@@ -62,6 +62,11 @@ pub enum Event<T: Tickets> {
     Connected(NodeId),
     /// It broke.
     Disconnected(NodeId),
+    /// A member refuses this node's stream because the committed membership there says that this node was removed.
+    ToldRemoved {
+        /// The member.
+        by: NodeId,
+    },
     /// A message could not be queued for its receiver: it certainly did not leave.
     NotSent {
         /// The receiver.
@@ -141,6 +146,13 @@ pub enum Effect<T: Tickets> {
     AnswerAdmin(T::Admin, Result<AdminReply, AdminError>),
     /// Keep connections to these peers and to no others.
     SetPeers(Vec<(NodeId, String)>),
+    /// Refuse the streams of these nodes, and tell them why: they were removed, and that is committed.
+    SetRemoved(Vec<NodeId>),
+    /// This node was removed from the cluster, for certain. Record it before the identity could be used again.
+    Removed {
+        /// It was so before this process heard of a leader: its disk returns to a cluster that went on without it.
+        returned: bool,
+    },
     /// Begin a snapshot of the store for a peer.
     BeginSnapshot {
         /// The peer.

@@ -105,6 +105,12 @@ pub enum WriteError {
     /// This node stops. Not applied.
     #[error("the node is stopping")]
     Stopping,
+    /// This node was removed from the cluster. Not applied.
+    #[error("this node was removed from the cluster; ask {ask}")]
+    Removed {
+        /// Client addresses of members.
+        ask: String,
+    },
 }
 
 /// Why a read was not confirmed. Nothing was changed.
@@ -125,6 +131,12 @@ pub enum ReadError {
     /// This node stops.
     #[error("the node is stopping")]
     Stopping,
+    /// This node was removed from the cluster.
+    #[error("this node was removed from the cluster; ask {ask}")]
+    Removed {
+        /// Client addresses of members.
+        ask: String,
+    },
 }
 
 /// Why an [`AdminRequest`] failed.
@@ -157,6 +169,12 @@ pub enum AdminError {
     /// This node stops. Nothing was changed.
     #[error("the node is stopping")]
     Stopping,
+    /// This node was removed from the cluster.
+    #[error("this node was removed from the cluster; ask {ask}")]
+    Removed {
+        /// Client addresses of members.
+        ask: String,
+    },
 }
 
 /// A door's end of the engine. Cheap to clone.

@@ -13,6 +13,7 @@ use balsa_raft::{Entry, EntryKind, Index, NodeId, Term};
 use balsa_store::command::Reply;
 use bytes::Bytes;
 use prost::Message as _;
+use std::sync::LazyLock;
 
 /// A message between two engines.
 #[derive(Clone, PartialEq, Debug)]
@@ -52,11 +53,18 @@ pub enum PeerMessage {
         /// What is asked.
         request: AdminRequest,
     },
-    /// Where the sender is to be found: the first word on each of its connections. A node that is far behind may know
-    /// only members that are gone, and could not answer the leader.
+    /// Where the sender is to be found, and what it runs: the first word on each of its connections. A node that is far
+    /// behind may know only members that are gone, and could not answer the leader.
     Introduce {
-        /// `host:port`, for peers.
+        /// `host:port`, for peers; empty where the sender does not know it yet.
         peer_address: String,
+        /// What it runs.
+        build: Build,
+    },
+    /// What the leader knows of each member.
+    Standing {
+        /// The members, itself among them.
+        members: Vec<MemberStanding>,
     },
     /// What became of it.
     AdminReply {
@@ -65,6 +73,30 @@ pub enum PeerMessage {
         /// Its outcome.
         result: AdminResult,
     },
+}
+
+/// What a node runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Build {
+    /// Its software version.
+    pub version: String,
+    /// The highest feature level that it understands; 0: it did not say.
+    pub feature_level: u32,
+}
+
+/// What this node runs.
+pub static BUILD: LazyLock<Build> =
+    LazyLock::new(|| Build { version: env!("CARGO_PKG_VERSION").to_string(), feature_level: 1 });
+
+/// What a leader knows of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberStanding {
+    /// The member.
+    pub id: NodeId,
+    /// The last entry that it is known to hold durably.
+    pub matched: Index,
+    /// It was heard from lately.
+    pub alive: bool,
 }
 
 /// The outcome of a forwarded write.
@@ -133,7 +165,17 @@ fn to_wire(message: &PeerMessage) -> wire::Kind {
                 ForwardResult::Unknown => wire::ForwardOutcome::Unknown(true),
             }),
         }),
-        PeerMessage::Introduce { peer_address } => wire::Kind::Introduce(peer_address.clone()),
+        PeerMessage::Introduce { peer_address, build } => wire::Kind::Introduce(wire::Introduce {
+            peer_address: peer_address.clone(),
+            version: build.version.clone(),
+            feature_level: build.feature_level,
+        }),
+        PeerMessage::Standing { members } => wire::Kind::Standing(wire::Standing {
+            members: members
+                .iter()
+                .map(|m| wire::MemberStanding { id: m.id.0, matched: m.matched.0, alive: m.alive })
+                .collect(),
+        }),
         PeerMessage::ReadIndex { id } => wire::Kind::ReadIndex(wire::ReadIndex { id: *id }),
         PeerMessage::ReadIndexReply { id, index } => {
             wire::Kind::ReadIndexReply(wire::ReadIndexReply { id: *id, index: index.map(|i| i.0) })
@@ -181,7 +223,18 @@ fn from_wire(kind: wire::Kind) -> Result<PeerMessage, MessageError> {
                 wire::ForwardOutcome::Unknown(_) => ForwardResult::Unknown,
             },
         },
-        wire::Kind::Introduce(peer_address) => PeerMessage::Introduce { peer_address },
+        wire::Kind::IntroduceByAddress(peer_address) => {
+            PeerMessage::Introduce { peer_address, build: Build::default() }
+        }
+        wire::Kind::Introduce(m) => PeerMessage::Introduce {
+            peer_address: m.peer_address,
+            build: Build { version: m.version, feature_level: m.feature_level },
+        },
+        wire::Kind::Standing(m) => PeerMessage::Standing {
+            members: (m.members.into_iter())
+                .map(|m| MemberStanding { id: NodeId(m.id), matched: Index(m.matched), alive: m.alive })
+                .collect(),
+        },
         wire::Kind::ReadIndex(m) => PeerMessage::ReadIndex { id: m.id },
         wire::Kind::ReadIndexReply(m) => PeerMessage::ReadIndexReply { id: m.id, index: m.index.map(Index) },
         wire::Kind::Admin(m) => PeerMessage::Admin {

@@ -23,8 +23,10 @@ pub mod directory;
 pub mod event;
 pub mod handle;
 pub mod log_stage;
+mod members;
 pub mod message;
 mod reads;
+pub mod safety;
 pub mod snapshot_frame;
 mod snapshots;
 pub mod status;
@@ -37,9 +39,10 @@ pub use event::{Effect, Event, LogJob, Origin, Tickets};
 use crate::engine::admin::Admins;
 use crate::engine::clock::ClusterClock;
 use crate::engine::directory::Directory;
+use crate::engine::members::Members;
 use crate::engine::message::PeerMessage;
 use crate::engine::reads::Reads;
-use crate::engine::status::{ClusterId, MemberStatus, Phase, Role, Status};
+use crate::engine::status::{ClusterId, Phase, Role, Status};
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
 use balsa_raft::message::Body;
@@ -80,9 +83,6 @@ pub struct EngineConfig {
     pub handover_ms: u64,
 }
 
-/// How many nodes that are no members may have introduced themselves; of more, only the leader is remembered.
-const MAX_INTRODUCED: usize = 16;
-
 /// How this node reaches the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
@@ -115,11 +115,8 @@ pub struct Engine<T: Tickets> {
     fresh_ms: u64,
     /// Standing connections.
     connected: BTreeSet<NodeId>,
-    /// When each peer was last heard from, in ms of `now_ms`.
-    heard_ms: BTreeMap<NodeId, u64>,
-    /// Where nodes that this node's membership does not list said that they are; the one that leads is a peer all the
-    /// same. At most [`MAX_INTRODUCED`].
-    introduced: BTreeMap<NodeId, String>,
+    /// What this node knows of the others, and whether it is one of them still.
+    members: Members,
     /// Messages that wait for a write to the log, in order.
     behind_disk: VecDeque<(PersistToken, Vec<balsa_raft::message::Message>)>,
     writes: Writes<T>,
@@ -163,8 +160,7 @@ impl<T: Tickets> Engine<T> {
             told_in: Term(0),
             fresh_ms: 0,
             connected: BTreeSet::new(),
-            heard_ms: BTreeMap::new(),
-            introduced: BTreeMap::new(),
+            members: Members::default(),
             behind_disk: VecDeque::new(),
             writes: Writes::new(first_id),
             reads: Reads::new(first_id),
@@ -205,6 +201,7 @@ impl<T: Tickets> Engine<T> {
                     self.raft.handle_connection_lost(peer);
                 }
             }
+            Event::ToldRemoved { by } => self.handle_told_removed(by),
             Event::NotSent { to, message } => self.handle_not_sent(to, message),
             Event::Persisted(token) => self.handle_persisted(token),
             Event::Applied { index, wants_compaction } => self.handle_applied(index, wants_compaction),
@@ -226,25 +223,30 @@ impl<T: Tickets> Engine<T> {
         if !ready.is_empty() {
             self.carry_out(ready);
         }
+        self.maybe_settle_membership();
         self.maybe_hand_over();
         std::mem::take(&mut self.effects)
     }
 
     fn tick(&mut self) {
         self.ticks += 1;
-        self.raft.tick();
+        if !self.is_removed() {
+            self.raft.tick(); // who was removed asks for no votes
+        }
         if self.ticks.is_multiple_of(self.config.deadline_ticks) {
             self.ask_whether_fresh();
             self.expire_writes();
             self.expire_reads();
             self.expire_admins();
+            self.expire_leaving();
+            self.tell_standing();
             self.maybe_promote();
             self.status_changed = true; // indexes and lag move all the time
         }
     }
 
     fn handle_message(&mut self, from: NodeId, message: PeerMessage) {
-        self.heard_ms.insert(from, self.now_ms);
+        self.heard_from(from);
         match message {
             PeerMessage::Raft(message) => {
                 if message.from != from || message.to != self.config.id {
@@ -261,7 +263,10 @@ impl<T: Tickets> Engine<T> {
                     self.heard_from_leader(told);
                 }
             }
-            PeerMessage::Introduce { peer_address } => self.handle_introduction(from, peer_address),
+            PeerMessage::Introduce { peer_address, build } => {
+                self.handle_introduction(from, peer_address, build);
+            }
+            PeerMessage::Standing { members } => self.handle_standing(from, members),
             PeerMessage::Forward { id, command } => self.handle_forward(from, id, command),
             PeerMessage::ForwardReply { id, result } => self.handle_forward_reply(from, id, result),
             PeerMessage::ReadIndex { id } => self.handle_read_index(from, id),
@@ -359,7 +364,7 @@ impl<T: Tickets> Engine<T> {
     }
 
     fn maybe_hand_over(&mut self) {
-        let alone = self.raft.membership().voters.len() <= 1;
+        let alone = self.raft.membership().voters.len() <= 1 || self.is_removed();
         let leads = self.raft.is_leader();
         let now = self.now_ms;
         if let Some(stopping) = &mut self.stopping
@@ -403,6 +408,7 @@ impl<T: Tickets> Engine<T> {
             self.last_leader = leader;
             self.leader_changes += 1;
         }
+        self.members.leader_changed(self.raft.is_leader().then_some(self.now_ms));
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
             self.catch_up_with(self.raft.last_index());
@@ -410,9 +416,7 @@ impl<T: Tickets> Engine<T> {
             self.clock.stop_leading();
         }
         self.transfers_ended();
-        if !self.introduced.is_empty() {
-            self.set_peers();
-        }
+        self.leader_may_be_introduced();
         tracing::info!(
             node = %self.config.id,
             term = %self.raft.term(),
@@ -422,63 +426,6 @@ impl<T: Tickets> Engine<T> {
             last = %self.raft.last_index(),
             "role or leader changed"
         );
-    }
-
-    fn membership_changed(&mut self) {
-        self.status_changed = true;
-        let membership = self.raft.membership();
-        match Directory::from_context(&membership.context) {
-            Ok(directory) => self.directory = directory,
-            Err(error) => panic!("the directory in a membership entry cannot be read: {error}"),
-        }
-        let ids = self.other_members();
-        self.heard_ms.retain(|id, _| ids.contains(id));
-        self.introduced.retain(|id, _| !ids.contains(id));
-        self.set_peers();
-    }
-
-    fn other_members(&self) -> BTreeSet<NodeId> {
-        let membership = self.raft.membership();
-        let known = membership.voters.iter().chain(&membership.outgoing).chain(&membership.learners);
-        known.copied().filter(|id| *id != self.config.id).collect()
-    }
-
-    /// Peers are the members that this node knows, and the leader: its membership may be older than the leader is.
-    fn set_peers(&mut self) {
-        let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
-        let mut peers: Vec<(NodeId, String)> = self.other_members().iter().filter_map(address).collect();
-        let leader = self.raft.leader().and_then(|leader| self.introduced.get_key_value(&leader));
-        peers.extend(leader.map(|(id, address)| (*id, address.clone())));
-        // A disk that has not heard of its membership yet keeps to the peers that it was told of.
-        if !self.raft.membership().voters.is_empty() || !peers.is_empty() {
-            self.effects.push(Effect::SetPeers(peers));
-        }
-    }
-
-    fn introduce_to(&mut self, peer: NodeId) {
-        if let Some(own) = self.directory.get(self.config.id) {
-            let message = PeerMessage::Introduce { peer_address: own.peer_address.clone() };
-            self.effects.push(Effect::Send { to: peer, message });
-        }
-    }
-
-    fn handle_introduction(&mut self, from: NodeId, peer_address: String) {
-        if self.other_members().contains(&from) {
-            return; // the membership says where it is
-        }
-        if self.introduced.len() >= MAX_INTRODUCED {
-            let leader = self.raft.leader();
-            self.introduced.retain(|id, _| Some(*id) == leader);
-        }
-        self.introduced.insert(from, peer_address);
-        if self.raft.leader() == Some(from) {
-            self.set_peers();
-        }
-    }
-
-    fn address_of(&self, id: NodeId) -> Option<String> {
-        let member = self.directory.get(id)?;
-        Some(self.config.fixed_addresses.get(&member.slot).unwrap_or(&member.peer_address).clone())
     }
 
     fn send_all(&mut self, messages: Vec<balsa_raft::message::Message>) {
@@ -510,6 +457,7 @@ impl<T: Tickets> Engine<T> {
 
     fn link_to_leader(&self) -> Link {
         match self.raft.leader() {
+            _ if self.is_removed() => Link::None,
             Some(leader) if leader == self.config.id => Link::Here,
             Some(leader) if self.connected.contains(&leader) => Link::Peer(leader),
             _ => Link::None,
@@ -518,6 +466,7 @@ impl<T: Tickets> Engine<T> {
 
     fn role(&self) -> Role {
         match self.raft.role() {
+            _ if self.is_removed() => Role::Follower,
             balsa_raft::Role::Leader => Role::Leader,
             balsa_raft::Role::Candidate | balsa_raft::Role::PreCandidate => Role::Candidate,
             balsa_raft::Role::Follower if self.raft.membership().learners.contains(&self.config.id) => {
@@ -544,38 +493,25 @@ impl<T: Tickets> Engine<T> {
 
     /// The state now.
     pub fn status(&self) -> Status {
-        let membership = self.raft.membership();
-        let leads = self.raft.is_leader();
-        let member = |m: &directory::Member| {
-            let id = NodeId(m.id);
-            let progress = self.raft.peer_status(id).filter(|_| leads);
-            let own = leads && id == self.config.id;
-            MemberStatus {
-                id,
-                slot: m.slot,
-                peer_address: m.peer_address.clone(),
-                client_address: m.client_address.clone(),
-                voter: membership.voters.contains(&id),
-                match_index: if own { Some(self.raft.last_index()) } else { progress.map(|p| p.matched) },
-                active: leads.then(|| self.is_alive(id)),
-                version: (id == self.config.id).then(|| env!("CARGO_PKG_VERSION").to_string()),
-            }
-        };
         Status {
             cluster: Some(self.config.cluster),
             node: Some(self.config.id),
             slot: self.config.slot,
-            phase: if self.stopping.is_some() { Phase::Stopping } else { Phase::Running },
-            waiting_for: None,
+            phase: match self.stopping {
+                Some(_) => Phase::Stopping,
+                None if self.is_removed() => Phase::Removed,
+                None => Phase::Running,
+            },
+            waiting_for: self.removal().map(|removal| removal.advice().to_string()),
             role: self.role(),
             term: self.raft.term(),
-            leader: self.raft.leader(),
+            leader: self.raft.leader().filter(|_| !self.is_removed()),
             first_index: self.raft.first_index(),
             last_index: self.raft.last_index(),
             commit_index: self.raft.commit_index(),
             applied_index: self.applied,
             caught_up: self.is_caught_up(),
-            members: self.directory.members.iter().map(member).collect(),
+            members: self.directory.members.iter().map(|member| self.member_status(member)).collect(),
             leader_changes: self.leader_changes,
         }
     }

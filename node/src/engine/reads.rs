@@ -206,6 +206,16 @@ impl<T: Tickets> Engine<T> {
         }
     }
 
+    /// Answers what waits for a leader that this node will never have.
+    pub(super) fn refuse_reads_as_removed(&mut self, ask: &str) {
+        let refused = std::mem::take(&mut self.reads.arrived);
+        self.reads.count -= refused.len();
+        for read in refused {
+            let error = ReadError::Removed { ask: ask.to_string() };
+            self.effects.push(Effect::AnswerRead(read.ticket, Err(error)));
+        }
+    }
+
     fn ask_again(&mut self, which: impl Fn(&Batch<T>, u64) -> bool) {
         let ids: Vec<u64> =
             self.reads.asked.iter().filter(|(id, batch)| which(batch, **id)).map(|(id, _)| *id).collect();

@@ -28,6 +28,8 @@ pub enum Phase {
     Joining,
     /// A member (or a learner) of a cluster.
     Running,
+    /// Was removed from the cluster while it ran: it serves nothing, and joins anew when it is started again.
+    Removed,
     /// Hands over, drains and stops.
     Stopping,
 }
@@ -58,9 +60,9 @@ pub struct MemberStatus {
     pub client_address: String,
     /// Votes.
     pub voter: bool,
-    /// On the leader: the last index it is known to hold durably.
+    /// The last index it is known to hold durably: as the leader knows, or has told lately.
     pub match_index: Option<Index>,
-    /// On the leader: whether it answered within an election timeout.
+    /// Whether it answers the leader, as that knows or has told lately.
     pub active: Option<bool>,
     /// The software version it last told, if any.
     pub version: Option<String>,

@@ -1,8 +1,10 @@
 //! One engine, told by hand what its peers say: what it answers, and when.
 
+mod membership;
+
 use super::directory::{Directory, Member};
 use super::handle::WriteError;
-use super::message::{ForwardResult, PeerMessage};
+use super::message::{BUILD, ForwardResult, PeerMessage};
 use super::status::ClusterId;
 use super::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
 use balsa_raft::membership::Membership;
@@ -183,7 +185,8 @@ fn a_leader_that_this_nodes_old_membership_does_not_list_is_answered_all_the_sam
     let mut engine = follower();
     let stranger = NodeId(9);
     let message = |message| Event::Message { from: stranger, message };
-    engine.handle(1, message(PeerMessage::Introduce { peer_address: "new:3300".into() }));
+    let build = BUILD.clone();
+    engine.handle(1, message(PeerMessage::Introduce { peer_address: "new:3300".into(), build }));
     assert!(engine.finish().is_empty(), "not before it leads");
     let heartbeat = Body::Heartbeat { commit: Index(0), context: 0 };
     let raft = Message { from: stranger, to: ME, term: TERM, body: heartbeat };
@@ -202,7 +205,7 @@ fn a_node_introduces_itself_first_on_each_connection() {
     let mut engine = follower();
     engine.handle(1, Event::Connected(OTHER));
     let effects = engine.finish();
-    let expected = PeerMessage::Introduce { peer_address: "node-0:3300".into() };
+    let expected = PeerMessage::Introduce { peer_address: "node-0:3300".into(), build: BUILD.clone() };
     assert!(
         matches!(&effects[..], [Effect::Send { to: OTHER, message }] if *message == expected),
         "{effects:?}"

@@ -248,6 +248,14 @@ impl<T: Tickets> Engine<T> {
         }
     }
 
+    /// Answers what waits for a leader that this node will never have.
+    pub(super) fn refuse_writes_as_removed(&mut self, ask: &str) {
+        for write in std::mem::take(&mut self.writes.waiting) {
+            let error = write.failure(WriteError::Removed { ask: ask.to_string() });
+            self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
+        }
+    }
+
     /// Answers what has met its deadline.
     pub(super) fn expire_writes(&mut self) {
         let now = self.now_ms;

@@ -113,6 +113,7 @@ fn describe(status: &Status, store: StoreState) -> ClusterAnswer {
             Phase::Founding => wire::Phase::Founding,
             Phase::Joining => wire::Phase::Joining,
             Phase::Running => wire::Phase::Running,
+            Phase::Removed => wire::Phase::Removed,
             Phase::Stopping => wire::Phase::Stopping,
         },
         waiting_for: status.waiting_for.clone(),

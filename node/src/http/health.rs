@@ -45,6 +45,9 @@ fn checks(status: &Status) -> Vec<Check> {
     let phase = match status.phase {
         Phase::Founding => waiting.unwrap_or_else(|| "waits to found a cluster with its peers".to_owned()),
         Phase::Joining => waiting.unwrap_or_else(|| "waits for a cluster to take it in".to_owned()),
+        Phase::Removed => {
+            format!("waits for {}", waiting.unwrap_or_else(|| "its end: it was removed".to_owned()))
+        }
         Phase::Stopping => "is stopping".to_owned(),
         Phase::Running => "is a member".to_owned(),
     };

@@ -12,6 +12,7 @@ use super::problem::Failure;
 use super::query::{self, Consistency, Param};
 use super::request_id;
 use crate::engine::handle::ReadError;
+use crate::engine::status::Phase;
 use axum::body::Body;
 use balsa_store::command::{self, Answer as Applied, Clear, Delete, Operation, Put, Value};
 use bytes::Bytes;
@@ -29,8 +30,12 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
             None
         }
         Consistency::Stale => {
-            if call.state.handle.status().cluster.is_none() {
+            let status = call.state.handle.status();
+            if status.cluster.is_none() {
                 return Err(ReadError::NoLeader.into()); // a blank node's empty store is nobody's state
+            }
+            if status.phase == Phase::Removed {
+                call.confirm_read().await?; // is refused, and says by whom it is answered
             }
             Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX))
         }

@@ -187,6 +187,7 @@ impl Failure {
                 WriteError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 WriteError::Overwritten => not_applied(S::SERVICE_UNAVAILABLE, Code::Overwritten),
                 WriteError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
+                WriteError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
                 WriteError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
             },
             Failure::Read(error) => match error {
@@ -194,6 +195,7 @@ impl Failure {
                 ReadError::NotConfirmed => not_applied(S::SERVICE_UNAVAILABLE, Code::NotConfirmed),
                 ReadError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 ReadError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
+                ReadError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
             },
             Failure::Admin(error) => match error {
                 AdminError::Refused(_) => not_applied(S::CONFLICT, Code::ChangeRefused),
@@ -202,6 +204,7 @@ impl Failure {
                 AdminError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
                 AdminError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 AdminError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
+                AdminError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
                 AdminError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
             },
             Failure::Head => not_applied(S::REQUEST_TIMEOUT, Code::RequestTimeout),
@@ -229,10 +232,10 @@ impl Failure {
         }
     }
 
-    /// The problem document's answer; `write`: the request would have changed something.
-    pub(super) fn answer(self, write: bool) -> Answer {
+    /// The problem document; `write`: the request would have changed something.
+    pub fn problem(&self, write: bool) -> Problem {
         let Verdict { status, code, outcome } = self.verdict();
-        let mut problem = Problem {
+        Problem {
             kind: format!("urn:balsa:problem:{}", code.as_str()),
             title: code.title().to_owned(),
             status: status.as_u16(),
@@ -242,7 +245,13 @@ impl Failure {
             current_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
-        };
+        }
+    }
+
+    /// The problem document's answer.
+    pub(super) fn answer(self, write: bool) -> Answer {
+        let status = self.verdict().status;
+        let mut problem = self.problem(write);
         let mut answer = Answer::new(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.retry_after = true;

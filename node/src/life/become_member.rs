@@ -3,6 +3,7 @@
 use super::founding::{self, Answer, Asked, Beside, Question, Reply};
 use super::identity::{self, Identity, IdentityError};
 use super::join::{self, JoinRequest};
+use super::set_aside::set_aside;
 use crate::engine::boot::{self, BootError};
 use crate::engine::status::ClusterId;
 use crate::peer::call_control;
@@ -97,6 +98,10 @@ pub async fn become_member(
 ) -> Result<Member, MemberError> {
     let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;
     match identity::load(folder)? {
+        Some(known) if known.removed => {
+            let own = set_aside(folder, &known, mint_id())?;
+            Blank { folder, settings, lobby, identity: Some(own) }.become_member(calls).await
+        }
         None if has_log => Err(MemberError::IdentityMissing),
         Some(known) if has_log => {
             let member = member_of(&known, settings)?;
@@ -340,6 +345,7 @@ impl Blank<'_> {
                     proposer: false,
                     founded: true,
                     begun: false,
+                    removed: false,
                 };
                 identity::save(self.folder, &own)?;
                 own
@@ -356,6 +362,15 @@ impl Blank<'_> {
         for attempt in 1.. {
             self.wait(format!("{url} to take this node in"));
             match join::ask(&url, &request).await.and_then(|reply| Joined::read(&reply, own.node)) {
+                Ok(joined) if own.cluster.is_some_and(|cluster| cluster != joined.cluster) => {
+                    // Taken in or not, it never begins there: it is to return to where it was removed from.
+                    let (wanted, found) = (own.cluster.map_or(0, |cluster| cluster.0), joined.cluster);
+                    return Err(MemberError::Settings(format!(
+                        "this disk was removed from cluster {} and is to join that again, but {url} is of cluster {found}: \
+                         give the right address, or an empty data folder",
+                        ClusterId(wanted)
+                    )));
+                }
                 Ok(joined) => {
                     own.cluster = Some(joined.cluster);
                     own.slot = Some(joined.slot);
@@ -438,6 +453,11 @@ async fn find_member(peers: Vec<(u32, String)>) -> (ClusterId, String) {
             }
         }
     }
+}
+
+/// Asks a peer whether it is a member.
+pub(super) async fn hello(address: &str) -> Result<Reply, String> {
+    ask(address, encode(&Question::Hello)).await
 }
 
 async fn ask(address: &str, question: Bytes) -> Result<Reply, String> {

@@ -113,12 +113,17 @@ pub fn propose(slot: u32, peers: &BTreeMap<u32, String>, mut mint: impl FnMut() 
         proposer: true,
         founded: false,
         begun: false,
+        removed: false,
     }
 }
 
 /// A peer answers.
 pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
     let only = |reply| Answer { reply, record: None, begin: false };
+    if asked.identity.is_some_and(|identity| identity.removed) {
+        let why = "this node was removed from its cluster: ask another".to_string();
+        return only(Reply::Refused { why });
+    }
     if let (Some(identity), true) = (asked.identity, asked.has_log) {
         let cluster = identity.cluster.map_or(0, |cluster| cluster.0);
         let same = match question {
@@ -169,6 +174,7 @@ pub fn answer(asked: &Asked<'_>, question: &Question) -> Answer {
                 proposer: false,
                 founded: false,
                 begun: false,
+                removed: false,
             };
             Answer { reply: agreed, record: Some(record), begin: false }
         }
@@ -325,6 +331,10 @@ mod tests {
                 "about to join",
             ),
             (ask(None, false, 1, &begin(&proposal)), "has not agreed"),
+            (
+                ask(Some(&Identity { removed: true, ..proposal.clone() }), true, 0, &Question::Hello),
+                "was removed from its cluster",
+            ),
         ];
         for (answer, expected) in cases {
             let Reply::Refused { why } = &answer.reply else { panic!("{expected}: {answer:?}") };

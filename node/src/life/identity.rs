@@ -30,6 +30,8 @@ pub struct Identity {
     pub founded: bool,
     /// Its log was made: it may have voted or acknowledged. Without its log this identity must never be used again.
     pub begun: bool,
+    /// It was removed from its cluster, for certain: this identity must never be used again.
+    pub removed: bool,
 }
 
 /// One node of a founding.
@@ -71,6 +73,8 @@ struct Stored {
     founded: bool,
     #[serde(default)]
     begun: bool,
+    #[serde(default)]
+    removed: bool,
 }
 
 /// Reads the identity of a data folder; `None`: the disk is blank.
@@ -95,6 +99,7 @@ pub fn load(folder: &Folder) -> Result<Option<Identity>, IdentityError> {
         proposer: stored.proposer,
         founded: stored.founded,
         begun: stored.begun,
+        removed: stored.removed,
     }))
 }
 
@@ -109,6 +114,7 @@ pub fn save(folder: &Folder, identity: &Identity) -> Result<(), IdentityError> {
         proposer: identity.proposer,
         founded: identity.founded,
         begun: identity.begun,
+        removed: identity.removed,
     };
     let body = serde_json::to_string(&stored).map_err(io::Error::other)?;
     let text = format!("{body}\n{}\n", checksum(&body));
@@ -156,6 +162,7 @@ mod tests {
             proposer: false,
             founded: true,
             begun: true,
+            removed: false,
         }
     }
 

@@ -7,7 +7,7 @@
 use super::backoff::{Backoff, jitter};
 use super::body::LaneBody;
 use super::control::host_header;
-use super::handshake::{Hello, PROTOCOL, REFUSED, Refusal};
+use super::handshake::{CLUSTER, Hello, PROTOCOL, REFUSED, Refusal, hex};
 use super::lane::Lane;
 use super::{Inbox, LaneKind, LocalIdentity, PeerConfig};
 use balsa_raft::NodeId;
@@ -130,6 +130,9 @@ impl<I: Inbox> Dialer<I> {
                 continue;
             };
             self.log(&name, &end, &mut troubled);
+            if let (End::Refused(Refusal::Removed, _), LaneKind::Message) = (&end, self.lane.kind) {
+                self.inbox.removed(self.node).await;
+            }
             let wait = self.wait_after(&end, &mut backoff);
             tokio::select! {
                 () = sleep(wait) => (),
@@ -256,7 +259,7 @@ impl<I: Inbox> Dialer<I> {
         };
         let is_ours = response.headers().contains_key(PROTOCOL);
         if response.status() != StatusCode::OK || !is_ours {
-            return refusal(response, limit).await;
+            return refusal(response, self.local.cluster, limit).await;
         }
         let since = Instant::now();
         self.last_answer.set(name, address);
@@ -308,9 +311,12 @@ impl<I: Inbox> Dialer<I> {
     }
 }
 
-async fn refusal(response: Response<Incoming>, limit: Duration) -> End {
+async fn refusal(response: Response<Incoming>, cluster: u64, limit: Duration) -> End {
     let status = response.status();
     let named = response.headers().get(REFUSED).and_then(|name| Refusal::from_name(name.as_bytes()));
+    // So much follows from this one that it counts only from our own cluster.
+    let of_cluster = response.headers().get(CLUSTER).is_some_and(|of| *of == hex(cluster));
+    let named = named.filter(|refusal| *refusal != Refusal::Removed || of_cluster);
     let body = Limited::new(response.into_body(), REFUSAL_TEXT_BYTES_MAX).collect();
     let text = match timeout(limit, body).await {
         Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),

@@ -7,7 +7,8 @@
 //! | `Balsa-Incarnation` | how often the sender has started, decimal |
 //! | `Balsa-Stream` | a number that grows with every stream the sender opens; the newest one counts |
 //!
-//! A refusal is a problem document with the reason in its `code` and in `Balsa-Refused`.
+//! A refusal is a problem document with the reason in its `code` and in `Balsa-Refused`. That its sender was removed is
+//! said to a node of the same cluster alone, and whoever it took us for: the member that it looks for may be gone, too.
 
 use balsa_raft::NodeId;
 use hyper::StatusCode;
@@ -48,6 +49,8 @@ pub enum Refusal {
     Receiver,
     /// A node that dials itself.
     Itself,
+    /// The sender was removed from the cluster: committed, and never to be undone.
+    Removed,
     /// A newer stream of the same sender stands.
     Superseded,
     /// The receiver does not know its identity yet; worth trying again soon.
@@ -58,12 +61,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Malformed,
         Refusal::Protocol,
         Refusal::Cluster,
         Refusal::Receiver,
         Refusal::Itself,
+        Refusal::Removed,
         Refusal::Superseded,
         Refusal::NotReady,
         Refusal::Foreign,
@@ -77,6 +81,7 @@ impl Refusal {
             Refusal::Cluster => "cluster",
             Refusal::Receiver => "receiver",
             Refusal::Itself => "itself",
+            Refusal::Removed => "removed",
             Refusal::Superseded => "superseded",
             Refusal::NotReady => "not_ready",
             Refusal::Foreign => "foreign",
@@ -102,6 +107,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Refusal::Receiver => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::Removed => StatusCode::GONE,
             Refusal::Cluster | Refusal::Superseded => StatusCode::CONFLICT,
             Refusal::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -132,6 +138,7 @@ impl Hello {
     pub(super) fn check(
         headers: &HeaderMap,
         local: Option<LocalIdentity>,
+        was_removed: impl Fn(NodeId) -> bool,
     ) -> Result<Hello, (Refusal, String)> {
         check_protocol(headers)?;
         let hello = Hello {
@@ -147,6 +154,9 @@ impl Hello {
         if hello.cluster != local.cluster {
             let text = format!("this node is of cluster {:x}, not {:x}", local.cluster, hello.cluster);
             return Err((Refusal::Cluster, text));
+        }
+        if was_removed(hello.from) {
+            return Err((Refusal::Removed, format!("{} was removed from this cluster", hello.from)));
         }
         if hello.to != local.node {
             return Err((Refusal::Receiver, format!("this node is {}, not {}", local.node, hello.to)));
@@ -171,7 +181,7 @@ pub(super) fn check_protocol(headers: &HeaderMap) -> Result<(), (Refusal, String
     Err((Refusal::Protocol, text))
 }
 
-fn hex(id: u64) -> HeaderValue {
+pub(super) fn hex(id: u64) -> HeaderValue {
     let text = format!("{id:x}");
     HeaderValue::from_str(&text).unwrap_or_else(|_| unreachable!("{text} is visible ASCII"))
 }
@@ -200,12 +210,12 @@ mod tests {
     }
 
     fn refusal(change: impl FnOnce(&mut HeaderMap)) -> (Refusal, String) {
-        Hello::check(&headers(change), Some(LOCAL)).unwrap_err()
+        Hello::check(&headers(change), Some(LOCAL), |id| id == NodeId(9)).unwrap_err()
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let hello = Hello::check(&headers(|_| ()), Some(LOCAL)).unwrap();
+        let hello = Hello::check(&headers(|_| ()), Some(LOCAL), |_| false).unwrap();
         let expected = Hello { cluster: 0xabc, from: NodeId(1), to: NodeId(2), incarnation: 3, stream: 4 };
         assert_eq!(hello, expected);
     }
@@ -229,6 +239,18 @@ mod tests {
             refusal(|h| _ = h.insert(FROM, value("2"))),
             (Refusal::Itself, "the sender 2 is this node itself".into())
         );
+        let removed = |headers: &mut HeaderMap| _ = headers.insert(FROM, value("9"));
+        assert_eq!(refusal(removed), (Refusal::Removed, "9 was removed from this cluster".into()));
+        let removed_and_lost = |headers: &mut HeaderMap| {
+            removed(headers);
+            headers.insert(TO, value("3"));
+        };
+        assert_eq!(refusal(removed_and_lost).0, Refusal::Removed, "whoever it looked for");
+        let foreign = |headers: &mut HeaderMap| {
+            removed(headers);
+            headers.insert(CLUSTER, value("abd"));
+        };
+        assert_eq!(refusal(foreign).0, Refusal::Cluster, "an identity of another cluster says nothing");
         for name in [PROTOCOL, CLUSTER, FROM, TO, INCARNATION, STREAM] {
             let (missing, text) = refusal(|h| _ = h.remove(&name));
             assert_eq!(missing, Refusal::Malformed);
@@ -241,7 +263,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(Hello::check(&headers(|_| ()), None).unwrap_err().0, Refusal::NotReady);
+        assert_eq!(Hello::check(&headers(|_| ()), None, |_| true).unwrap_err().0, Refusal::NotReady);
     }
 
     #[test]

@@ -168,6 +168,12 @@ impl PeerHub {
         }
     }
 
+    /// Refuses the streams of these nodes from now on, and tells them that they were removed from the cluster. Those that
+    /// are peers still keep the streams that stand.
+    pub fn set_removed(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.inbound.set_removed(nodes.into_iter().collect());
+    }
+
     /// Queues messages for a peer, all or none, in order. Never waits; may be called from any thread. False: it is no
     /// peer, not connected, its queue is full, or a frame is too large; the frames are dropped and counted.
     pub fn send(&self, to: NodeId, frames: Vec<Bytes>) -> bool {

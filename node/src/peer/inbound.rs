@@ -9,7 +9,7 @@ use super::frame::FrameError;
 use super::handshake::{Hello, Refusal};
 use super::stats::{InboundStats, ReceivedCounters, RefusalCounters};
 use balsa_raft::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
@@ -33,6 +33,8 @@ struct State {
     /// Bounded by the number of inbound connections: an entry lives as long as its stream.
     sessions: BTreeMap<(NodeId, LaneKind), Session>,
     senders: BTreeMap<NodeId, Sender>,
+    /// Nodes that were removed from the cluster. Bounded by whoever sets it.
+    removed: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,7 @@ pub(super) struct Admission {
     pub(super) from: NodeId,
     pub(super) lane: LaneKind,
     age: (u64, u64),
-    /// Told when a newer stream took over.
+    /// Told when a newer stream took over, or its sender is no peer any more.
     pub(super) cancel: Arc<Notify>,
     delivering: Arc<tokio::sync::Mutex<()>>,
     pub(super) received: Arc<ReceivedCounters>,
@@ -169,9 +171,26 @@ impl Inbound {
         })
     }
 
-    /// Forgets the counters of a node that is no longer a peer.
+    /// A node is no longer a peer: forgets its counters, and ends its streams. It may open others.
     pub(super) fn forget(&self, node: NodeId) {
-        self.lock().senders.remove(&node);
+        let mut state = self.lock();
+        state.senders.remove(&node);
+        for lane in LaneKind::ALL {
+            if let Some(session) = state.sessions.get_mut(&(node, lane))
+                && !std::mem::replace(&mut session.superseded, true)
+            {
+                session.cancel.notify_one();
+            }
+        }
+    }
+
+    /// Streams of these nodes are refused from now on; those that stand are ended by [`Inbound::forget`].
+    pub(super) fn set_removed(&self, nodes: BTreeSet<NodeId>) {
+        self.lock().removed = nodes;
+    }
+
+    pub(super) fn was_removed(&self, node: NodeId) -> bool {
+        self.lock().removed.contains(&node)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -66,6 +66,10 @@ pub trait Inbox: Clone + Send + Sync + 'static {
     /// next one. Silence counts as broken after [`PeerConfig::dead_peer_timeout_ms`].
     fn disconnected(&self, peer: NodeId) -> impl Future<Output = ()> + Send;
 
+    /// A member of our cluster refuses our stream because we were removed from it: certain, and for good. May be told
+    /// again and again.
+    fn removed(&self, by: NodeId) -> impl Future<Output = ()> + Send;
+
     /// A unary request from anyone, before identities are known (founding, joining), and its reply.
     fn control(&self, payload: Bytes) -> impl Future<Output = Bytes> + Send;
 

@@ -7,7 +7,7 @@
 use super::body::AliveBody;
 use super::control;
 use super::frame::{Decoder, FrameError};
-use super::handshake::{Hello, REFUSED, Refusal, check_protocol, write_protocol};
+use super::handshake::{CLUSTER, Hello, REFUSED, Refusal, check_protocol, hex, write_protocol};
 use super::inbound::Admission;
 use super::{Inbound, Inbox, LaneKind, LocalIdentity, PeerConfig};
 use bytes::Bytes;
@@ -130,7 +130,9 @@ impl<I: Inbox> Server<I> {
         let counters = self.inbound.counters();
         match self.receive(connection, stream).await {
             End::Closed => debug!(peer = %from, lane, "a peer's stream ended"),
-            End::Superseded => debug!(peer = %from, lane, "a newer stream took over"),
+            End::Superseded => {
+                debug!(peer = %from, lane, "a newer stream took over, or it is no peer any more")
+            }
             End::Silent => {
                 counters.silent.fetch_add(1, Relaxed);
                 info!(peer = %from, lane, "a peer's stream fell silent and was closed");
@@ -158,7 +160,11 @@ impl<I: Inbox> Server<I> {
         Ok(answer.unwrap_or_else(|(refusal, text)| {
             self.inbound.counters().refused.count(refusal);
             debug!(reason = refusal.name(), text, "refused a peer");
-            refused(refusal, &text)
+            let mut answer = refused(refusal, &text);
+            if let Some(local) = *self.identity.borrow() {
+                answer.headers_mut().insert(CLUSTER, hex(local.cluster));
+            }
+            answer
         }))
     }
 
@@ -169,7 +175,7 @@ impl<I: Inbox> Server<I> {
         hand_over: &mpsc::Sender<Accepted>,
     ) -> Result<Answer, (Refusal, String)> {
         let local = *self.identity.borrow();
-        let hello = Hello::check(request.headers(), local)?;
+        let hello = Hello::check(request.headers(), local, |node| self.inbound.was_removed(node))?;
         let admission = self.inbound.admit(&hello, lane)?;
         let accepted = Accepted { admission, body: request.into_body() };
         hand_over

@@ -46,6 +46,8 @@ pub struct Wiring {
     pub hub: Arc<PeerHub>,
     /// Numbers.
     pub metrics: Arc<Metrics>,
+    /// Told, at most once, that this node was removed, and whether it was so when it returned.
+    pub removed: mpsc::UnboundedSender<bool>,
     /// The way out when the node cannot go on.
     pub fatal: Fatal,
     /// One tick of the core.
@@ -230,6 +232,7 @@ impl Driver {
             }
             Inputs::Connected(peer) => self.engine.handle(now, Event::Connected(peer)),
             Inputs::Disconnected(peer) => self.engine.handle(now, Event::Disconnected(peer)),
+            Inputs::ToldRemoved(by) => self.engine.handle(now, Event::ToldRemoved { by }),
             Inputs::Stop => self.engine.handle(now, Event::Stop),
             Inputs::Halt => {}
         }
@@ -283,6 +286,10 @@ impl Driver {
                 let _ = ticket.send(answer);
             }
             Effect::SetPeers(peers) => self.wiring.hub.set_peers(peers),
+            Effect::SetRemoved(nodes) => self.wiring.hub.set_removed(nodes),
+            Effect::Removed { returned } => {
+                let _ = self.wiring.removed.send(returned); // nobody looks while the process stops
+            }
             Effect::BeginSnapshot { to } => self.apply_job(ApplyJob::BeginSnapshot { to }),
             Effect::StreamSnapshot { to, term, meta } => {
                 let source = self.streams.take(to);

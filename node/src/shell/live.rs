@@ -33,6 +33,8 @@ pub enum Inputs {
     Connected(NodeId),
     /// It broke.
     Disconnected(NodeId),
+    /// A member says that this node was removed.
+    ToldRemoved(NodeId),
     /// Hand leadership over; [`super::Running::handed_over`] tells when that is done. Requests are still served.
     Stop,
     /// End all threads.

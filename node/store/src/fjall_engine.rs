@@ -22,6 +22,7 @@ use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Reada
 
 use crate::engine::{Change, EngineSnapshot, Replacement, RowIter, StateEngine};
 use crate::error::EngineError;
+use crate::fjall_manifest;
 
 /// Memory for blocks of tables.
 const CACHE_BYTES: u64 = 24 << 20;
@@ -60,6 +61,7 @@ impl FjallEngine {
     /// process for as long as the engine, or a snapshot of it, is held.
     pub fn open(folder: &Path) -> Result<Self, EngineError> {
         let open = failed("open");
+        fjall_manifest::check(folder)?;
         let database = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)

@@ -40,6 +40,7 @@ mod sweep;
 
 pub mod engine;
 mod fjall_engine;
+mod fjall_manifest;
 mod memory_engine;
 
 pub use config::StoreConfig;

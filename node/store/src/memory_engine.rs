@@ -1,8 +1,8 @@
 //! A [`StateEngine`] in memory, for the simulator and for tests.
 //!
 //! It keeps two images: what readers see, and what a disk would hold. [`MemoryEngine::crash`] falls back to the latter,
-//! so that ingestion which was not persisted is lost. Images are shared copy on write; an ingestion under a held
-//! snapshot copies the map, which is fine for the sizes that simulation has.
+//! so that ingestion which was not persisted is lost. Images are shared copy on write, leaf by leaf, so that neither a
+//! held snapshot nor a persisted image makes an ingestion copy more than what it changes.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,7 +13,89 @@ use bytes::Bytes;
 use crate::engine::{Change, EngineSnapshot, Replacement, RowIter, StateEngine};
 use crate::error::EngineError;
 
-type Image = Arc<BTreeMap<Bytes, Bytes>>;
+/// A leaf with more rows than this is split.
+const LEAF_ROWS_MAX: usize = 64;
+
+type Leaf = BTreeMap<Bytes, Bytes>;
+
+/// Rows in leaves that images share until one of them writes. Each leaf is named by a key that is not above its first row
+/// and above all rows of the leaf before; there is always a leaf for the empty key.
+#[derive(Clone)]
+struct Image {
+    leaves: BTreeMap<Bytes, Arc<Leaf>>,
+    /// Keys and values.
+    bytes: u64,
+}
+
+fn up_to(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Unbounded, Bound::Included(key))
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Image { leaves: BTreeMap::from([(Bytes::new(), Arc::default())]), bytes: 0 }
+    }
+}
+
+impl Image {
+    fn get(&self, key: &[u8]) -> Option<&Bytes> {
+        let (_, leaf) = self.leaves.range::<[u8], _>(up_to(key)).next_back()?;
+        leaf.get(key)
+    }
+
+    fn put(&mut self, key: Bytes, value: Option<Bytes>) {
+        let Some((_, leaf)) = self.leaves.range_mut::<[u8], _>(up_to(&key)).next_back() else { return };
+        let leaf = Arc::make_mut(leaf);
+        let key_bytes = key.len() as u64;
+        let before = match value {
+            Some(value) => {
+                self.bytes += key_bytes + value.len() as u64;
+                leaf.insert(key, value)
+            }
+            None => leaf.remove(&key),
+        };
+        self.bytes -= before.map_or(0, |before| key_bytes + before.len() as u64);
+        if leaf.len() > LEAF_ROWS_MAX
+            && let Some(middle) = leaf.keys().nth(LEAF_ROWS_MAX / 2).cloned()
+        {
+            let upper = leaf.split_off(&middle);
+            self.leaves.insert(middle, Arc::new(upper));
+        }
+    }
+
+    /// Forgets leaves that hold nothing.
+    fn trim(&mut self) {
+        self.leaves.retain(|name, leaf| name.is_empty() || !leaf.is_empty());
+    }
+
+    /// The first row within bounds that do not cross.
+    fn first(&self, start: &Bound<Bytes>, end: &Bound<Bytes>) -> Option<(Bytes, Bytes)> {
+        let from = match start {
+            Bound::Included(key) | Bound::Excluded(key) => key.as_ref(),
+            Bound::Unbounded => &[],
+        };
+        let (name, _) = self.leaves.range::<[u8], _>(up_to(from)).next_back()?;
+        let bounds = (start.as_ref(), end.as_ref());
+        let mut leaves = self.leaves.range::<Bytes, _>(name..).map(|(_, leaf)| leaf);
+        leaves.find_map(|leaf| leaf.range::<Bytes, _>(bounds).next()).map(|(k, v)| (k.clone(), v.clone()))
+    }
+
+    /// The last row within bounds that do not cross.
+    fn last(&self, start: &Bound<Bytes>, end: &Bound<Bytes>) -> Option<(Bytes, Bytes)> {
+        let bounds = (start.as_ref(), end.as_ref());
+        let upper = match end {
+            Bound::Included(key) | Bound::Excluded(key) => Bound::Included(key),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let leaves = self.leaves.range::<Bytes, _>((Bound::Unbounded, upper)).rev().map(|(_, leaf)| leaf);
+        for leaf in leaves {
+            if let Some((key, value)) = leaf.range::<Bytes, _>(bounds).next_back() {
+                return Some((key.clone(), value.clone()));
+            }
+        }
+        None
+    }
+}
 
 /// A [`StateEngine`] in memory with a simulated disk. Clones share the same disk.
 #[derive(Clone, Default)]
@@ -24,9 +106,9 @@ pub struct MemoryEngine {
 #[derive(Default)]
 struct Images {
     /// What readers see.
-    visible: Image,
+    visible: Arc<Image>,
     /// What a crash leaves.
-    durable: Image,
+    durable: Arc<Image>,
     /// Calls of `ingest`, `persist` and `finish` that still succeed before one fails; `None`: all do.
     calls_before_failure: Option<u64>,
 }
@@ -47,6 +129,11 @@ impl MemoryEngine {
     /// Makes a writing call fail after so many that succeed, and all after it, until [`MemoryEngine::crash`].
     pub fn fail_after(&self, calls: u64) {
         self.lock().calls_before_failure = Some(calls);
+    }
+
+    /// Forgets about a failure that was asked for and has not come.
+    pub fn heal(&self) {
+        self.lock().calls_before_failure = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, Images> {
@@ -83,11 +170,9 @@ impl StateEngine for MemoryEngine {
         images.charge("ingest")?;
         let image = Arc::make_mut(&mut images.visible);
         for (key, value) in rows {
-            match value {
-                Some(value) => image.insert(key, value),
-                None => image.remove(&key),
-            };
+            image.put(key, value);
         }
+        image.trim();
         Ok(())
     }
 
@@ -103,12 +188,12 @@ impl StateEngine for MemoryEngine {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.lock().visible.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        self.lock().visible.bytes
     }
 }
 
 struct MemorySnapshot {
-    image: Image,
+    image: Arc<Image>,
 }
 
 impl EngineSnapshot for MemorySnapshot {
@@ -127,14 +212,14 @@ impl EngineSnapshot for MemorySnapshot {
 
 /// A scan that owns its image, and therefore looks up each row by the bound that the last one set.
 struct MemoryScan {
-    image: Image,
+    image: Arc<Image>,
     start: Bound<Bytes>,
     end: Bound<Bytes>,
     backwards: bool,
 }
 
 impl MemoryScan {
-    fn new(image: Image, start: Bound<&[u8]>, end: Bound<&[u8]>, backwards: bool) -> Self {
+    fn new(image: Arc<Image>, start: Bound<&[u8]>, end: Bound<&[u8]>, backwards: bool) -> Self {
         Self {
             image,
             start: start.map(Bytes::copy_from_slice),
@@ -163,9 +248,10 @@ impl Iterator for MemoryScan {
         if self.is_empty() {
             return None;
         }
-        let mut range = self.image.range::<Bytes, _>((self.start.as_ref(), self.end.as_ref()));
-        let (key, value) = if self.backwards { range.next_back()? } else { range.next()? };
-        let row = (key.clone(), value.clone());
+        let row = match self.backwards {
+            true => self.image.last(&self.start, &self.end)?,
+            false => self.image.first(&self.start, &self.end)?,
+        };
         if self.backwards {
             self.end = Bound::Excluded(row.0.clone());
         } else {
@@ -189,7 +275,11 @@ impl Replacement for MemoryReplacement {
     fn finish(self: Box<Self>) -> Result<(), EngineError> {
         let mut images = self.engine.lock();
         images.charge("replace")?;
-        images.visible = Arc::new(self.staged);
+        let mut image = Image::default();
+        for (key, value) in self.staged {
+            image.put(key, Some(value));
+        }
+        images.visible = Arc::new(image);
         images.durable = images.visible.clone();
         Ok(())
     }

@@ -31,6 +31,8 @@ pub struct Model {
     pub replies: BTreeMap<String, Recorded>,
     /// Open sessions by number.
     pub sessions: BTreeMap<u64, ModelSession>,
+    /// No reply expires before this moment of cluster time.
+    replies_due_ms: u64,
 }
 
 /// A recorded reply.
@@ -67,6 +69,7 @@ impl Model {
             feature_level: 0,
             replies: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            replies_due_ms: 0,
         }
     }
 
@@ -74,7 +77,12 @@ impl Model {
     pub fn apply(&mut self, index: u64, time_ms: u64, command: &Command) -> Reply {
         let now_ms = self.time_ms.max(time_ms);
         self.time_ms = now_ms;
-        self.replies.retain(|_, recorded| recorded.recorded_ms + self.config.reply_ttl_ms > now_ms);
+        if now_ms >= self.replies_due_ms {
+            let ttl_ms = self.config.reply_ttl_ms;
+            self.replies.retain(|_, recorded| recorded.recorded_ms + ttl_ms > now_ms);
+            let oldest = self.replies.values().map(|recorded| recorded.recorded_ms).min();
+            self.replies_due_ms = oldest.unwrap_or(now_ms) + ttl_ms; // one recorded later expires later
+        }
         self.sessions.retain(|_, session| session.used_ms + self.config.session_ttl_ms > now_ms);
 
         let refused = match &command.request {

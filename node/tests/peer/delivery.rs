@@ -71,7 +71,7 @@ async fn both_directions_and_both_lanes_at_once() {
                     bulk.extend(batch);
                 }
                 Event::Connected(connected) => assert_eq!(connected, peer),
-                Event::Disconnected(_) => panic!("nothing broke"),
+                Event::Disconnected(_) | Event::Removed(_) => panic!("nothing broke"),
             }
         }
         assert_eq!((&messages, &bulk), (&frames, &frames));
@@ -102,7 +102,7 @@ async fn bulk_under_way_does_not_hold_up_messages() {
                 match receiver.event().await {
                     Event::Message(_, frames) => break assert_eq!(frames.concat(), payload),
                     Event::Bulk(..) => bulk_batches += 1,
-                    Event::Connected(_) | Event::Disconnected(_) => (),
+                    Event::Connected(_) | Event::Disconnected(_) | Event::Removed(_) => (),
                 }
             }
         }

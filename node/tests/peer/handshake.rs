@@ -59,6 +59,39 @@ async fn a_hub_counts_its_refusals_and_is_accepted_once_they_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_removed_keeps_its_streams_until_it_is_let_go_and_is_then_told_why() {
+    let (mut one, mut two) = (Node::start(1).await, Node::start(2).await);
+    one.know(&[&two]);
+    two.know(&[&one]);
+    assert_eq!(one.event().await, Event::Connected(two.id));
+    assert_eq!(two.event().await, Event::Connected(one.id));
+    two.hub.set_removed([one.id]);
+    assert!(one.hub.send(two.id, vec![Bytes::from_static(b"last words")]));
+    assert_eq!(two.event().await, Event::Message(one.id, vec![Bytes::from_static(b"last words")]));
+
+    two.hub.set_peers(vec![]);
+    assert_eq!(two.event().await, Event::Disconnected(one.id));
+    let told = [one.event().await, one.event().await];
+    assert_eq!(told, [Event::Disconnected(two.id), Event::Removed(two.id)]);
+
+    // A node of another cluster that listens there now has no say in it.
+    let mut foreign = two.identity.borrow().expect("it has one");
+    foreign.cluster += 1;
+    two.identity.send_replace(Some(foreign));
+    until("refused for the cluster", || {
+        one.hub.stats()[0].message.refused.iter().any(|(reason, _)| *reason == Refusal::Cluster)
+    })
+    .await;
+    while one.event_now().is_some() {}
+    until("refused again and again", || {
+        let refused = |(reason, count): &(Refusal, u64)| *reason == Refusal::Cluster && *count > 3;
+        one.hub.stats()[0].message.refused.iter().any(refused)
+    })
+    .await;
+    assert_eq!(one.event_now(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn something_else_that_answers_200_is_foreign() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

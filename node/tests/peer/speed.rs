@@ -22,6 +22,7 @@ impl Inbox for Echo {
     }
     async fn connected(&self, _: NodeId) {}
     async fn disconnected(&self, _: NodeId) {}
+    async fn removed(&self, _: NodeId) {}
     async fn control(&self, payload: Bytes) -> Bytes {
         payload
     }

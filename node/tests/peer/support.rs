@@ -21,6 +21,7 @@ pub(crate) enum Event {
     Bulk(NodeId, Vec<Bytes>),
     Connected(NodeId),
     Disconnected(NodeId),
+    Removed(NodeId),
 }
 
 #[derive(Clone)]
@@ -56,6 +57,10 @@ impl Inbox for RecordingInbox {
     async fn disconnected(&self, peer: NodeId) {
         pass(&self.goodbye_gate).await;
         self.tell(Event::Disconnected(peer));
+    }
+
+    async fn removed(&self, by: NodeId) {
+        self.tell(Event::Removed(by));
     }
 
     async fn control(&self, payload: Bytes) -> Bytes {

@@ -21,6 +21,9 @@ const BESIDE_BYTES_MAX: u64 = 16 << 20;
 /// How often all connections are opened and closed again. The allocator keeps what it was given, in pieces and spread
 /// over its arenas, so that the first rounds grow to about 25 KiB a connection; what leaks would cross the bound.
 const IDLE_ROUNDS: usize = 6;
+/// How much more the later rounds may take than the earlier ones, in hundredths: a leak of a third of what a connection
+/// costs would show.
+const GROWTH_MAX_PERCENT: u64 = 15;
 /// A node with so many connections still answers a request within this time.
 const SERVES_WITHIN: Duration = Duration::from_secs(1);
 /// Connections that are dialled side by side.
@@ -196,8 +199,23 @@ pub async fn idle(cluster: &mut Cluster, count: usize) -> Outcome<String> {
         }
         peaks.push(spoken);
     }
+    stops_growing(&peaks)?;
     let last = peaks.iter().copied().max().unwrap_or_default();
     Ok(format!("{} idle connections held in {} and answered", thousands(count as u64), mib(last)))
+}
+
+/// What a node holds in later rounds must be what it held in earlier ones: the same connections, again and again.
+fn stops_growing(peaks: &[u64]) -> Outcome<()> {
+    let peak = |of: &[u64]| of.iter().copied().max().unwrap_or_default();
+    let (early, late) = peaks.split_at(peaks.len() / 2);
+    let (early, late) = (peak(early), peak(late));
+    ensure(late <= early + early * GROWTH_MAX_PERCENT / 100, || {
+        format!(
+            "idle connections, opened again and again, grew the node from {} to {}",
+            mib(early),
+            mib(late)
+        )
+    })
 }
 
 async fn open(address: &str, count: usize) -> Outcome<Vec<TcpStream>> {
@@ -299,4 +317,16 @@ pub async fn too_many() -> Outcome<String> {
     let line = format!("{refused} connections beyond a limit of {PLACES} told so");
     println!("{line}");
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaks_a_little_each_round_is_found() {
+        let mib_each = |each: [u64; 6]| stops_growing(&each.map(|mib| mib << 20));
+        assert!(mib_each([240, 255, 260, 262, 259, 264]).is_ok());
+        assert!(mib_each([240, 255, 260, 275, 290, 305]).is_err());
+    }
 }

@@ -3,8 +3,8 @@
 //! A bar prints its figures as it goes and ends with one line: its name, the verdict, what was measured. What it finds
 //! wrong ends it at once, with what the nodes said last.
 //!
-//! Modules in reading order: [`verdict`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`]. The simulator's bar is a program
-//! of its own, `simulate`.
+//! Modules in reading order: [`verdict`], [`real_disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
+//! [`membership`], [`bench_ratio`], [`limping`], [`soak`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
 
@@ -17,3 +17,12 @@ pub mod crash_loop;
 pub mod writers;
 
 pub mod failover;
+
+pub mod bench_ratio;
+pub mod closed_loop;
+pub mod etcd;
+pub mod fdatasync;
+pub mod limping;
+pub mod membership;
+pub mod real_disk;
+pub mod soak;

@@ -27,7 +27,8 @@ pub async fn run() -> Outcome<String> {
     let arguments =
         ["dev", "--nodes", "3", "--base-port", &base_port.to_string(), "--data", binary::text(&data)?];
     let arguments = arguments.map(str::to_string).into();
-    let mut dev = Process::new(Recipe { data: data.clone(), log: folder.path().join("dev.log"), arguments });
+    let log = folder.path().join("dev.log");
+    let mut dev = Process::new(Recipe { data: data.clone(), log, arguments, environment: Vec::new() });
     let outcome = lines(&mut dev, base_port).await;
     if dev.pid().is_some() {
         // Killed, it would leave its nodes behind; how it stops matters no more.

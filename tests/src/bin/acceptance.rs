@@ -1,11 +1,14 @@
 //! The bars that run real processes: `acceptance crash-loop --quick`. The last line is the verdict.
 
 use balsa_tests::acceptance::verdict::conclude;
-use balsa_tests::acceptance::{bad_input, crash_loop, failover, seed_curl};
+use balsa_tests::acceptance::{
+    bad_input, bench_ratio, crash_loop, failover, limping, membership, seed_curl, soak,
+};
 use balsa_tests::failure::{Context, Outcome};
 use balsa_tests::strike::How;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The bars that run real processes.
 #[derive(Parser)]
@@ -55,6 +58,52 @@ enum Bar {
         #[arg(long)]
         stops: Option<u32>,
     },
+    /// From one node to five and back, again and again under load, with a wiped disk and a replaced node.
+    Membership {
+        /// End within a minute or so: once around.
+        #[arg(long)]
+        quick: bool,
+        /// How often it goes around.
+        #[arg(long)]
+        rounds: Option<u32>,
+    },
+    /// How fast puts and gets are, beside what HTTP alone costs and beside etcd, all in one run.
+    ///
+    /// Exit code 4: the machine is too slow or too busy for a verdict. `BALSA_ETCD` names etcd's binary where it is not
+    /// on the PATH.
+    BenchRatio {
+        /// End within a minute: shorter loads, one round, without etcd where there is none; all figures, but only
+        /// failed requests and elections fail it.
+        #[arg(long)]
+        quick: bool,
+        /// How often everything is measured.
+        #[arg(long)]
+        rounds: Option<u32>,
+    },
+    /// Throughput with one follower dead, and with one whose disk stalls again and again.
+    Limping {
+        /// End within a minute: fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
+        /// Rounds.
+        #[arg(long)]
+        rounds: Option<u32>,
+        /// Clients of the closed loop.
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+    },
+    /// Overwrites of 10,000 keys: log, store and memory reach a plateau.
+    Soak {
+        /// End within a minute: nodes that keep less.
+        #[arg(long)]
+        quick: bool,
+        /// For how long keys are overwritten, in seconds.
+        #[arg(long)]
+        duration: Option<u64>,
+        /// Clients of the closed loop.
+        #[arg(long, default_value_t = 8)]
+        clients: usize,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -75,6 +124,24 @@ fn main() -> ExitCode {
         }
         Bar::Failover { quick, kills } => conclude("failover", &strike(How::Kill, quick, kills)),
         Bar::Handover { quick, stops } => conclude("handover", &strike(How::Terminate, quick, stops)),
+        Bar::Membership { quick, rounds } => {
+            let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
+            let load = membership::Load::default();
+            conclude("membership", &run(membership::run(&membership::Options { rounds, load })))
+        }
+        Bar::BenchRatio { quick, rounds } => bench_ratio::run(&bench_ratio::Options {
+            quick,
+            rounds: rounds.unwrap_or(if quick { 1 } else { 5 }),
+        }),
+        Bar::Limping { quick, rounds, clients } => {
+            let rounds = rounds.unwrap_or(if quick { 2 } else { 5 });
+            let span = Duration::from_secs(if quick { 3 } else { 8 });
+            conclude("limping", &run(limping::run(&limping::Options { rounds, span, clients })))
+        }
+        Bar::Soak { quick, duration, clients } => {
+            let duration = Duration::from_secs(duration.unwrap_or(if quick { 45 } else { 1_200 }));
+            conclude("soak", &run(soak::run(&soak::Options { duration, clients, small: quick })))
+        }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };
             conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))

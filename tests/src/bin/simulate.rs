@@ -40,6 +40,12 @@ struct Args {
     /// Faults that an hour must have, to count.
     #[arg(long, default_value_t = 50)]
     min_faults: u64,
+    /// How often each situation and fault of the coverage table must have occurred over all hours.
+    #[arg(long, default_value_t = 0)]
+    min_coverage: u64,
+    /// Stop at the first violation.
+    #[arg(long)]
+    first: bool,
 }
 
 fn main() -> ExitCode {
@@ -77,6 +83,12 @@ fn main() -> ExitCode {
             }
             println!("{report}");
             violations += u64::from(report.violation.is_some());
+            if report.violation.is_some() {
+                println!("  replay: {}", replay(&args, report.seed));
+                if args.first {
+                    next.store(end, Ordering::Relaxed);
+                }
+            }
             let (few_operations, few_faults) =
                 (report.operations < args.min_operations, report.faults_total() < args.min_faults);
             if report.violation.is_none() && (few_operations || few_faults) {
@@ -91,19 +103,33 @@ fn main() -> ExitCode {
         }
     });
     print!("{}", total.coverage());
+    let rare = total.rarer_than(args.min_coverage);
+    if !rare.is_empty() {
+        println!("  less than {} times: {}", args.min_coverage, rare.join(", "));
+    }
     let took = started.elapsed();
     let late = args.wall_seconds_max.is_some_and(|most| took.as_secs() > most);
-    let right = violations + differing + thin == 0 && !late;
+    let right = violations + differing + thin == 0 && !late && rare.is_empty();
     let again =
         if args.twice { format!(", {differing} seeds that differ when run again") } else { String::new() };
     println!(
-        "simulate: {} {} hours, {} operations, {} faults, {violations} violations, {thin} too thin{again}, {:.1} s on {jobs} threads{}",
+        "simulate: {} {} hours, {} operations, {} faults, {violations} violations, {thin} too thin, {} situations too rare{again}, {:.1} s on {jobs} threads{}",
         if right { "PASS" } else { "FAIL" },
         args.hours,
         total.operations,
         total.faults_total(),
+        rare.len(),
         took.as_secs_f64(),
         if late { ": too long" } else { "" },
     );
     if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The line that runs one seed again, with its timeline.
+fn replay(args: &Args, seed: u64) -> String {
+    let nodes = args.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+    format!(
+        "cargo run --release -p balsa-tests --bin simulate -- --hours 1 --seed {seed} --seconds {}{nodes} --timeline",
+        args.seconds
+    )
 }

@@ -1,13 +1,22 @@
 //! The clients: what they ask, of whom, and what they do when they are left guessing.
+//!
+//! How they retry is the production client's own logic: [`Course`] decides after each attempt, [`Endpoints`] whom to ask,
+//! [`Session`] what to tell of a write's place. Beside those that follow the leader there are some that wander, so that
+//! followers have work; and beside those whose writes may be sent again some that never do so after a doubt.
 
-use super::Micros;
 use super::network::Place;
+use super::{MILLI, Micros, SECOND};
 use crate::random::Random;
+use balsa_client::course::Course;
+use balsa_client::endpoints::Endpoints;
+use balsa_client::session::{Session, Ticket};
 use balsa_store::command::{
     Clear, Command, Condition, ConditionKind, Delete, IdempotencyKey, Nothing, OpenSession, Operation, Put,
     RequestId, SessionRequest,
 };
 use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// How a client makes its writes repeatable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,34 +25,42 @@ pub enum Style {
     Plain,
     /// By idempotency keys.
     Keys,
-    /// By a session.
-    Session,
+    /// By a session that it shares with the others of its group.
+    Session(usize),
 }
 
 /// What a client asks.
 #[derive(Clone, Debug)]
 pub enum Ask {
     /// A write.
-    Write(Command),
+    Write(Operation),
     /// A linearizable read of a key.
     Read(Bytes),
+    /// A read of a key as the node that is asked has it.
+    StaleRead(Bytes),
 }
 
 /// An operation under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct UnderWay {
     /// Its number.
     pub operation: u64,
     /// What is asked.
     pub ask: Ask,
-    /// Whom it is put to.
+    /// What to do after each attempt.
+    pub course: Course,
+    /// Its place in a session.
+    pub place_in_session: Option<Ticket>,
+    /// It opens this group's session.
+    pub opens: Option<usize>,
+    /// Whom the last attempt was put to.
     pub place: Place,
     /// How often it was put to somebody.
     pub attempts: u32,
     /// Tickets rise with every attempt, so that a late answer to an earlier one is known as such.
     pub ticket: u64,
-    /// It opens the client's session.
-    pub opens_session: bool,
+    /// It is given up then.
+    pub deadline: Micros,
 }
 
 /// A client.
@@ -53,64 +70,115 @@ pub struct Client {
     pub style: Style,
     /// What it is at.
     pub under_way: Option<UnderWay>,
-    /// Its session, and the next sequence in it.
-    pub session: Option<(u64, u64)>,
-    /// Time between an answer and the next question, on average.
+    /// Whom it may ask.
+    pub endpoints: Endpoints,
+    /// Names its turns: one that was planned earlier is void.
+    pub turn: u64,
+    /// It asks anybody, whoever leads.
+    wanders: bool,
+    /// Time between an answer and the next question, on average, while nothing hurries it.
     pub think: Micros,
     random: Random,
     keys: u64,
 }
 
-/// A client gives up on an operation after this many attempts.
-pub const ATTEMPTS_MAX: u32 = 40;
+/// A client in a hurry thinks this long at most.
+const HURRY: Micros = 40 * MILLI;
 
 impl Client {
-    /// A client that works on so many keys.
-    pub fn new(style: Style, keys: u64, think: Micros, random: Random) -> Client {
-        Client { style, under_way: None, session: None, think, random, keys }
+    /// The `nth` client, which works on so many keys; there are so many places.
+    pub fn new(nth: usize, keys: u64, think: Micros, places: usize, mut random: Random) -> Client {
+        let style = match nth % 4 {
+            0 => Style::Keys,
+            1 => Style::Plain,
+            _ => Style::Session(nth / 4),
+        };
+        let given = (0..places).map(address_of).collect();
+        let endpoints = Endpoints::new(given, random.below(places as u64) as usize);
+        Client {
+            style,
+            under_way: None,
+            endpoints,
+            turn: 0,
+            wanders: !nth.is_multiple_of(3),
+            think,
+            random,
+            keys,
+        }
     }
 
     /// How long it thinks before its next question.
-    pub fn pause(&mut self) -> Micros {
-        self.random.between(self.think / 4, self.think * 7 / 4)
+    pub fn pause(&mut self, hurried: bool) -> Micros {
+        match hurried {
+            true => self.random.below(HURRY),
+            false if self.random.chance(30) => self.random.between(10 * SECOND, 60 * SECOND),
+            false => self.random.between(self.think / 4, self.think * 7 / 4),
+        }
     }
 
-    /// How long it waits before it tries again.
-    pub fn backoff(&mut self, attempts: u32) -> Micros {
-        self.random.between(10_000, 50_000 << attempts.min(5))
+    /// Any 32 bits.
+    pub fn draw(&mut self) -> u32 {
+        self.random.draw() as u32
     }
 
     /// Whom to ask.
-    pub fn choose(&mut self, places: usize) -> Place {
-        self.random.below(places as u64) as Place
+    pub fn choose(&mut self, places: usize, now: Instant) -> Place {
+        match self.wanders {
+            true => self.random.below(places as u64) as Place,
+            false => place_at(self.endpoints.choose(now)),
+        }
     }
 
-    /// The next question; `operation` is its number.
-    pub fn next(&mut self, operation: u64) -> (Ask, bool) {
-        if self.style == Style::Session && self.session.is_none() {
-            let open = Operation::OpenSession(OpenSession {});
-            return (Ask::Write(self.command(operation, open, Style::Keys)), true);
-        }
-        let key = Bytes::from(format!("key/{}", self.random.below(self.keys)));
-        let style = self.style;
-        let operation_kind = match self.random.below(1000) {
-            0..400 => return (Ask::Read(key), false),
-            400..860 => {
-                let filler = "x".repeat(self.random.below(200) as usize);
-                let value = Bytes::from(format!("{operation} {filler}"));
-                let condition = (style != Style::Plain && self.random.chance(150)).then(|| self.condition());
-                let want_previous = style != Style::Plain && self.random.chance(100);
-                let content_type = self.random.chance(100).then(|| "text/plain".to_string());
-                Operation::Put(Put { key, value, content_type, condition, want_previous })
-            }
-            860..990 if style != Style::Plain => {
-                let condition = self.random.chance(150).then(|| self.condition());
-                Operation::Delete(Delete { key, condition, want_previous: self.random.chance(100) })
-            }
-            990.. if style != Style::Plain => Operation::Clear(Clear {}),
-            _ => return (Ask::Read(key), false),
+    /// The next question; `operation` is its number, `session` its group's.
+    pub fn next(&mut self, operation: u64, session: Option<&Arc<Session>>, deadline: Micros) -> UnderWay {
+        let opens = match self.style {
+            Style::Session(group) if session.is_none() => Some(group),
+            _ => None,
         };
-        (Ask::Write(self.command(operation, operation_kind, style)), false)
+        let ask = match opens {
+            Some(_) => Ask::Write(Operation::OpenSession(OpenSession {})),
+            None => self.ask(operation),
+        };
+        let write = matches!(ask, Ask::Write(_));
+        let place_in_session = session.filter(|_| write).map(Session::ticket);
+        let course = Course::new(!write || self.style != Style::Plain);
+        UnderWay {
+            operation,
+            ask,
+            course,
+            place_in_session,
+            opens,
+            place: 0,
+            attempts: 0,
+            ticket: 0,
+            deadline,
+        }
+    }
+
+    fn ask(&mut self, operation: u64) -> Ask {
+        let key = Bytes::from(format!("key/{}", self.random.below(self.keys)));
+        // What carries no request id is known in the log by its value: only puts may do so.
+        let plain = self.style == Style::Plain;
+        match self.random.below(1000) {
+            0..300 => Ask::Read(key),
+            300..360 => Ask::StaleRead(key),
+            360..860 => {
+                let bytes = *self.random.pick(&[20, 20, 120, 2_000]);
+                let filler = "x".repeat(self.random.below(bytes) as usize);
+                let value = Bytes::from(format!("{operation} {filler}"));
+                let condition = self.random.chance(200).then(|| self.condition());
+                let want_previous = self.random.chance(100);
+                let content_type = self.random.chance(100).then(|| "text/plain".to_string());
+                Ask::Write(Operation::Put(Put { key, value, content_type, condition, want_previous }))
+            }
+            860..990 if !plain => {
+                let condition = self.random.chance(200).then(|| self.condition());
+                let want_previous = self.random.chance(100);
+                Ask::Write(Operation::Delete(Delete { key, condition, want_previous }))
+            }
+            990.. if !plain => Ask::Write(Operation::Clear(Clear {})),
+            _ => Ask::Read(key),
+        }
     }
 
     fn condition(&mut self) -> Condition {
@@ -121,24 +189,38 @@ impl Client {
         };
         Condition { kind: Some(kind) }
     }
+}
 
-    fn command(&mut self, operation: u64, what: Operation, style: Style) -> Command {
-        let fingerprint = Bytes::from(operation.to_string());
-        let request = match (style, &mut self.session) {
-            (Style::Plain, _) => None,
-            (Style::Session, Some((session, next))) => {
-                let sequence = *next;
-                *next += 1;
-                let lowest_unfinished = sequence; // one at a time: all before are answered, or given up
-                Some(RequestId::Session(SessionRequest {
-                    session: *session,
-                    sequence,
-                    lowest_unfinished,
-                    fingerprint,
-                }))
+impl UnderWay {
+    /// The command of the next attempt. A session's place tells anew each time what is finished by then.
+    pub fn command(&self, style: Style, operation: &Operation) -> Command {
+        let fingerprint = Bytes::from(self.operation.to_string());
+        let request = match (&self.place_in_session, style) {
+            (Some(place), _) => session_request(place, fingerprint),
+            (None, Style::Plain) => None,
+            (None, _) => {
+                let key = format!("request-{}", self.operation);
+                Some(RequestId::Key(IdempotencyKey { key, fingerprint }))
             }
-            _ => Some(RequestId::Key(IdempotencyKey { key: format!("request-{operation}"), fingerprint })),
         };
-        Command { request, operation: Some(what) }
+        Command { request, operation: Some(operation.clone()) }
     }
+}
+
+/// `NUMBER:SEQ:LOWEST_UNFINISHED`, as the door would read it.
+fn session_request(place: &Ticket, fingerprint: Bytes) -> Option<RequestId> {
+    let header = place.header();
+    let mut numbers = header.split(':').map_while(|number| number.parse().ok());
+    let (session, sequence) = (numbers.next()?, numbers.next()?);
+    let lowest_unfinished = numbers.next()?;
+    Some(RequestId::Session(SessionRequest { session, sequence, lowest_unfinished, fingerprint }))
+}
+
+/// The address under which clients know a place.
+pub fn address_of(place: Place) -> String {
+    format!("{place}:3000")
+}
+
+fn place_at(address: &str) -> Place {
+    address.split(':').next().and_then(|place| place.parse().ok()).unwrap_or_default()
 }

@@ -23,6 +23,8 @@ pub enum Fault {
     Deaf(Place, Micros),
     /// Random directed links are cut.
     CutLinks(u64, Micros),
+    /// Random directed links (bit mask) hold everything back, and let it through later at once.
+    ClogLinks(u64, Micros),
     /// Messages are lost, repeated, late.
     Storm(Micros),
     /// A disk is slow.
@@ -31,16 +33,32 @@ pub enum Fault {
     StalledDisk(Place, Micros),
     /// A disk has room for little more, or for nothing.
     FullDisk(Place, Micros),
+    /// One of the next calls to a disk fails: a write, an fsync, a read at the next start.
+    FailedCall(Place, Micros),
+    /// A node is stopped in an orderly way; a part of its disk rots; it is started again.
+    Rot(Place, Micros),
     /// Leadership is handed over.
     Transfer,
     /// A node is stopped in an orderly way, and started again later.
     Restart(Place, Micros),
     /// A clock runs fast or slow from now on (in thousandths).
     ClockRate(Place, u64),
+    /// A process's clock jumps ahead.
+    ClockJump(Place, Micros),
+    /// All transfers of snapshots that are under way break.
+    CutSnapshots,
+    /// A new node joins.
+    ScaleOut,
+    /// A member is removed.
+    ScaleIn(Place),
+    /// The leader is removed.
+    RemoveLeader,
+    /// A node loses its disk, and another takes its slot.
+    Wipe(Place),
 }
 
-/// The kinds, as the coverage table names them.
-pub const KINDS: [&str; 15] = [
+/// The kinds, as the coverage table names them; the order is that of [`Fault`].
+pub const KINDS: [&str; 24] = [
     "kill",
     "power_loss",
     "power_loss_of_all",
@@ -49,13 +67,22 @@ pub const KINDS: [&str; 15] = [
     "mute",
     "deaf",
     "cut_links",
+    "clog_links",
     "storm",
     "slow_disk",
     "stalled_disk",
+    "full_disk",
+    "failed_call",
+    "rot",
     "transfer",
     "restart",
     "clock_rate",
-    "full_disk",
+    "clock_jump",
+    "cut_snapshots",
+    "scale_out",
+    "scale_in",
+    "remove_leader",
+    "wipe",
 ];
 
 impl Fault {
@@ -70,13 +97,22 @@ impl Fault {
             Fault::Mute(..) => 5,
             Fault::Deaf(..) => 6,
             Fault::CutLinks(..) => 7,
-            Fault::Storm(_) => 8,
-            Fault::SlowDisk(..) => 9,
-            Fault::StalledDisk(..) => 10,
-            Fault::Transfer => 11,
-            Fault::Restart(..) => 12,
-            Fault::ClockRate(..) => 13,
-            Fault::FullDisk(..) => 14,
+            Fault::ClogLinks(..) => 8,
+            Fault::Storm(_) => 9,
+            Fault::SlowDisk(..) => 10,
+            Fault::StalledDisk(..) => 11,
+            Fault::FullDisk(..) => 12,
+            Fault::FailedCall(..) => 13,
+            Fault::Rot(..) => 14,
+            Fault::Transfer => 15,
+            Fault::Restart(..) => 16,
+            Fault::ClockRate(..) => 17,
+            Fault::ClockJump(..) => 18,
+            Fault::CutSnapshots => 19,
+            Fault::ScaleOut => 20,
+            Fault::ScaleIn(_) => 21,
+            Fault::RemoveLeader => 22,
+            Fault::Wipe(_) => 23,
         }
     }
 }
@@ -99,7 +135,7 @@ impl Climate {
             *weight = *random.pick(&[0, 1, 2, 4, 8]);
         }
         weights[random.below(KINDS.len() as u64) as usize] += 4;
-        let interval = random.between(8, 45) * SECOND;
+        let interval = random.between(5, 30) * SECOND;
         Climate { random, weights, interval }
     }
 
@@ -121,7 +157,7 @@ impl Climate {
         let time = match self.random.below(10) {
             0..5 => self.random.between(50 * MILLI, 2 * SECOND),
             5..9 => self.random.between(SECOND, 12 * SECOND),
-            _ => self.random.between(10 * SECOND, 90 * SECOND),
+            _ => self.random.between(10 * SECOND, 60 * SECOND),
         };
         match kind.unwrap_or_default() {
             0 => Fault::Kill(place, time),
@@ -132,13 +168,22 @@ impl Climate {
             5 => Fault::Mute(place, time),
             6 => Fault::Deaf(place, time),
             7 => Fault::CutLinks(self.random.draw(), time),
-            8 => Fault::Storm(time),
-            9 => Fault::SlowDisk(place, time),
-            10 => Fault::StalledDisk(place, time.min(8 * SECOND)),
-            11 => Fault::Transfer,
-            12 => Fault::Restart(place, time.min(5 * SECOND)),
-            13 => Fault::ClockRate(place, self.random.between(900, 1_100)),
-            _ => Fault::FullDisk(place, time),
+            8 => Fault::ClogLinks(self.random.draw() & self.random.draw(), time.min(5 * SECOND)),
+            9 => Fault::Storm(time),
+            10 => Fault::SlowDisk(place, time),
+            11 => Fault::StalledDisk(place, time.min(8 * SECOND)),
+            12 => Fault::FullDisk(place, time),
+            13 => Fault::FailedCall(place, time),
+            14 => Fault::Rot(place, time.min(10 * SECOND)),
+            15 => Fault::Transfer,
+            16 => Fault::Restart(place, time.min(5 * SECOND)),
+            17 => Fault::ClockRate(place, self.random.between(900, 1_100)),
+            18 => Fault::ClockJump(place, time.min(5 * SECOND)),
+            19 => Fault::CutSnapshots,
+            20 => Fault::ScaleOut,
+            21 => Fault::ScaleIn(place),
+            22 => Fault::RemoveLeader,
+            _ => Fault::Wipe(place),
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Network {
     cut: BTreeSet<(Place, Place)>,
     /// Directed connections that stand.
     standing: BTreeSet<(Place, Place)>,
+    /// Directed links that carry everything, but only from a moment on: what was sent before arrives then, all at once.
+    clogged: BTreeMap<(Place, Place), Micros>,
     /// Connections over a dead link, and when that will be noticed.
     dying: BTreeMap<(Place, Place), Micros>,
     /// Connections that will stand again, and when.
@@ -64,6 +66,7 @@ impl Network {
             random,
             weather: Weather::fair(),
             cut: BTreeSet::new(),
+            clogged: BTreeMap::new(),
             standing: BTreeSet::new(),
             dying: BTreeMap::new(),
             rising: BTreeMap::new(),
@@ -75,14 +78,25 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    /// Clogs a directed link until then.
+    pub fn clog(&mut self, from: Place, to: Place, until: Micros) {
+        self.clogged.insert((from, to), until);
+    }
+
     /// Gives all links back.
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.clogged.clear();
     }
 
-    /// Whether anything is cut.
-    pub fn is_cut(&self) -> bool {
-        !self.cut.is_empty()
+    /// Whether both directions between two places carry.
+    pub fn is_open(&self, from: Place, to: Place) -> bool {
+        !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from))
+    }
+
+    /// Whether connections may have to change although nobody wants other ones.
+    pub fn is_uneasy(&self) -> bool {
+        !self.cut.is_empty() || !self.dying.is_empty() || !self.rising.is_empty()
     }
 
     /// When the copies of a message arrive: none, one or two times. `None`: there is no connection.
@@ -107,7 +121,20 @@ impl Network {
                 | PeerMessage::ReadIndexReply { .. }
         );
         let copies = 1 + usize::from(repeatable && self.random.chance(self.weather.duplication));
-        Some((0..copies).map(|_| now + self.delay()).collect())
+        let leaves = self.leaves(from, to, now);
+        Some((0..copies).map(|_| leaves + self.delay()).collect())
+    }
+
+    /// When what is sent now gets past the link's clogging.
+    pub fn leaves(&mut self, from: Place, to: Place, now: Micros) -> Micros {
+        match self.clogged.get(&(from, to)) {
+            Some(until) if *until > now => *until,
+            Some(_) => {
+                self.clogged.remove(&(from, to));
+                now
+            }
+            None => now,
+        }
     }
 
     /// How long a message takes.
@@ -142,7 +169,7 @@ impl Network {
             changes.push(Change::Down(pair.0, pair.1));
         }
         for &(from, to) in wanted {
-            let open = !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from));
+            let open = self.is_open(from, to);
             let stands = self.standing.contains(&(from, to));
             match (stands, open) {
                 (true, true) => drop(self.dying.remove(&(from, to))),

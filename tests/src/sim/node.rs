@@ -1,7 +1,7 @@
-//! One simulated node: its disk, and the process that runs on it while it runs.
+//! One place for a simulated node: its disk, and the process that runs on it while it runs.
 
 use super::network::Place;
-use super::{Micros, SECOND};
+use super::{MILLI, Micros, SECOND};
 use balsa_log::{Folder, LogConfig, LogIdentity, SimDisk};
 use balsa_node::engine::apply_stage::ApplyStage;
 use balsa_node::engine::boot::{self, BootConfig, BootError};
@@ -12,7 +12,7 @@ use balsa_node::engine::status::ClusterId;
 use balsa_node::engine::{Engine, EngineConfig, LogJob, Origin, Tickets};
 use balsa_raft::membership::Membership;
 use balsa_raft::ready::SnapshotMeta;
-use balsa_raft::{Entry, NodeId, Raft};
+use balsa_raft::{Entry, Index, NodeId, Raft};
 use balsa_store::{FlushJob, MemoryEngine, Reader, SnapshotSink, SnapshotSource, StoreConfig};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,39 +68,84 @@ pub struct Process {
     /// The snapshot that is being received.
     pub sink: Option<SnapshotSink>,
     /// Transfers by sender.
-    pub transfers: BTreeMap<Place, Transfer>,
+    pub transfers: BTreeMap<NodeId, Transfer>,
     /// Snapshots that were begun for peers.
     pub begun: BTreeMap<NodeId, SnapshotSource>,
     /// The store's published state.
     pub reader: Reader,
-    /// Peers that the engine wants connections to.
-    pub peers: BTreeSet<NodeId>,
-    /// When it started.
-    pub started: Micros,
+    /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
+    pub peers: Option<BTreeSet<NodeId>>,
+    /// Removed nodes whose streams it refuses, telling them why.
+    pub refuses: BTreeSet<NodeId>,
+    /// The commit index that the oracle has looked at.
+    pub commit_seen: Index,
 }
 
-/// A node.
+/// A place for a node: the disk in it, and whose disk that is. A place is a slot of the cluster.
 pub struct SimNode {
-    /// Its identity.
+    /// The identity on its disk.
     pub id: NodeId,
+    /// What has become of that.
+    pub standing: Standing,
     /// Its disk.
     pub disk: SimDisk,
     /// Where its store's state is.
     pub state: MemoryEngine,
     /// Its process, while it runs.
     pub process: Option<Process>,
-    /// Rises with every start; events for an earlier life are void.
+    /// Rises with every start and stop; events for an earlier life are void.
     pub life: u64,
     /// Stopped (as by SIGSTOP) until then.
     pub paused_until: Micros,
-    /// How fast its clock runs, in thousandths.
-    pub clock_rate: u64,
+    /// Its process's clock.
+    pub clock: Clock,
     /// The usual time of a write to the log lies between these.
     pub disk_delay: (Micros, Micros),
     /// The disk takes little more, or nothing.
     pub disk_is_full: bool,
     /// Goes down at the worst moment.
     pub doomed: Option<Doom>,
+    /// It was told that its identity was removed, and has recorded that.
+    pub knows_removal: bool,
+    /// The membership that its last process went by, and where that stands in the log.
+    pub last_membership: (Index, Arc<Membership>),
+}
+
+/// What has become of the identity at a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// There is none.
+    Blank,
+    /// It asks to be taken in; its process does not run yet.
+    Joining,
+    /// Its process runs, unless something has befallen it.
+    Running,
+}
+
+/// A process's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// How fast it runs, in thousandths.
+    pub rate: u64,
+    /// It showed `shown` at this moment.
+    since: Micros,
+    shown: Micros,
+}
+
+impl Clock {
+    /// A clock that begins now.
+    fn starting(rate: u64, now: Micros) -> Clock {
+        Clock { rate, since: now, shown: MILLI }
+    }
+
+    fn micros(&self, now: Micros) -> Micros {
+        self.shown + (now - self.since) * self.rate / 1000
+    }
+
+    /// It runs at another rate, or jumps ahead.
+    pub fn change(&mut self, now: Micros, rate: u64, ahead: Micros) {
+        *self = Clock { rate, since: now, shown: self.micros(now) + ahead };
+    }
 }
 
 /// How a node goes down, and when.
@@ -110,37 +155,65 @@ pub struct Doom {
     pub power: bool,
     /// For how long.
     pub time: Micros,
-    /// Just after its vote left; else in the middle of its next write to the log.
-    pub at_vote: bool,
+    /// The moment.
+    pub at: Moment,
+}
+
+/// A bad moment to go down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// In the middle of its next write to the log.
+    Write,
+    /// Just after its next vote left.
+    Vote,
+    /// In the middle of its next installation of a snapshot, or just after.
+    Install,
+    /// Just after its next acknowledgement of entries left.
+    Acknowledgement,
 }
 
 /// The cluster that all simulated nodes belong to.
 pub const CLUSTER: ClusterId = ClusterId(0xba15a);
 
 impl SimNode {
-    /// A node with a disk that was just founded; the first one is the proposer.
-    pub fn founded(place: Place, founders: &[NodeId], settings: &Settings) -> SimNode {
-        let disk = SimDisk::new();
-        let folder = folder(&disk);
-        let id = founders[place];
-        let first = (place == 0).then(|| first_membership(founders));
-        let entries = first.iter().map(Raft::bootstrap_entry).collect();
-        let names = LogIdentity { cluster: CLUSTER.0, node: id.0 };
-        if let Err(error) = boot::create(&folder, settings.log.clone(), names, entries) {
-            panic!("a log cannot be made on a sound disk: {error}");
-        }
+    /// A place where nothing is.
+    pub fn blank() -> SimNode {
         SimNode {
-            id,
-            disk,
+            id: NodeId(0),
+            standing: Standing::Blank,
+            disk: SimDisk::new(),
             state: MemoryEngine::new(),
             process: None,
             life: 0,
             paused_until: 0,
-            clock_rate: 1000,
+            clock: Clock::starting(1000, 0),
             disk_delay: (100, 1_500),
             disk_is_full: false,
             doomed: None,
+            knows_removal: false,
+            last_membership: (Index::ZERO, Arc::default()),
         }
+    }
+
+    /// Puts in a blank disk with a new identity: one that founds a cluster with others (the first one proposes it), or one
+    /// that wants to join. What was here is gone.
+    pub fn put_disk(&mut self, id: NodeId, founders: Option<&[NodeId]>, settings: &Settings) {
+        let first = founders.filter(|founders| founders.first() == Some(&id)).map(first_membership);
+        let entries = first.iter().map(Raft::bootstrap_entry).collect();
+        let names = LogIdentity { cluster: CLUSTER.0, node: id.0 };
+        let disk = SimDisk::new();
+        if let Err(error) = boot::create(&folder(&disk), settings.log.clone(), names, entries) {
+            panic!("a log cannot be made on a sound disk: {error}");
+        }
+        let standing = if founders.is_some() { Standing::Running } else { Standing::Joining };
+        let (life, clock, disk_delay) = (self.life + 1, self.clock, self.disk_delay);
+        *self = SimNode { id, standing, disk, life, clock, disk_delay, ..SimNode::blank() };
+    }
+
+    /// Takes the disk out.
+    pub fn clear(&mut self) {
+        let (life, clock, disk_delay) = (self.life + 1, self.clock, self.disk_delay);
+        *self = SimNode { life, clock, disk_delay, ..SimNode::blank() };
     }
 
     /// Starts its process.
@@ -152,6 +225,7 @@ impl SimNode {
         now: Micros,
     ) -> Result<u64, BootError> {
         self.life += 1;
+        self.clock = Clock::starting(self.clock.rate, now);
         let mut raft = balsa_raft::Config::with_defaults(self.id, seed);
         raft.election_ticks = 15;
         raft.heartbeat_ticks = 3;
@@ -194,8 +268,9 @@ impl SimNode {
             transfers: BTreeMap::new(),
             begun: BTreeMap::new(),
             reader,
-            peers: BTreeSet::new(),
-            started: now,
+            peers: None,
+            refuses: BTreeSet::new(),
+            commit_seen: Index::ZERO,
         });
         Ok(torn)
     }
@@ -206,15 +281,19 @@ impl SimNode {
         self.disk.set_capacity(None);
     }
 
-    /// The node's own clock, in ms: it runs at a rate of its own.
+    /// The process's own clock, in ms: it runs at a rate of its own.
     pub fn clock_ms(&self, now: Micros) -> u64 {
-        let started = self.process.as_ref().map_or(now, |process| process.started);
-        (now - started) / 1000 * self.clock_rate / 1000 + 1
+        self.clock.micros(now) / 1000
     }
 
     /// The simulated time between two of its ticks.
     pub fn tick_interval(&self) -> Micros {
-        TICK_MS * SECOND / 1000 * 1000 / self.clock_rate
+        TICK_MS * SECOND / 1000 * 1000 / self.clock.rate
+    }
+
+    /// Its core, while it runs.
+    pub fn raft(&self) -> Option<&Raft> {
+        self.process.as_ref().map(|process| process.engine.raft())
     }
 }
 
@@ -233,6 +312,12 @@ pub struct Settings {
     pub max_inflight_appends: usize,
     /// The core's.
     pub max_append_bytes: usize,
+    /// Bytes of a snapshot's chunk.
+    pub chunk_bytes: usize,
+    /// Time between two chunks, at most.
+    pub chunk_interval: Micros,
+    /// The time of a write to a sound disk's log lies between these.
+    pub disk_delay: (Micros, Micros),
 }
 
 /// The data folder on a simulated disk.
@@ -240,11 +325,16 @@ pub fn folder(disk: &SimDisk) -> Folder {
     Folder { disk: disk.shared(), path: "/data".into() }
 }
 
-fn first_membership(founders: &[NodeId]) -> Membership {
+/// Where peers and where clients reach the node at a place.
+pub fn addresses(place: Place) -> (String, String) {
+    (format!("node-{place}:3300"), format!("node-{place}:3000"))
+}
+
+/// The membership that a cluster's log begins with.
+pub fn first_membership(founders: &[NodeId]) -> Membership {
     let mut directory = Directory::default();
-    for (slot, id) in founders.iter().enumerate() {
-        let slot = slot as u32;
-        let (peer_address, client_address) = (format!("node-{slot}:3300"), format!("node-{slot}:3000"));
+    for (place, id) in founders.iter().enumerate() {
+        let (slot, (peer_address, client_address)) = (place as u32, addresses(place));
         directory.put(Member { id: id.0, slot, peer_address, client_address, promote: false });
     }
     let voters = founders.iter().copied().collect();

@@ -4,6 +4,52 @@ use super::faults::KINDS;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
+pub const SITUATIONS: [&str; 42] = [
+    "election won",
+    "election won while joint",
+    "joint phase",
+    "leader down while joint",
+    "transfer done",
+    "handed over before stopping",
+    "write forwarded",
+    "write overwritten",
+    "write arrived late",
+    "write waits for a full disk",
+    "writes to the log in one",
+    "precondition failed",
+    "client retry",
+    "client timeout",
+    "outcome unknown",
+    "given up, not applied",
+    "retry met its first effect",
+    "reply replayed",
+    "reply table full",
+    "session expired",
+    "stale read",
+    "read not confirmed",
+    "message lost",
+    "torn tail",
+    "power lost in a write",
+    "killed in a write",
+    "down just after a vote",
+    "down just after an acknowledgement",
+    "all down just after an answer",
+    "stopped for a failed call",
+    "refused to start on a rotten disk",
+    "snapshot begun",
+    "snapshot cut off",
+    "snapshot installed",
+    "down in an installation",
+    "node taken in",
+    "node joined and votes",
+    "member removed",
+    "removed node set its disk aside",
+    "removed node returned and was told",
+    "disk wiped",
+    "only a quorum healed",
+];
+
 /// A run's figures.
 #[derive(Debug, Default, Clone)]
 pub struct Report {
@@ -52,17 +98,28 @@ impl Report {
         }
     }
 
-    /// Faults and situations as a table.
+    /// Faults and situations as a table, those that never occurred included.
     pub fn coverage(&self) -> String {
         use fmt::Write;
         let mut text = String::new();
         for (kind, count) in KINDS.iter().zip(self.faults) {
-            let _ = writeln!(text, "  fault      {kind:<28} {count:>9}");
+            let _ = writeln!(text, "  fault      {kind:<36} {count:>9}");
         }
-        for (situation, count) in &self.situations {
-            let _ = writeln!(text, "  situation  {situation:<28} {count:>9}");
+        let mut situations = self.situations.clone();
+        for situation in SITUATIONS {
+            situations.entry(situation).or_default();
+        }
+        for (situation, count) in &situations {
+            let _ = writeln!(text, "  situation  {situation:<36} {count:>9}");
         }
         text
+    }
+
+    /// Faults and situations that occurred less often than that.
+    pub fn rarer_than(&self, least: u64) -> Vec<&'static str> {
+        let faults = KINDS.iter().zip(self.faults).filter(|(_, count)| *count < least).map(|(kind, _)| *kind);
+        let count = |situation: &str| self.situations.get(situation).copied().unwrap_or_default();
+        faults.chain(SITUATIONS.into_iter().filter(|situation| count(situation) < least)).collect()
     }
 }
 

@@ -48,6 +48,10 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut missing: Vec<PathBuf> = Vec::new();
         for ancestor in dir.ancestors().filter(|a| !a.as_os_str().is_empty()) {

@@ -266,6 +266,12 @@ impl Disk for SimDisk {
         state.names.remove(path)
     }
 
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.faults.before(OpKind::Remove, dir, 0)?;
+        state.names.remove_dir_all(dir)
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
         state.faults.before(OpKind::CreateDir, dir, 0)?;

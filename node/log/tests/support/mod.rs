@@ -27,6 +27,17 @@ pub fn open(disk: &SimDisk) -> Result<(Log, Recovered), OpenError> {
     Log::open(folder(disk), config(), IDENTITY)
 }
 
+/// Says how many cases a test tried, in a line that can be added up.
+pub fn tell(what: &str, cases: u64) {
+    println!("cases: {cases} ({what})");
+}
+
+/// How thorough to be, by an environment variable; the default keeps a test to seconds.
+pub fn thoroughness(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is {text}")))
+}
+
 /// What a log holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct View {

@@ -134,7 +134,7 @@ impl Pair {
                         model.disk.push(entry);
                     }
                 }
-                if let (Some(stable), _) = self.pipeline.complete(token) {
+                if let Some(stable) = self.pipeline.complete(token).stable {
                     self.log.stable_to(stable);
                 }
             }

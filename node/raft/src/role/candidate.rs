@@ -28,6 +28,9 @@ impl Raft {
         if self.elapsed < self.timeout && !(alone && matches!(self.role, RoleState::Follower)) {
             return;
         }
+        if matches!(self.role, RoleState::Candidate(_)) {
+            self.pace.gave_up();
+        }
         if self.may_campaign() {
             self.become_pre_candidate(false);
         } else {
@@ -101,6 +104,8 @@ impl Raft {
         if let RoleState::Candidate(candidacy) = &mut self.role {
             candidacy.votes.insert(from, granted);
             self.count_votes();
+        } else {
+            self.pace.late_answer(self.now);
         }
     }
 

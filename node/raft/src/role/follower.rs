@@ -44,6 +44,9 @@ impl Raft {
         if let Some(other) = self.leader {
             assert_eq!(other, from, "two leaders of term {term}");
         }
+        let silent = self.heard.filter(|(of, _)| *of == term).map_or(0, |(_, at)| self.now - at);
+        self.pace.was_silent(self.now, silent);
+        self.heard = Some((term, self.now));
         // Whatever became of our connection, it is being heard.
         self.disconnected.remove(&from);
         self.become_follower(term, Some(from));
@@ -54,7 +57,7 @@ impl Raft {
     pub(crate) fn is_leader_alive(&self) -> bool {
         self.is_leader()
             || self.leader.is_some_and(|leader| {
-                self.elapsed < self.config.election_ticks && !self.disconnected.contains(&leader)
+                self.elapsed < self.pace.timeout() && !self.disconnected.contains(&leader)
             })
     }
 

@@ -3,7 +3,7 @@
 //! The leader counts itself only up to what its own disk has confirmed (hazard 4), and counts only entries of
 //! its own term; all before commit with them (thesis 3.6.2, hazard 1). It steps down when it has not heard
 //! from a quorum for an election timeout, when its disk has stalled that long (hazard 13), and when an entry
-//! that removes it has committed (thesis 4.2.2).
+//! that removes it has committed (thesis 4.2.2); in the latter two cases it names a successor.
 
 use crate::message::Body;
 use crate::node::Raft;
@@ -107,7 +107,10 @@ impl Raft {
 
     /// The clock of a leader.
     pub(crate) fn tick_leader(&mut self) {
-        let stalled = self.is_disk_stalled();
+        if self.is_disk_stalled() {
+            // The others need not find out by waiting.
+            return self.retire();
+        }
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.ticks_since_heartbeat += 1;
         if leader.ticks_since_heartbeat >= self.config.heartbeat_ticks {
@@ -119,13 +122,13 @@ impl Raft {
         }
         if let Some(transfer) = &mut leader.transfer {
             transfer.ticks += 1;
-            if transfer.ticks >= self.config.election_ticks {
+            if transfer.ticks >= self.pace.timeout() {
                 leader.transfer = None;
             }
         }
         leader.ticks_since_quorum_check += 1;
         let mut heard = true;
-        if leader.ticks_since_quorum_check >= self.config.election_ticks {
+        if leader.ticks_since_quorum_check >= self.pace.timeout() {
             leader.ticks_since_quorum_check = 0;
             let (me, peers) = (self.config.id, &leader.peers);
             heard = has_quorum(self.log.membership(), |id| {
@@ -138,7 +141,8 @@ impl Raft {
                 .retain(|_, peer| peer.active || peer.departing.is_none_or(|removed_at| removed_at > commit));
             leader.peers.values_mut().for_each(|peer| peer.active = false);
         }
-        if stalled || !heard {
+        if !heard {
+            self.pace.gave_up();
             self.become_follower(self.hard_state.term, None);
         }
     }
@@ -148,7 +152,7 @@ impl Raft {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
         assert!(index <= self.log.last(), "{from} holds {index}, beyond this leader's {}", self.log.last());
-        peer.active = true;
+        self.pace.was_silent(self.now, peer.heard(self.now));
         peer.accepted(index, self.log.compacted(), self.now);
         self.maybe_commit();
     }
@@ -157,7 +161,7 @@ impl Raft {
     pub(crate) fn handle_rejected(&mut self, from: NodeId, prev_index: Index, hint: (Index, Term)) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
-        peer.active = true;
+        self.pace.was_silent(self.now, peer.heard(self.now));
         if peer.is_current_rejection(prev_index) {
             // The peer's entries up to the hint have terms of at most the hint's: ours with higher terms
             // cannot match.
@@ -169,8 +173,9 @@ impl Raft {
 
     /// A peer takes this node for the leader of the term.
     pub(crate) fn handle_heartbeat_reply(&mut self, from: NodeId, context: u64) {
-        let RoleState::Leader(leader) = &mut self.role else { return };
+        let RoleState::Leader(leader) = &mut self.role else { return self.pace.late_answer(self.now) };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
+        self.pace.was_silent(self.now, peer.heard(self.now));
         peer.alive(self.now, self.config.heartbeat_ticks);
         if context > peer.context && context <= leader.reads.context() {
             peer.context = context;
@@ -242,9 +247,10 @@ impl Raft {
         }
     }
 
-    /// Leaves leadership to whoever is best placed, having nothing to lead any more.
+    /// Leaves leadership to whoever is best placed: it has nothing to lead any more, or cannot. Should that one be
+    /// gone, the others find out by themselves.
     pub(crate) fn retire(&mut self) {
-        if let Some(to) = self.best_successor() {
+        if let Some(to) = self.best_successor().or_else(|| self.furthest_voter(|_| true)) {
             self.send(After::HardState, to, Body::TimeoutNow { last_index: self.log.commit() });
         }
         self.become_follower(self.hard_state.term, None);
@@ -252,9 +258,13 @@ impl Raft {
 
     /// The active voter that holds most of the log; of equals, the least.
     pub(crate) fn best_successor(&self) -> Option<NodeId> {
+        self.furthest_voter(|peer| peer.active)
+    }
+
+    fn furthest_voter(&self, which: impl Fn(&Progress) -> bool) -> Option<NodeId> {
         let leader = self.leading()?;
         let voters =
-            leader.peers.iter().filter(|(id, peer)| peer.active && self.log.membership().is_voter(**id));
+            leader.peers.iter().filter(|(id, peer)| which(peer) && self.log.membership().is_voter(**id));
         voters.max_by_key(|(id, peer)| (peer.matched, std::cmp::Reverse(**id))).map(|(&id, _)| id)
     }
 }

@@ -72,7 +72,10 @@ fn others() -> Vec<PeerMessage> {
     let mut all = vec![
         PeerMessage::Forward { id: 1, command: Bytes::from_static(b"c") },
         PeerMessage::ReadIndex { id: 0 },
-        PeerMessage::Introduce { peer_address: "node-1:3300".to_string() },
+        PeerMessage::Introduce { peer_address: "node-1:3300".to_string(), build: BUILD.clone() },
+        PeerMessage::Standing {
+            members: vec![MemberStanding { id: NodeId(u64::MAX), matched: Index(7), alive: true }],
+        },
         PeerMessage::ReadIndexReply { id: 2, index: Some(Index(0)) },
         PeerMessage::ReadIndexReply { id: 2, index: None },
     ];

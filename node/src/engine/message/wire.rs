@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::engine) struct Frame {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<Kind>,
 }
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -24,8 +24,36 @@ pub(in crate::engine) enum Kind {
     Admin(Admin),
     #[prost(message, tag = "7")]
     AdminReply(AdminReply),
+    /// As the first builds said it.
     #[prost(string, tag = "8")]
-    Introduce(String),
+    IntroduceByAddress(String),
+    #[prost(message, tag = "9")]
+    Introduce(Introduce),
+    #[prost(message, tag = "10")]
+    Standing(Standing),
+}
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::engine) struct Introduce {
+    #[prost(string, tag = "1")]
+    pub peer_address: String,
+    #[prost(string, tag = "2")]
+    pub version: String,
+    #[prost(uint32, tag = "3")]
+    pub feature_level: u32,
+}
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::engine) struct Standing {
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<MemberStanding>,
+}
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::engine) struct MemberStanding {
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    #[prost(uint64, tag = "2")]
+    pub matched: u64,
+    #[prost(bool, tag = "3")]
+    pub alive: bool,
 }
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::engine) struct Raft {

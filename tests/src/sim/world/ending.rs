@@ -1,32 +1,57 @@
-//! The end: everything heals, the cluster must make progress, and all nodes must agree.
+//! The end: the faults stop, a random quorum heals and must make progress; then the rest heals, and all must agree.
 
 use super::*;
 
 impl World {
-    /// No more faults; all that is broken is mended.
+    /// No more faults; all that is broken is mended. Some nodes stay down that a quorum can do without.
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.calm = true;
         self.all_doomed = None;
         self.trace.line(self.now, format_args!("the faults end"));
         self.network.heal();
+        self.uneasy = true;
         self.network.weather = Weather::fair();
+        self.failing.clear();
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until = 0;
-            self.nodes[place].disk_delay = (100, 1_500);
+            self.nodes[place].disk_delay = self.settings.disk_delay;
             self.nodes[place].free_disk();
             self.nodes[place].doomed = None;
-            if self.nodes[place].process.is_none() {
-                self.start(place)?;
+            self.nodes[place].disk.clear_faults();
+            self.nodes[place].state.heal();
+            if self.random.chance(500) && self.may_be_absent(place) {
+                self.trace.line(self.now, format_args!("node {place} stays down"));
+                let power = self.random.chance(500);
+                self.take_down(place, power, 0)?;
+                self.absent.insert(place);
             }
         }
-        Ok(())
+        if !self.absent.is_empty() {
+            self.report.saw("only a quorum healed");
+        }
+        (0..self.nodes.len()).try_for_each(|place| self.start_if_down(place))
+    }
+
+    /// The rest heals.
+    pub(super) fn heal_rest(&mut self) -> Result<(), Violation> {
+        self.absent.clear();
+        self.trace.line(self.now, format_args!("all nodes may run"));
+        (0..self.nodes.len()).try_for_each(|place| self.start_if_down(place))
+    }
+
+    /// Whether every set of voters that may have to decide can do without this node, those that are absent already, and
+    /// those whose disks are gone.
+    fn may_be_absent(&self, place: Place) -> bool {
+        let absent = self.absent.iter().chain([&place]).map(|place| self.nodes[*place].id);
+        let absent: BTreeSet<NodeId> = absent.collect();
+        self.nodes[place].standing == Standing::Running && self.survive_without(&absent)
     }
 
     /// Liveness: each client completes an operation that it began now.
     pub(super) fn must_progress(&mut self) -> Result<(), Violation> {
         let (deadline, before) = (self.now + HEALED_WITHIN, self.report.operations);
         let committed = self.oracle.committed_index();
-        let enough = before + 4 * self.clients.len() as u64;
+        let enough = before + self.clients.len() as u64;
         while self.report.operations < enough || self.oracle.committed_index() == committed {
             if self.now > deadline {
                 return Err(Violation(format!(
@@ -41,17 +66,18 @@ impl World {
 
     /// When all is quiet, all nodes have the same state: the model's.
     pub(super) fn must_agree(&mut self) -> Result<(), Violation> {
-        let deadline = self.now + HEALED_WITHIN;
-        self.clients.iter_mut().for_each(|client| client.think = 3_600 * SECOND);
+        let deadline = self.now + AGREED_WITHIN;
+        self.quiet = true;
         loop {
+            self.tidy_up()?;
             let committed = self.oracle.committed_index();
-            let applied = |node: &SimNode| {
-                node.process
-                    .as_ref()
-                    .is_some_and(|process| process.apply.store().applied_index() == committed)
+            let membership = &self.oracle.membership.1;
+            let applied = |node: &SimNode| match &node.process {
+                Some(process) => process.apply.store().applied_index() == committed,
+                None => !membership.is_member(node.id),
             };
-            let quiet = self.clients.iter().all(|client| client.under_way.is_none());
-            if quiet && self.nodes.iter().all(applied) {
+            let idle = self.clients.iter().all(|client| client.under_way.is_none());
+            if idle && self.is_settled() && self.nodes.iter().all(applied) {
                 break;
             }
             if self.now > deadline {
@@ -60,7 +86,7 @@ impl World {
                     .iter()
                     .map(|node| match &node.process {
                         Some(process) => format!("{:?}", process.engine.raft().status()),
-                        None => "down".to_string(),
+                        None => format!("{}: {:?}, down", node.id, node.standing),
                     })
                     .collect();
                 return Err(Violation(format!("the nodes do not converge at {committed}: {states:#?}")));
@@ -68,7 +94,8 @@ impl World {
             self.step()?;
         }
         for place in 0..self.nodes.len() {
-            let view = self.process(place).reader.view();
+            let Some(process) = &self.nodes[place].process else { continue };
+            let view = process.reader.view();
             self.oracle.all_values_are_right(&view)?;
             self.check_applied(place)?;
         }

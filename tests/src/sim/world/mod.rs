@@ -1,36 +1,46 @@
 //! The world: a clock, a queue of what will happen, and everything it happens to.
 
 mod connections;
+mod disks;
+mod drawing;
 mod ending;
+mod members;
 mod nodes;
 mod requests;
 mod stages;
 mod strikes;
 mod transfers;
 
-use super::clients::{ATTEMPTS_MAX, Ask, Client, Style, UnderWay};
+use self::members::Operator;
+use self::requests::Asked;
+use super::clients::{Ask, Client, Style, address_of};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
-use super::node::{ApplyJob, Doom, Process, Settings, Sim, SimNode};
+use super::node::{self, ApplyJob, Doom, Moment, Process, Settings, Sim, SimNode, Standing};
 use super::oracle::{Oracle, Violation};
 use super::report::Report;
 use super::trace::Trace;
 use super::{MILLI, Micros, SECOND};
 use crate::random::Random;
+use balsa_client::session::Session;
 use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
 use balsa_node::engine::log_stage::Progress;
 use balsa_node::engine::message::{self, PeerMessage};
 use balsa_node::engine::snapshot_frame::{SnapshotFrame, Step};
-use balsa_node::engine::{Effect, Event};
+use balsa_node::engine::{Effect, Event, LogJob};
 use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
-use balsa_raft::{NodeId, Term};
+use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
 use balsa_store::{SnapshotSource, StoreConfig};
 use bytes::Bytes;
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -49,10 +59,20 @@ impl Default for Options {
     }
 }
 
-/// An answer must come within this time, or the client tries elsewhere.
-const DEADLINE_MS: u64 = 5_000;
+/// A node must have answered within this time.
+const DEADLINE_MS: u64 = 3_000;
+/// A client gives an operation up after this time: long before anybody forgets what was replied to it.
+const OPERATION_DEADLINE: Micros = 20 * SECOND;
+/// Where the nodes of a cluster may be; the seed draws how many of them found it.
+const PLACES: usize = 5;
+/// How many clients there are.
+const CLIENTS: usize = 16;
+/// The operator's ticket for transfers of leadership.
+const TRANSFER_TICKET: u64 = 0;
 /// After the faults, the cluster must have made progress within this time.
 const HEALED_WITHIN: Micros = 60 * SECOND;
+/// And so long after that, all nodes must agree, and lost ones must have been replaced.
+const AGREED_WITHIN: Micros = 180 * SECOND;
 /// How often connections are looked at.
 const REVIEW_INTERVAL: Micros = 40 * MILLI;
 
@@ -61,8 +81,8 @@ type End = dyn FnOnce(&mut World) -> Result<(), Violation>;
 
 enum Happening {
     Tick { place: Place, life: u64 },
-    Arrives { from: Place, to: Place, life: u64, frame: Bytes },
-    Bulk { from: Place, to: Place, life: u64, frame: SnapshotFrame },
+    Arrives { from: NodeId, to: Place, life: u64, frame: Bytes },
+    Bulk { from: NodeId, to: Place, life: u64, frame: SnapshotFrame },
     NextChunk { from: Place, life: u64, to: NodeId, stream: Box<Stream> },
     LogDone { place: Place, life: u64 },
     ApplyDone { place: Place, life: u64 },
@@ -70,7 +90,10 @@ enum Happening {
     Idle { place: Place, life: u64 },
     Start { place: Place, life: u64 },
     Resume { place: Place },
-    Client { client: usize },
+    Client { client: usize, turn: u64 },
+    Request { place: Place, life: u64, ticket: u64, asked: Asked },
+    Errand { round: u64 },
+    Retire { place: Place, id: NodeId },
     Timeout { client: usize, ticket: u64 },
     Review,
     Fault,
@@ -82,6 +105,8 @@ struct Stream {
     meta: SnapshotMeta,
     sequence: u64,
     next: Option<Bytes>,
+    /// Transfers that began before the faults cut this often are over.
+    cuts: u64,
 }
 
 struct Planned {
@@ -116,14 +141,37 @@ pub struct World {
     settings: Settings,
     nodes: Vec<SimNode>,
     network: Network,
+    /// Connections may have to change.
+    uneasy: bool,
     clients: Vec<Client>,
+    /// The sessions that groups of clients share.
+    sessions: Vec<Option<Arc<Session>>>,
+    /// Simulated time 0, for logic that counts in instants.
+    epoch: Instant,
+    /// Clients hurry until then.
+    rush_until: Micros,
+    /// A client waits this long for the answer to an attempt, at most.
+    patience: Micros,
+    /// Clients begin nothing new.
+    quiet: bool,
     /// Ticket → client.
     tickets: BTreeMap<u64, usize>,
     next_operation: u64,
     next_ticket: u64,
     climate: Climate,
+    operator: Operator,
+    /// Places whose disks fail soon, and for how long the node is down then.
+    failing: BTreeMap<Place, Micros>,
+    /// Places whose disks rot.
+    rotten: BTreeSet<Place>,
+    /// Rises when the faults break transfers of snapshots.
+    cuts: u64,
     /// All nodes lose power just after the next acknowledgement, for so long.
     all_doomed: Option<Micros>,
+    /// The next leader whose membership is joint goes down at that, for so long.
+    joint_doomed: Option<Micros>,
+    /// Places where nothing starts for now.
+    absent: BTreeSet<Place>,
     /// Nothing strikes any more.
     calm: bool,
     oracle: Oracle,
@@ -134,77 +182,38 @@ pub struct World {
 /// Runs one seed.
 pub fn run_hour(seed: u64, options: &Options) -> Report {
     let mut world = World::new(seed, options);
-    let outcome = world.run(options.length);
-    world.report.violation = outcome.err().map(|Violation(what)| what);
+    // An assertion of the node that fails is a finding like any other. Nothing of the world is used after it but its report.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run(options.length)));
+    world.report.violation = match outcome {
+        Ok(outcome) => outcome.err().map(|Violation(what)| what),
+        Err(panic) => Some(format!("a node panics: {}", words_of(&*panic))),
+    };
     if let Some(violation) = world.report.violation.clone() {
         world.trace.line(world.now, format_args!("VIOLATION {violation}"));
     }
     world.report.trace = world.trace.digest();
     world.report.timeline = world.trace.kept().to_vec();
     world.report.saw_times("term with a leader", world.oracle.terms_led());
+    world.report.saw_times("joint phase", world.oracle.joint_phases);
+    world.report.saw_times("retry met its first effect", world.oracle.repeats);
     world.report.saw_times("reply replayed", world.oracle.replays);
     world.report
 }
 
-impl World {
-    fn new(seed: u64, options: &Options) -> World {
-        let mut random = Random::new(seed);
-        let count = options.nodes.unwrap_or_else(|| *random.pick(&[3, 3, 3, 3, 5, 5, 1]));
-        let settings = Settings {
-            log: LogConfig {
-                segment_bytes: *random.pick(&[64 << 10, 256 << 10]),
-                max_record_bytes: 16 << 10,
-                recycle_segments: random.below(3) as usize,
-                salt: random.draw(),
-            },
-            store: StoreConfig {
-                overlay_bytes: *random.pick(&[8 << 10, 32 << 10, 256 << 10]),
-                history_revisions: *random.pick(&[50, 500, 5_000]),
-                sweep_rows: 50,
-                reply_ttl_ms: *random.pick(&[60_000, 600_000]),
-                session_ttl_ms: *random.pick(&[30_000, 600_000]),
-                ..StoreConfig::default()
-            },
-            disk_headroom_bytes: *random.pick(&[0, 0, 32 << 10]),
-            log_margin_bytes: *random.pick(&[0, 16 << 10, 256 << 10]),
-            max_inflight_appends: *random.pick(&[1, 4, 64]),
-            max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
-        };
-        let ids: Vec<NodeId> = (0..count).map(|_| NodeId(random.draw() | 1)).collect();
-        let nodes = (0..count).map(|place| SimNode::founded(place, &ids, &settings)).collect();
-        let keys = *random.pick(&[3, 8, 30]);
-        let styles = [Style::Keys, Style::Session, Style::Plain, Style::Keys, Style::Session, Style::Plain];
-        let think = *random.pick(&[400, 900, 900, 900]) * MILLI;
-        let clients = styles.map(|style| Client::new(style, keys, think, random.fork())).into();
-        let oracle = Oracle::new(settings.store.clone(), random.fork());
-        World {
-            now: 0,
-            planned: BinaryHeap::new(),
-            order: 0,
-            settings,
-            nodes,
-            network: Network::new(random.fork()),
-            clients,
-            tickets: BTreeMap::new(),
-            next_operation: 1,
-            next_ticket: 1,
-            climate: Climate::new(random.fork()),
-            all_doomed: None,
-            calm: false,
-            oracle,
-            trace: Trace::new(options.keep_lines),
-            report: Report { seed, nodes: count, ..Report::default() },
-            random,
-        }
-    }
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("in words that cannot be shown")
+}
 
+impl World {
     fn run(&mut self, length: Micros) -> Result<(), Violation> {
         for place in 0..self.nodes.len() {
-            self.start(place)?;
+            self.start_if_down(place)?;
         }
         for client in 0..self.clients.len() {
-            let pause = self.clients[client].pause();
-            self.plan(pause, Happening::Client { client });
+            self.next_turn(client);
         }
         self.plan(REVIEW_INTERVAL, Happening::Review);
         let pause = self.climate.pause();
@@ -212,6 +221,7 @@ impl World {
         self.run_until(length)?;
         self.heal()?;
         self.must_progress()?;
+        self.heal_rest()?;
         self.must_agree()
     }
 
@@ -244,14 +254,13 @@ impl World {
             Happening::ApplyDone { place, life } => self.apply_done(place, life),
             Happening::FlushDone { place, life } => self.flush_done(place, life),
             Happening::Idle { place, life } => self.log_idle(place, life),
-            Happening::Start { place, life } => {
-                if self.nodes[place].life == life && self.nodes[place].process.is_none() {
-                    self.start(place)?;
-                }
-                Ok(())
-            }
+            Happening::Start { place, life } if self.nodes[place].life == life => self.start_if_down(place),
+            Happening::Start { .. } => Ok(()),
             Happening::Resume { place } => self.resume(place),
-            Happening::Client { client } => self.client_turn(client),
+            Happening::Client { client, turn } => self.client_turn(client, turn),
+            Happening::Request { place, life, ticket, asked } => self.request(place, life, ticket, asked),
+            Happening::Errand { round } => self.errand(round),
+            Happening::Retire { place, id } => self.retire(place, id),
             Happening::Timeout { client, ticket } => self.client_timeout(client, ticket),
             Happening::Review => self.review(),
             Happening::Fault => self.fault(),

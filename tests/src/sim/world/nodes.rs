@@ -3,19 +3,37 @@
 use super::*;
 
 impl World {
-    pub(super) fn start(&mut self, place: Place) -> Result<(), Violation> {
+    /// Starts the process at a place, if there is one to start.
+    pub(super) fn start_if_down(&mut self, place: Place) -> Result<(), Violation> {
+        let node = &self.nodes[place];
+        if node.standing != Standing::Running || node.process.is_some() || self.absent.contains(&place) {
+            return Ok(());
+        }
+        if node.knows_removal {
+            self.report.saw("removed node set its disk aside");
+            self.nodes[place].clear();
+            return Ok(());
+        }
         let seed = self.random.draw();
         let node = &mut self.nodes[place];
         node.paused_until = 0;
         let torn = match node.start(place, &self.settings, seed, self.now) {
             Ok(torn) => torn,
-            Err(error) => return Err(Violation(format!("node {place} does not start: {error}"))),
+            Err(error) => return self.start_refused(place, error),
         };
-        let life = node.life;
+        let (id, life) = (node.id, node.life);
+        if self.rotten.remove(&place) {
+            self.report.saw("rot that did no harm");
+        }
         if torn > 0 {
             self.report.saw("torn tail");
         }
-        self.trace.line(self.now, format_args!("node {place} starts, life {life}, torn tail {torn}"));
+        self.trace.line(self.now, format_args!("node {place} starts as {id}, life {life}, torn tail {torn}"));
+        if let Some(raft) = self.nodes[place].raft() {
+            self.oracle.disks.starts(raft)?;
+        }
+        self.check_applied(place)?;
+        self.uneasy = true;
         let interval = self.nodes[place].tick_interval();
         self.plan(interval, Happening::Tick { place, life });
         self.turn(place)
@@ -23,19 +41,18 @@ impl World {
 
     /// Ends a process. Its clients lose their connections.
     pub(super) fn stop_process(&mut self, place: Place) -> Result<(), Violation> {
-        self.nodes[place].process = None;
-        self.nodes[place].life += 1;
+        self.uneasy = true;
+        let node = &mut self.nodes[place];
+        if let Some(process) = node.process.take() {
+            let raft = process.engine.raft();
+            node.last_membership = (raft.membership_index(), Arc::clone(raft.membership()));
+        }
+        node.life += 1;
+        node.doomed = None;
         for change in self.network.process_ended(place) {
             self.connection_changed(change)?;
         }
-        for client in 0..self.clients.len() {
-            let waits = self.clients[client].under_way.as_ref().filter(|under_way| under_way.place == place);
-            let ticket = waits.map(|under_way| under_way.ticket);
-            if ticket.is_some_and(|ticket| self.tickets.remove(&ticket).is_some()) {
-                self.unknown(client)?;
-            }
-        }
-        Ok(())
+        self.connections_broke(place)
     }
 
     pub(super) fn is_current(&self, place: Place, life: u64) -> bool {
@@ -71,17 +88,40 @@ impl World {
         for effect in effects {
             self.carry_out(place, effect)?;
         }
-        let node = &self.nodes[place];
-        if let Some(process) = &node.process
-            && process.engine.raft().is_leader()
-            && self.oracle.leads(node.id, &process.engine)?
-        {
-            let term = process.engine.raft().term();
-            self.trace.line(self.now, format_args!("node {place} leads term {term}"));
-            self.report.saw("election won");
-        }
+        self.look_at(place)?;
         self.pump_log(place);
         self.pump_apply(place);
+        Ok(())
+    }
+
+    /// What the oracle looks at after each turn.
+    fn look_at(&mut self, place: Place) -> Result<(), Violation> {
+        let node = &mut self.nodes[place];
+        let Some(process) = &mut node.process else { return Ok(()) };
+        let raft = process.engine.raft();
+        let commit = raft.commit_index();
+        let committed = commit > std::mem::replace(&mut process.commit_seen, commit);
+        if !raft.is_leader() {
+            return Ok(());
+        }
+        let term = raft.term();
+        if self.oracle.leads(node.id, raft)? {
+            self.trace.line(self.now, format_args!("node {place} leads term {term}"));
+            self.report.saw("election won");
+            if raft.membership().is_joint() {
+                self.report.saw("election won while joint");
+            }
+        }
+        if committed {
+            self.oracle.disks.committed(raft, commit)?;
+        }
+        if raft.membership().is_joint()
+            && let Some(time) = self.joint_doomed.take()
+        {
+            self.report.saw("leader down while joint");
+            let power = self.random.chance(500);
+            self.ends_after(0, move |world| world.take_down(place, power, time))?;
+        }
         Ok(())
     }
 
@@ -99,7 +139,7 @@ impl World {
 
     pub(super) fn arrives(
         &mut self,
-        from: Place,
+        from: NodeId,
         to: Place,
         life: u64,
         frame: Bytes,
@@ -112,22 +152,18 @@ impl World {
         else {
             return Ok(());
         };
-        self.trace.mark(self.now, (from as u64) << 32 | (to as u64) << 40 | frame.len() as u64);
+        self.trace.mark(self.now, from.0 << 16 ^ (to as u64) << 60 ^ frame.len() as u64);
         let message = match message::decode(frame) {
             Ok(message) => message,
             Err(error) => return Err(Violation(format!("a message cannot be decoded: {error}"))),
         };
-        let from = self.nodes[from].id;
         self.give(to, Event::Message { from, message })
     }
 
     pub(super) fn carry_out(&mut self, place: Place, effect: Effect<Sim>) -> Result<(), Violation> {
         match effect {
             Effect::Send { to, message } => self.send(place, to, message),
-            Effect::Log(job) => {
-                self.process(place).log_queue.push_back(job);
-                Ok(())
-            }
+            Effect::Log(job) => self.log_begins(place, job),
             Effect::Apply { entries, origins } => {
                 let id = self.nodes[place].id;
                 self.oracle.committed(id, &entries)?;
@@ -135,15 +171,19 @@ impl World {
                 Ok(())
             }
             Effect::AnswerWrite(ticket, answer) => self.write_answered(ticket, answer),
-            Effect::AnswerRead(ticket, answer) => self.read_answered(place, ticket, answer.is_ok()),
-            Effect::AnswerAdmin(_, answer) => {
-                self.report.saw(if answer.is_ok() { "transfer done" } else { "transfer refused" });
-                Ok(())
-            }
+            Effect::AnswerRead(ticket, answer) => self.read_answered(place, ticket, answer),
+            Effect::AnswerAdmin(ticket, answer) => self.admin_answered(ticket, answer),
             Effect::SetPeers(peers) => {
-                self.process(place).peers = peers.into_iter().map(|(id, _)| id).collect();
+                self.uneasy = true;
+                self.process(place).peers = Some(peers.into_iter().map(|(id, _)| id).collect());
                 Ok(())
             }
+            Effect::SetRemoved(nodes) => {
+                self.uneasy = true;
+                self.process(place).refuses = nodes.into_iter().collect();
+                Ok(())
+            }
+            Effect::Removed { returned } => self.removal_known(place, returned),
             Effect::BeginSnapshot { to } => {
                 self.process(place).apply_queue.push_back(ApplyJob::BeginSnapshot(to));
                 Ok(())
@@ -161,7 +201,11 @@ impl World {
                         meta.index
                     ),
                 );
-                if accept && let Some(from) = self.place_of(from) {
+                if accept {
+                    if self.nodes[place].doomed.is_none() && !self.calm && self.random.chance(150) {
+                        let (power, time) = (self.random.chance(700), self.random.below(3 * SECOND));
+                        self.nodes[place].doomed = Some(Doom { power, time, at: Moment::Install });
+                    }
                     let process = self.process(place);
                     process.transfers.values_mut().for_each(|transfer| transfer.abandon());
                     process.transfers.entry(from).or_default().accept(meta);
@@ -177,17 +221,31 @@ impl World {
     }
 
     pub(super) fn place_of(&self, id: NodeId) -> Option<Place> {
-        self.nodes.iter().position(|node| node.id == id)
+        self.nodes.iter().position(|node| node.id == id && id != NodeId(0))
     }
 
     pub(super) fn send(&mut self, place: Place, to: NodeId, message: PeerMessage) -> Result<(), Violation> {
         if let PeerMessage::Raft(raft) = &message
-            && let Body::VoteReply { granted: true } = raft.body
+            && let Some(sender) = self.nodes[place].raft()
         {
-            self.oracle.votes(raft.from, raft.term, raft.to)?;
-            if let Some(Doom { power, time, .. }) = self.nodes[place].doomed.take_if(|doom| doom.at_vote) {
-                self.report.saw("down just after a vote");
-                self.ends_after(0, move |world| world.take_down(place, power, time))?;
+            let votes = self.oracle.disks.sends(sender, raft)?;
+            let moment = match raft.body {
+                _ if votes => Some(Moment::Vote),
+                Body::AppendAccepted { .. } => Some(Moment::Acknowledgement),
+                _ => None,
+            };
+            let doomed = self.nodes[place].doomed.take_if(|doom| Some(doom.at) == moment);
+            if let Some(Doom { power, time, .. }) = doomed {
+                self.report.saw(if votes {
+                    "down just after a vote"
+                } else {
+                    "down just after an acknowledgement"
+                });
+                let life = self.nodes[place].life;
+                self.ends_after(0, move |world| match world.nodes[place].life == life {
+                    true => world.take_down(place, power, time),
+                    false => Ok(()),
+                })?;
             }
         }
         if matches!(message, PeerMessage::Forward { .. }) {
@@ -199,10 +257,10 @@ impl World {
                 if arrivals.is_empty() {
                     self.report.saw("message lost");
                 }
-                let life = self.nodes[target].life;
+                let (from, life) = (self.nodes[place].id, self.nodes[target].life);
                 let frame = message::encode(&message);
                 for at in arrivals {
-                    let arrives = Happening::Arrives { from: place, to: target, life, frame: frame.clone() };
+                    let arrives = Happening::Arrives { from, to: target, life, frame: frame.clone() };
                     self.plan(at - self.now, arrives);
                 }
             }

@@ -3,6 +3,19 @@
 use super::*;
 
 impl World {
+    /// The engine gives its log something to do.
+    pub(super) fn log_begins(&mut self, place: Place, job: LogJob) -> Result<(), Violation> {
+        let id = self.nodes[place].id;
+        self.oracle.disks.begins(id, &job);
+        if let (LogJob::Persist { entries, .. }, Some(raft)) = (&job, self.nodes[place].raft()) {
+            let before = entries.first().and_then(|first| raft.term_at(Index(first.index.0 - 1)));
+            self.oracle.logs.appends(id, before, entries)?;
+            self.oracle.logs.membership_is_right(raft)?;
+        }
+        self.process(place).log_queue.push_back(job);
+        Ok(())
+    }
+
     pub(super) fn pump_log(&mut self, place: Place) {
         let node = &mut self.nodes[place];
         let Some(process) = &mut node.process else { return };
@@ -19,13 +32,23 @@ impl World {
             return Ok(());
         }
         let Some(_) = self.postponed(place, Happening::LogDone { place, life }) else { return Ok(()) };
-        if let Some(Doom { power, time, .. }) = self.nodes[place].doomed.take_if(|doom| !doom.at_vote) {
+        if let Some(Doom { power, time, .. }) =
+            self.nodes[place].doomed.take_if(|doom| doom.at == Moment::Write)
+        {
             return self.take_down(place, power, time);
         }
         let process = self.process(place);
         let mut jobs = std::mem::take(&mut process.log_running);
-        match process.log.run(&mut jobs) {
+        if jobs.len() > 1 {
+            self.report.saw("writes to the log in one");
+        }
+        let all = jobs.clone();
+        match self.process(place).log.run(&mut jobs) {
             Ok(Progress { durable, full }) => {
+                let id = self.nodes[place].id;
+                let done =
+                    |job: &&LogJob| matches!(job, LogJob::Persist { token, .. } if Some(*token) <= durable);
+                all.iter().filter(done).for_each(|job| self.oracle.disks.ends(id, job));
                 self.trace.mark(self.now, 1 << 50 | place as u64);
                 if full {
                     self.report.saw("write waits for a full disk");
@@ -39,16 +62,29 @@ impl World {
                     None => self.turn(place),
                 }
             }
-            Err(error) => Err(Violation(format!("the log of node {place} fails on a sound disk: {error}"))),
+            Err(error) => self.disk_failed(place, "the log fails", &error),
+        }
+    }
+
+    /// An error that a fault explains ends the process; any other should not be.
+    pub(super) fn disk_failed(
+        &mut self,
+        place: Place,
+        what: &str,
+        error: &dyn std::fmt::Display,
+    ) -> Result<(), Violation> {
+        match self.stops_for_its_disk(place)? {
+            true => Ok(()),
+            false => Err(Violation(format!("node {place}, on a sound disk: {what}: {error}"))),
         }
     }
 
     pub(super) fn log_idle(&mut self, place: Place, life: u64) -> Result<(), Violation> {
-        if self.is_current(place, life) && self.process(place).log_running.is_empty() {
-            let idled = self.process(place).log.idle();
-            idled.map_err(|error| {
-                Violation(format!("the log of node {place} fails on a sound disk: {error}"))
-            })?;
+        if self.is_current(place, life)
+            && self.process(place).log_running.is_empty()
+            && let Err(error) = self.process(place).log.idle()
+        {
+            return self.disk_failed(place, "the log's end cannot be marked", &error);
         }
         Ok(())
     }
@@ -100,8 +136,9 @@ impl World {
                 self.give(place, Event::Applied { index, wants_compaction })
             }
             ApplyJob::Flushed(index) => {
-                let done = self.process(place).apply.store_mut().handle_flushed(index);
-                done.map_err(|error| failed("flush fails", &error))?;
+                if let Err(error) = self.process(place).apply.store_mut().handle_flushed(index) {
+                    return self.disk_failed(place, "a flush fails", &error);
+                }
                 self.start_flush(place);
                 self.give(place, Event::Flushed(balsa_raft::Index(index)))
             }
@@ -134,14 +171,33 @@ impl World {
     pub(super) fn install(&mut self, place: Place, meta: SnapshotMeta) -> Result<(), Violation> {
         let process = self.process(place);
         let Some(sink) = process.sink.take() else { return Ok(()) };
-        let failed =
-            |error: &dyn std::fmt::Display| Violation(format!("node {place} cannot install: {error}"));
-        let staged = sink.stage().map_err(|error| failed(&error))?;
-        let installed = process.apply.install(&meta, staged);
-        if installed.is_err() && self.nodes[place].disk_is_full {
-            return self.take_down(place, false, 5 * SECOND); // it stops, as it should
+        let stale = meta.index.0 <= process.apply.store().applied_index();
+        let id = self.nodes[place].id;
+        if !stale {
+            self.oracle.disks.keeps(id, meta.index.0);
         }
-        if installed.map_err(|error| failed(&error))? {
+        let doomed = self.nodes[place].doomed.take_if(|doom| doom.at == Moment::Install && !stale);
+        if doomed.is_some() {
+            let nth = self.random.between(1, 9);
+            self.nodes[place].disk.halt_at(nth);
+        }
+        let process = self.process(place);
+        let installed = match sink.stage() {
+            Ok(staged) => process.apply.install(&meta, staged).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Some(Doom { power, time, .. }) = doomed {
+            self.report.saw("down in an installation");
+            return self.take_down(place, power, time);
+        }
+        let installed = match installed {
+            Ok(installed) => installed,
+            Err(_) if self.nodes[place].disk_is_full => {
+                return self.take_down(place, false, 5 * SECOND); // it stops, as it should
+            }
+            Err(error) => return self.disk_failed(place, "a snapshot cannot be installed", &error),
+        };
+        if installed {
             self.trace.line(self.now, format_args!("node {place} installed a snapshot of {}", meta.index));
             self.report.saw("snapshot installed");
             self.check_applied(place)?;
@@ -153,7 +209,9 @@ impl World {
 
     pub(super) fn check_applied(&mut self, place: Place) -> Result<(), Violation> {
         let id = self.nodes[place].id;
-        let position = self.process(place).apply.store().position();
+        let Some(process) = &self.nodes[place].process else { return Ok(()) };
+        let position = process.apply.store().position();
+        self.oracle.relations_hold(process.engine.raft(), process.apply.store())?;
         self.oracle.applied(id, position.applied_index, position.digest)
     }
 
@@ -181,7 +239,7 @@ impl World {
                 self.pump_apply(place);
                 Ok(())
             }
-            Err(error) => Err(Violation(format!("node {place}: a flush fails: {error}"))),
+            Err(error) => self.disk_failed(place, "a flush fails", &error),
         }
     }
 }

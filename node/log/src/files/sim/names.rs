@@ -103,6 +103,15 @@ impl Names {
         Ok(())
     }
 
+    pub(super) fn remove_dir_all(&mut self, dir: &Path) -> io::Result<()> {
+        self.check_dir(dir)?;
+        for path in self.paths().into_iter().filter(|path| path.starts_with(dir)) {
+            self.change(Change::Remove { path });
+        }
+        self.dirs.retain(|path| !path.starts_with(dir));
+        Ok(())
+    }
+
     pub(super) fn create_dir_all(&mut self, dir: &Path) -> io::Result<()> {
         for ancestor in dir.ancestors() {
             if self.now.contains_key(ancestor) {
@@ -188,6 +197,18 @@ mod tests {
         names.sync_dir(Path::new("/d")).unwrap();
         names.power_loss(&mut || 0);
         assert_eq!(names.paths(), [Path::new("/d/a")]);
+    }
+
+    #[test]
+    fn a_folder_goes_with_all_that_is_in_it_and_nothing_else() {
+        let mut names = names();
+        names.create_dir_all(Path::new("/d/x/y")).unwrap();
+        for path in ["/d/x/a", "/d/x/y/b", "/d/xyz"] {
+            names.create(Path::new(path), 1);
+        }
+        names.remove_dir_all(Path::new("/d/x")).unwrap();
+        assert_eq!(names.list(Path::new("/d")).unwrap(), ["xyz"]);
+        assert!(names.remove_dir_all(Path::new("/d/x")).is_err());
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What must hold, checked throughout.
 //!
-//! - *Election safety*: one leader a term; one vote a node and term, ever.
+//! - *Election safety*: one leader a term, by a quorum's votes; one vote a node and term, ever.
+//! - *Durability*: nobody says what its disk does not hold, nor forgets what it said ([`disk`]).
+//! - *Commitment*: what a leader commits is of its own term and durable on a quorum, of both sets while joint.
+//! - *Log matching*, and memberships that follow the log, also back ([`logs`]).
+//! - *Relations*: compacted <= applied <= commit <= last; flushed <= applied.
 //! - *State-machine safety*: all nodes apply the same entry at an index, and have the same digest there.
 //! - *Leader completeness*: a new leader has all that was committed before.
 //! - *The store's meaning*: every reply and every value read is what the model ([`balsa_store::model`]) gives for the
@@ -11,11 +15,14 @@
 //! - *Exactly once, and honest outcomes*: a write that may not be repeated is in the log once at most; one that was
 //!   answered "not applied" never.
 
+pub mod disk;
+pub mod logs;
+
 use crate::random::Random;
-use balsa_node::engine::Engine;
 use balsa_node::engine::handle::WriteError;
-use balsa_raft::{Entry, EntryKind, Index, NodeId, Term};
-use balsa_store::command::{self, Answer, Reply, RequestId, Value};
+use balsa_raft::membership::Membership;
+use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
+use balsa_store::command::{self, Answer, Command, Operation, Reply, RequestId, Value};
 use balsa_store::model::Model;
 use balsa_store::{MemoryEngine, Store, StoreConfig, View};
 use bytes::Bytes;
@@ -27,8 +34,9 @@ use std::sync::Arc;
 pub struct Violation(pub String);
 
 macro_rules! violated {
-    ($($what:tt)*) => { return Err(Violation(format!($($what)*))) };
+    ($($what:tt)*) => { return Err($crate::sim::oracle::Violation(format!($($what)*))) };
 }
+use violated;
 
 /// A committed entry, as the oracle remembers it.
 struct Committed {
@@ -46,8 +54,10 @@ struct Begun {
     floor: u64,
     key: Option<Bytes>,
     repeatable: bool,
-    /// It was answered "not applied": it must not be in the log.
+    /// It was answered "not applied": it must never take effect.
     denied: bool,
+    /// It has taken effect.
+    effective: bool,
 }
 
 /// The oracle of a run.
@@ -63,16 +73,26 @@ pub struct Oracle {
     begun: HashMap<u64, Begun>,
     floor: u64,
     leaders: BTreeMap<Term, NodeId>,
-    votes: BTreeMap<(NodeId, Term), NodeId>,
+    /// What is durable where.
+    pub disks: disk::Disks,
+    /// What was appended.
+    pub logs: logs::Logs,
+    /// The newest committed membership and its index.
+    pub membership: (Index, Membership),
     random: Random,
-    /// Replies that were replays of earlier ones.
+    /// Memberships with two sets of voters that were committed.
+    pub joint_phases: u64,
+    /// Commands that met the recorded reply of an earlier attempt.
+    pub repeats: u64,
+    /// Answers to clients that were replays of earlier ones.
     pub replays: u64,
 }
 
 impl Oracle {
     /// Nothing has happened.
     pub fn new(store: StoreConfig, random: Random) -> Oracle {
-        let reference = match Store::open(Arc::new(MemoryEngine::new()), store.clone()) {
+        let roomy = StoreConfig { overlay_bytes: 1 << 20, ..store.clone() };
+        let reference = match Store::open(Arc::new(MemoryEngine::new()), roomy) {
             Ok(reference) => reference,
             Err(error) => panic!("the reference store cannot be opened: {error}"),
         };
@@ -85,9 +105,22 @@ impl Oracle {
             begun: HashMap::new(),
             floor: 0,
             leaders: BTreeMap::new(),
-            votes: BTreeMap::new(),
+            disks: disk::Disks::default(),
+            logs: logs::Logs::default(),
+            membership: (Index::ZERO, Membership::default()),
             random,
+            joint_phases: 0,
+            repeats: 0,
             replays: 0,
+        }
+    }
+
+    /// A cluster is founded: this is in its proposer's log.
+    pub fn founded(&mut self, proposer: NodeId, membership: Membership) {
+        let entry = Raft::bootstrap_entry(&membership);
+        self.membership = (entry.index, membership);
+        if let Err(Violation(what)) = self.logs.appends(proposer, Some(Term(0)), &[entry]) {
+            unreachable!("the first entry contradicts an empty history: {what}");
         }
     }
 
@@ -127,28 +160,19 @@ impl Oracle {
 
     fn apply(&mut self, entry: &Entry, hash: u64) -> Result<(), Violation> {
         let index = entry.index.0;
-        if entry.kind == EntryKind::Command {
-            let (time_ms, command) = match command::decode(&entry.data) {
-                Ok(decoded) => decoded,
-                Err(error) => violated!("the entry at {index} is no command: {error}"),
-            };
-            let before = self.model.revision;
-            let reply = self.model.apply(index, time_ms, &command);
-            let stored = match self.reference.apply(index, &entry.data) {
-                Ok(stored) => stored,
-                Err(error) => violated!("the reference store fails at {index}: {error}"),
-            };
-            if stored != reply {
-                violated!("store and model differ at {index}: {stored:?} against {reply:?} for {command:?}");
+        match entry.kind {
+            EntryKind::Command => self.apply_command(entry)?,
+            EntryKind::Membership => {
+                match Membership::decode(&entry.data) {
+                    Ok(membership) => {
+                        self.joint_phases += u64::from(membership.is_joint());
+                        self.membership = (entry.index, membership);
+                    }
+                    Err(error) => violated!("the membership at {index} cannot be read: {error}"),
+                }
+                self.reference.apply_empty(index);
             }
-            if let Some(operation) = operation_of(&command) {
-                self.place(operation, index, reply)?;
-            }
-            if self.model.revision != before {
-                self.remember_values(index);
-            }
-        } else {
-            self.reference.apply_empty(index);
+            EntryKind::Noop => self.reference.apply_empty(index),
         }
         self.reference.publish();
         if let Some(job) = self.reference.maybe_rotate() {
@@ -162,33 +186,61 @@ impl Oracle {
         Ok(())
     }
 
-    fn place(&mut self, operation: u64, index: u64, reply: Reply) -> Result<(), Violation> {
-        let places = self.places.entry(operation).or_default();
-        places.push((index, reply));
-        let twice = places.len() > 1;
-        if let Some(begun) = self.begun.get(&operation) {
-            if begun.denied {
-                violated!("operation {operation} was answered 'not applied' and is committed at {index}");
-            }
-            if twice && !begun.repeatable {
-                violated!("operation {operation} may not be repeated and is committed at {index} once more");
-            }
+    fn apply_command(&mut self, entry: &Entry) -> Result<(), Violation> {
+        let index = entry.index.0;
+        let (time_ms, command) = match command::decode(&entry.data) {
+            Ok(decoded) => decoded,
+            Err(error) => violated!("the entry at {index} is no command: {error}"),
+        };
+        let before = self.model.revision;
+        let reply = self.model.apply(index, time_ms, &command);
+        let stored = match self.reference.apply(index, &entry.data) {
+            Ok(stored) => stored,
+            Err(error) => violated!("the reference store fails at {index}: {error}"),
+        };
+        if stored != reply {
+            violated!("store and model differ at {index}: {stored:?} against {reply:?} for {command:?}");
+        }
+        if let Some(operation) = operation_of(&command) {
+            self.place(operation, index, reply)?;
+        }
+        if self.model.revision != before {
+            self.remember_values(index, &command);
         }
         Ok(())
     }
 
-    /// Few keys: comparing all of them with what they were is simple, and cheap enough.
-    fn remember_values(&mut self, index: u64) {
-        for (key, value) in &self.model.keys {
-            let history = self.values.entry(key.clone()).or_default();
-            if history.last().is_none_or(|(_, last)| last.as_ref() != Some(value)) {
-                history.push((index, Some(value.clone())));
+    fn place(&mut self, operation: u64, index: u64, reply: Reply) -> Result<(), Violation> {
+        let places = self.places.entry(operation).or_default();
+        let effective = !reply.replayed && !is_refusal(&reply);
+        if let Some(begun) = self.begun.get_mut(&operation) {
+            if begun.denied && effective {
+                violated!("operation {operation} was answered 'not applied' and is committed at {index}");
+            }
+            if begun.effective && effective {
+                violated!("exactly once: operation {operation} takes effect at {index} once more");
+            }
+            begun.effective |= effective;
+            if !places.is_empty() && !begun.repeatable {
+                violated!("operation {operation} may not be repeated and is committed at {index} once more");
             }
         }
-        for (key, history) in &mut self.values {
-            let gone = !self.model.keys.contains_key(key);
-            if gone && history.last().is_some_and(|(_, last)| last.is_some()) {
-                history.push((index, None));
+        self.repeats += u64::from(reply.replayed);
+        places.push((index, reply));
+        Ok(())
+    }
+
+    fn remember_values(&mut self, index: u64, command: &Command) {
+        let keys: Vec<Bytes> = match &command.operation {
+            Some(Operation::Put(put)) => vec![put.key.clone()],
+            Some(Operation::Delete(delete)) => vec![delete.key.clone()],
+            _ => self.values.keys().cloned().collect(),
+        };
+        for key in keys {
+            let value = self.model.keys.get(&key);
+            let history = self.values.entry(key).or_default();
+            if history.last().and_then(|(_, last)| last.as_ref()) != value {
+                history.push((index, value.cloned()));
             }
         }
     }
@@ -209,7 +261,8 @@ impl Oracle {
 
     /// A client begins an operation. `repeatable`: it carries a request id.
     pub fn begin(&mut self, operation: u64, key: Option<Bytes>, repeatable: bool) {
-        self.begun.insert(operation, Begun { floor: self.floor, key, repeatable, denied: false });
+        self.begun
+            .insert(operation, Begun { floor: self.floor, key, repeatable, denied: false, effective: false });
     }
 
     /// A write was answered.
@@ -227,19 +280,13 @@ impl Oracle {
         if !places.iter().any(|(_, expected)| matches(expected)) {
             violated!("operation {operation} was answered {reply:?}; the model says {expected:?}");
         }
-        let refused = |reply: &Reply| {
-            matches!(
-                reply.answer,
-                Some(Answer::SessionExpired(_) | Answer::ReplyTableFull(_) | Answer::RequestMismatch(_))
-            )
-        };
-        if refused(reply) {
+        if is_refusal(reply) {
             return Ok(());
         }
-        if !matches(expected) && !refused(expected) {
+        if !matches(expected) && !is_refusal(expected) {
             violated!("operation {operation} was answered {reply:?}; its first effect was {expected:?}");
         }
-        let at = places.iter().find(|(_, reply)| !refused(reply)).map_or(*index, |(index, _)| *index);
+        let at = places.iter().find(|(_, reply)| !is_refusal(reply)).map_or(*index, |(index, _)| *index);
         if at <= begun.floor {
             violated!(
                 "operation {operation} took place at {at}, and an operation that ended before it began at {}",
@@ -257,21 +304,20 @@ impl Oracle {
         }
     }
 
-    /// A write was refused. Where the error says "not applied", it must never be committed.
-    pub fn write_failed(
-        &mut self,
-        operation: u64,
-        error: &WriteError,
-        other_attempts: bool,
-    ) -> Result<(), Violation> {
-        let denied = !matches!(error, WriteError::Unknown { .. });
-        if !denied || other_attempts {
-            return Ok(());
+    /// The only attempt at a write was refused. Where the error says "not applied", it must never be committed.
+    pub fn write_failed(&mut self, operation: u64, error: &WriteError) -> Result<(), Violation> {
+        match error {
+            WriteError::Unknown { .. } => Ok(()),
+            _ => self.denied(operation, &error.to_string()),
         }
-        if self.places.contains_key(&operation) {
-            violated!("operation {operation} was answered '{error}' and is committed");
-        }
+    }
+
+    /// A client was told that its write was not applied.
+    pub fn denied(&mut self, operation: u64, why: &str) -> Result<(), Violation> {
         if let Some(begun) = self.begun.get_mut(&operation) {
+            if begun.effective {
+                violated!("operation {operation} was answered '{why}' and has taken effect");
+            }
             begun.denied = true;
         }
         Ok(())
@@ -315,25 +361,22 @@ impl Oracle {
         self.values.keys().try_for_each(|key| self.value_is_right(key, view))
     }
 
-    /// A node leads.
-    pub fn leads<T: balsa_node::engine::Tickets>(
-        &mut self,
-        node: NodeId,
-        engine: &Engine<T>,
-    ) -> Result<bool, Violation> {
-        let term = engine.raft().term();
+    /// A node leads. Gives whether that is news.
+    pub fn leads(&mut self, node: NodeId, raft: &Raft) -> Result<bool, Violation> {
+        let term = raft.term();
         match self.leaders.get(&term) {
             Some(known) if *known == node => return Ok(false),
             Some(known) => violated!("two leaders of term {term}: {known} and {node}"),
             None => drop(self.leaders.insert(term, node)),
         }
+        self.disks.elected(node, term, raft.membership())?;
         // The newest committed entry, and some before it.
         let newest = self.committed.len() as u64;
         let samples = (0..8).map(|_| 1 + self.random.below(newest.max(1))).chain([newest]);
         for index in samples.filter(|index| *index > 0 && *index <= newest) {
             let committed = self.committed[index as usize - 1].term;
-            let compacted = Index(index) < engine.raft().first_index();
-            match engine.raft().term_at(Index(index)) {
+            let compacted = Index(index) < raft.first_index();
+            match raft.term_at(Index(index)) {
                 Some(found) if found == committed => {}
                 None if compacted => {}
                 found => violated!(
@@ -344,14 +387,29 @@ impl Oracle {
         Ok(true)
     }
 
-    /// A node's vote leaves it.
-    pub fn votes(&mut self, voter: NodeId, term: Term, candidate: NodeId) -> Result<(), Violation> {
-        let earlier = *self.votes.entry((voter, term)).or_insert(candidate);
-        if earlier != candidate {
-            violated!("{voter} voted for {earlier} and for {candidate} in term {term}");
+    /// The relations that hold on every node at any time.
+    pub fn relations_hold(&self, raft: &Raft, store: &Store) -> Result<(), Violation> {
+        let (applied, durable) = (store.applied_index(), store.durable_index());
+        let (commit, first) = (raft.commit_index().0, raft.first_index().0);
+        // A snapshot is in the store before the core hears of it.
+        let ahead = applied > commit && applied > self.committed.len() as u64;
+        if ahead || durable > applied || first > applied + 1 || commit > raft.last_index().0 {
+            violated!(
+                "relations of {}: first {first}, flushed {durable}, applied {applied}, commit {commit}, last {}",
+                raft.id(),
+                raft.last_index()
+            );
         }
         Ok(())
     }
+}
+
+/// A refusal that the log decided: it had no effect, and is not recorded.
+fn is_refusal(reply: &Reply) -> bool {
+    matches!(
+        reply.answer,
+        Some(Answer::SessionExpired(_) | Answer::ReplyTableFull(_) | Answer::RequestMismatch(_))
+    )
 }
 
 /// The operation that a command belongs to: clients put its number into the fingerprint, or into the value.

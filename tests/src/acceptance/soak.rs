@@ -1,0 +1,182 @@
+//! `soak`: overwrites of the same keys for a long time. Log, store and memory must reach a plateau: what is kept is
+//! bounded by settings, not by how long a node runs (contract, promise 5).
+//!
+//! Sampled each second, from outside: the bytes that files take on the disk, and the process's resident memory. A
+//! plateau is reached where the last third of the time has no more than the middle third, but for a little: files and
+//! memory go up and down with every flush and compaction.
+
+use super::closed_loop::Load;
+use super::real_disk;
+use super::verdict::{mib, thousands};
+use crate::cluster::Cluster;
+use crate::failure::{Context, Failure, Outcome, ensure};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For how long the keys are overwritten.
+    pub duration: Duration,
+    /// Clients of the closed loop.
+    pub clients: usize,
+    /// Settings that make a node keep little, so that a plateau comes within a minute.
+    pub small: bool,
+}
+
+const NODES: usize = 3;
+/// The bounds of what a node keeps, for a run of a minute. All of the same kinds as the defaults.
+const SMALL: [&str; 8] = [
+    "--history-revisions",
+    "2000",
+    "--overlay-bytes",
+    "4194304",
+    "--log-segment-bytes",
+    "4194304",
+    "--log-margin-bytes",
+    "4194304",
+];
+/// How much more the last third may have, in hundredths.
+const GROWTH_MAX_PERCENT: u64 = 5;
+/// And so much beside: a flush more or less, whatever the size of the whole.
+const GROWTH_MAX_BYTES: u64 = 2 << 20;
+/// A line of figures comes this often.
+const LINES: u32 = 20;
+
+/// What is watched, of each node.
+const WATCHED: [&str; 3] = ["log", "store", "memory"];
+
+/// One second's bytes: of each node, of each of [`WATCHED`].
+type Sample = [[u64; 3]; NODES];
+
+/// Runs the bar; gives its figures.
+pub async fn run(options: &Options) -> Outcome<String> {
+    real_disk::require()?;
+    let settings: &[&str] = if options.small { &SMALL } else { &[] };
+    let mut cluster = Cluster::start(NODES, settings).await?;
+    let outcome = soak(&mut cluster, options).await;
+    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+}
+
+async fn soak(cluster: &mut Cluster, options: &Options) -> Outcome<String> {
+    let addresses: Vec<String> = (0..NODES).map(|node| cluster.address(node).to_string()).collect();
+    println!("{NODES} nodes, {} clients in a closed loop, for {:?}", options.clients, options.duration);
+    let mut load = Load::start(&addresses, options.clients, 1);
+    let started = Instant::now();
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut lines = 0;
+    while started.elapsed() < options.duration {
+        seconds.tick().await;
+        load.check()?;
+        let sample = sample(cluster)?;
+        if started.elapsed() >= options.duration / LINES * lines {
+            lines += 1;
+            show(started.elapsed(), load.answered(), &sample);
+        }
+        samples.push(sample);
+    }
+    let (written, took) = (load.answered(), started.elapsed());
+    load.finish().await?;
+    let (index, digest) = cluster.wait_until_digests_agree().await?;
+    println!("all nodes are at index {index} with digest {digest}");
+    let plateau = judge(&samples)?;
+    let per_second = written as f64 / took.as_secs_f64();
+    Ok(format!(
+        "{} overwrites in {:.0} s ({per_second:.0}/s), {plateau}",
+        thousands(written),
+        took.as_secs_f64()
+    ))
+}
+
+fn show(at: Duration, written: u64, sample: &Sample) {
+    let nodes: Vec<String> = sample
+        .iter()
+        .map(|[log, store, memory]| {
+            format!("log {} store {} memory {}", mib(*log), mib(*store), mib(*memory))
+        })
+        .collect();
+    println!("  {:>5.0} s, {:>9} writes: {}", at.as_secs_f64(), thousands(written), nodes.join(" | "));
+}
+
+fn sample(cluster: &mut Cluster) -> Outcome<Sample> {
+    let mut sample = Sample::default();
+    for (node, bytes) in sample.iter_mut().enumerate() {
+        let data = cluster.process(node).recipe().data.clone();
+        *bytes =
+            [size(&data.join("log"))?, size(&data.join("state"))?, cluster.process(node).resident_bytes()?];
+    }
+    Ok(sample)
+}
+
+/// What a folder takes on the disk. Files may go while it is looked at.
+fn size(folder: &Path) -> Outcome<u64> {
+    let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let what = || format!("look at {}", folder.display());
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).context(what())? {
+        let entry = entry.context(what())?;
+        match entry.metadata() {
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error).context(what()),
+            Ok(metadata) if metadata.is_dir() => match size(&entry.path()) {
+                Err(_) if !entry.path().exists() => {}
+                below => bytes += below?,
+            },
+            Ok(metadata) => bytes += metadata.blocks() * 512,
+        }
+    }
+    Ok(bytes)
+}
+
+/// Compares the means of the middle and the last third; gives a line of figures, the worst node's of each kind.
+fn judge(samples: &[Sample]) -> Outcome<String> {
+    let third = samples.len() / 3;
+    ensure(third >= 5, || format!("{} samples say nothing of a plateau", samples.len()))?;
+    let (middle, last) = (&samples[third..2 * third], &samples[2 * third..]);
+    let mut lines = Vec::new();
+    for (kind, what) in WATCHED.iter().enumerate() {
+        let mut worst = (0, 0);
+        for node in 0..NODES {
+            let mean =
+                |of: &[Sample]| of.iter().map(|sample| sample[node][kind]).sum::<u64>() / of.len() as u64;
+            let (before, after) = (mean(middle), mean(last));
+            ensure(after <= before + before * GROWTH_MAX_PERCENT / 100 + GROWTH_MAX_BYTES, || {
+                format!(
+                    "node {node}'s {what} grows: {} in the middle third, {} in the last",
+                    mib(before),
+                    mib(after)
+                )
+            })?;
+            worst = worst.max((after, before));
+        }
+        lines.push(format!("{what} {} then {}", mib(worst.1), mib(worst.0)));
+    }
+    Ok(format!("middle third then last: {}", lines.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(bytes: impl Fn(u64) -> u64) -> Vec<Sample> {
+        (0..60).map(|second| [[bytes(second), 1 << 20, 1 << 20]; NODES]).collect()
+    }
+
+    #[test]
+    fn what_goes_up_and_down_is_a_plateau() {
+        let sawtooth = samples(|second| (40 << 20) + (second % 7) * (2 << 20));
+        assert!(judge(&sawtooth).is_ok());
+    }
+
+    #[test]
+    fn what_grows_slowly_is_found() {
+        // One part in a hundred a second.
+        let grows = samples(|second| (100 << 20) + second * (1 << 20));
+        let Failure(why) = judge(&grows).expect_err("it grows");
+        assert!(why.contains("log grows"), "{why}");
+    }
+}
