@@ -7,13 +7,14 @@ use balsa_node::engine::apply_stage::ApplyStage;
 use balsa_node::engine::boot::{self, BootConfig, BootError};
 use balsa_node::engine::directory::{Directory, Member};
 use balsa_node::engine::log_stage::LogStage;
-use balsa_node::engine::snapshot_frame::Transfer;
+use balsa_node::engine::snapshot_frame::Offer;
+use balsa_node::engine::snapshot_receive::Incoming;
+use balsa_node::engine::snapshot_send::Outgoing;
 use balsa_node::engine::status::ClusterId;
 use balsa_node::engine::{Engine, EngineConfig, LogJob, Origin, Tickets};
 use balsa_raft::membership::Membership;
-use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Entry, Index, NodeId, Raft};
-use balsa_store::{FlushJob, MemoryEngine, Reader, SnapshotSink, SnapshotSource, StoreConfig};
+use balsa_store::{FlushJob, MemoryEngine, Reader, StoreConfig};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -39,12 +40,22 @@ pub enum ApplyJob {
     Flushed(u64),
     /// Begin a snapshot.
     BeginSnapshot(NodeId),
-    /// Begin to receive one.
-    ReceiveSnapshot,
-    /// A chunk.
-    Chunk(Bytes),
-    /// Install what was received.
-    Install(SnapshotMeta),
+    /// Begin to receive one, or go on with it.
+    ReceiveSnapshot(NodeId, Offer),
+    /// A chunk, of which transfer, and its number.
+    Chunk(NodeId, u64, u32, Bytes),
+}
+
+/// A snapshot on its way to a peer.
+pub struct Sending {
+    /// What is sent.
+    pub outgoing: Outgoing,
+    /// Rises when what was planned for it is void.
+    pub turn: u64,
+    /// When the peer last showed life.
+    pub heard: Micros,
+    /// How often the faults had cut all transfers when its connection came to stand.
+    pub cuts: u64,
 }
 
 /// A running process.
@@ -66,11 +77,9 @@ pub struct Process {
     /// The flush that is under way.
     pub flush: Option<FlushJob>,
     /// The snapshot that is being received.
-    pub sink: Option<SnapshotSink>,
-    /// Transfers by sender.
-    pub transfers: BTreeMap<NodeId, Transfer>,
+    pub incoming: Incoming,
     /// Snapshots that were begun for peers.
-    pub begun: BTreeMap<NodeId, SnapshotSource>,
+    pub outgoing: BTreeMap<NodeId, Sending>,
     /// The store's published state.
     pub reader: Reader,
     /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
@@ -246,6 +255,8 @@ impl SimNode {
                 forwarded_ttl_ms: 10_000,
                 deadline_ticks: 3,
                 log_margin_bytes: settings.log_margin_bytes,
+                log_hold_bytes: settings.log_hold_bytes,
+                max_snapshots: 1,
                 alive_ms: 600,
                 handover_ms: 1_000,
             },
@@ -266,9 +277,8 @@ impl SimNode {
             apply_queue: VecDeque::new(),
             apply_running: false,
             flush: None,
-            sink: None,
-            transfers: BTreeMap::new(),
-            begun: BTreeMap::new(),
+            incoming: Incoming::default(),
+            outgoing: BTreeMap::new(),
             reader,
             peers: None,
             refuses: BTreeSet::new(),
@@ -311,6 +321,8 @@ pub struct Settings {
     pub disk_headroom_bytes: u64,
     /// See [`EngineConfig::log_margin_bytes`].
     pub log_margin_bytes: usize,
+    /// See [`EngineConfig::log_hold_bytes`].
+    pub log_hold_bytes: usize,
     /// The core's.
     pub max_inflight_appends: usize,
     /// The core's.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 42] = [
+pub const SITUATIONS: [&str; 44] = [
     "election won",
     "election won while joint",
     "joint phase",
@@ -39,6 +39,8 @@ pub const SITUATIONS: [&str; 42] = [
     "refused to start on a rotten disk",
     "snapshot begun",
     "snapshot cut off",
+    "snapshot resumed",
+    "snapshot chunk not taken",
     "snapshot installed",
     "down in an installation",
     "node taken in",

@@ -16,7 +16,7 @@ use self::requests::Asked;
 use super::clients::{Ask, Client, Style, address_of};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
-use super::node::{self, ApplyJob, Doom, Moment, Process, Settings, Sim, SimNode, Standing};
+use super::node::{self, ApplyJob, Doom, Moment, Process, Sending, Settings, Sim, SimNode, Standing};
 use super::oracle::{Oracle, Violation};
 use super::report::Report;
 use super::trace::Trace;
@@ -27,13 +27,15 @@ use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
 use balsa_node::engine::log_stage::Progress;
 use balsa_node::engine::message::{self, PeerMessage};
-use balsa_node::engine::snapshot_frame::{SnapshotFrame, Step};
-use balsa_node::engine::{Effect, Event, LogJob};
+use balsa_node::engine::snapshot_frame::{self, SnapshotFrame};
+use balsa_node::engine::snapshot_receive::Taken;
+use balsa_node::engine::snapshot_send::{Heard, Outgoing};
+use balsa_node::engine::{Effect, Event, LogJob, OfferDecision};
 use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
-use balsa_store::{SnapshotSource, StoreConfig};
+use balsa_store::{StagedSnapshot, StoreConfig};
 use bytes::Bytes;
 use std::any::Any;
 use std::cmp::Reverse;
@@ -83,7 +85,7 @@ enum Happening {
     Tick { place: Place, life: u64 },
     Arrives { from: NodeId, to: Place, life: u64, frame: Bytes },
     Bulk { from: NodeId, to: Place, life: u64, frame: SnapshotFrame },
-    NextChunk { from: Place, life: u64, to: NodeId, stream: Box<Stream> },
+    SendOn { from: Place, life: u64, to: NodeId, turn: u64 },
     LogDone { place: Place, life: u64 },
     ApplyDone { place: Place, life: u64 },
     FlushDone { place: Place, life: u64 },
@@ -98,15 +100,6 @@ enum Happening {
     Review,
     Fault,
     FaultEnds(Box<End>),
-}
-
-struct Stream {
-    source: SnapshotSource,
-    meta: SnapshotMeta,
-    sequence: u64,
-    next: Option<Bytes>,
-    /// Transfers that began before the faults cut this often are over.
-    cuts: u64,
 }
 
 struct Planned {
@@ -249,7 +242,7 @@ impl World {
             Happening::Tick { place, life } => self.tick(place, life),
             Happening::Arrives { from, to, life, frame } => self.arrives(from, to, life, frame),
             Happening::Bulk { from, to, life, frame } => self.bulk(from, to, life, frame),
-            Happening::NextChunk { from, life, to, stream } => self.next_chunk(from, life, to, stream),
+            Happening::SendOn { from, life, to, turn } => self.send_on(from, life, to, turn),
             Happening::LogDone { place, life } => self.log_done(place, life),
             Happening::ApplyDone { place, life } => self.apply_done(place, life),
             Happening::FlushDone { place, life } => self.flush_done(place, life),

@@ -191,26 +191,28 @@ impl World {
             }
             Effect::StreamSnapshot { to, term, meta } => self.stream(place, to, term, meta),
             Effect::DropSnapshot { to } => {
-                self.process(place).begun.remove(&to);
+                self.process(place).outgoing.remove(&to);
                 Ok(())
             }
-            Effect::AcceptSnapshot { from, meta, accept } => {
+            Effect::AnswerOffer { from, offer, decision } => {
                 self.trace.line(
                     self.now,
                     format_args!(
-                        "node {place} is offered a snapshot of {} by {from}: accepted: {accept}",
-                        meta.index
+                        "node {place} is offered a snapshot of {} by {from}: {decision:?}",
+                        offer.meta.index
                     ),
                 );
-                if accept {
-                    if self.nodes[place].doomed.is_none() && !self.calm && self.random.chance(150) {
-                        let (power, time) = (self.random.chance(700), self.random.below(3 * SECOND));
-                        self.nodes[place].doomed = Some(Doom { power, time, at: Moment::Install });
+                let id = offer.id;
+                match decision {
+                    OfferDecision::Accept => {
+                        if self.nodes[place].doomed.is_none() && !self.calm && self.random.chance(150) {
+                            let (power, time) = (self.random.chance(700), self.random.below(3 * SECOND));
+                            self.nodes[place].doomed = Some(Doom { power, time, at: Moment::Install });
+                        }
+                        self.process(place).apply_queue.push_back(ApplyJob::ReceiveSnapshot(from, offer));
                     }
-                    let process = self.process(place);
-                    process.transfers.values_mut().for_each(|transfer| transfer.abandon());
-                    process.transfers.entry(from).or_default().accept(meta);
-                    process.apply_queue.push_back(ApplyJob::ReceiveSnapshot);
+                    OfferDecision::Held => self.say(place, from, snapshot_frame::Answer::Installed { id }),
+                    OfferDecision::Refuse => self.say(place, from, snapshot_frame::Answer::Refused { id }),
                 }
                 Ok(())
             }
