@@ -222,10 +222,9 @@ mod tests {
 
     #[test]
     fn another_change_is_waited_for_and_a_removed_node_is_left() {
-        for (status, code, expected) in [
-            (409, Code::MembershipBusy, Standing::Declined),
-            (503, Code::Removed, Standing::Failed),
-        ] {
+        for (status, code, expected) in
+            [(409, Code::MembershipBusy, Standing::Declined), (503, Code::Removed, Standing::Failed)]
+        {
             let mut course = Course::new(true);
             let step = course.after(problem(status, code, Some(Outcome::NotApplied)), 0);
             assert!(matches!(step, Step::Retry { endpoint, .. } if endpoint == expected), "{step:?}");

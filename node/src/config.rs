@@ -189,6 +189,15 @@ settings! {
         /// Log kept behind what is durably applied, for members that are behind, in bytes [default: 33554432]
         log_margin_bytes: u64 = 32 << 20, "BALSA_LOG_MARGIN_BYTES", "BYTES";
 
+        /// While the leader's log, which is held in memory, is smaller than this, it keeps what members that live have not got
+        /// yet, also while a snapshot is on its way to one; one that needs more gets a snapshot, in bytes [default: 268435456]
+        log_hold_bytes: u64 = 256 << 20, "BALSA_LOG_HOLD_BYTES", "BYTES";
+        /// How fast snapshots are sent, all together, in bytes a second [default: 67108864]
+        snapshot_bytes_per_second: u64 = 64 << 20, "BALSA_SNAPSHOT_BYTES_PER_SECOND", "BYTES";
+        /// How long a member to which a snapshot is on its way may be silent and still go on with it, in milliseconds
+        /// [default: 60000]
+        snapshot_patience_ms: u64 = 60_000, "BALSA_SNAPSHOT_PATIENCE_MS", "MS";
+
         /// How the node's own log is written [default: text]
         log_format: LogFormat = LogFormat::Text, "BALSA_LOG_FORMAT", "FORMAT";
         /// What the node's own log holds: LEVEL or MODULE=LEVEL, by commas [default: info]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 mod labels;
 
-pub use labels::{Method, Rejected, RoleLabel};
+pub use labels::{Method, Rejected, RoleLabel, SnapshotEvent};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -52,6 +52,8 @@ pub struct Metrics {
     peer_refused: Vec<IntCounter>,
     /// By slot, the last one for all slots from [`SLOTS_MAX`].
     peer_lag: Vec<IntGauge>,
+    /// By [`SnapshotEvent`].
+    snapshots: Vec<IntCounter>,
 
     /// Client connections that are open.
     pub connections: IntGauge,
@@ -100,6 +102,15 @@ pub struct Metrics {
     pub reply_table_entries: IntGauge,
     /// Open sessions.
     pub sessions: IntGauge,
+
+    /// Snapshots on their way to peers.
+    pub snapshots_out: IntGauge,
+    /// Snapshots that are being received.
+    pub snapshots_in: IntGauge,
+    /// Bytes of snapshots sent, those sent again included.
+    pub snapshot_sent_bytes: IntCounter,
+    /// Bytes of snapshots received and taken.
+    pub snapshot_received_bytes: IntCounter,
 
     /// Bytes sent to peers.
     pub peer_sent_bytes: IntCounter,
@@ -201,6 +212,21 @@ impl Metrics {
             "On the leader: entries that the member in a slot does not yet hold durably.",
             &["slot"],
         )?;
+        let snapshots = r.counters(
+            "balsa_snapshots_total",
+            "Snapshots: sent whole, received and installed, resumed after a break, failed.",
+            &["event"],
+        )?;
+        let in_progress = r.gauges(
+            "balsa_snapshots_in_progress",
+            "Snapshots on their way now, by direction.",
+            &["direction"],
+        )?;
+        let snapshot_bytes = r.counters(
+            "balsa_snapshot_bytes_total",
+            "Bytes of snapshots: sent, with what was sent again; received and taken.",
+            &["direction"],
+        )?;
         let build = r.gauges("balsa_build_info", "1; the version is in the label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let start: Gauge = r.add(Gauge::new(
@@ -223,6 +249,11 @@ impl Metrics {
                 .chain(["other".to_string()])
                 .map(|slot| peer_lag.with_label_values(&[&slot]))
                 .collect(),
+            snapshots: SnapshotEvent::ALL.map(|(_, label)| snapshots.with_label_values(&[label])).into(),
+            snapshots_out: in_progress.with_label_values(&["out"]),
+            snapshots_in: in_progress.with_label_values(&["in"]),
+            snapshot_sent_bytes: snapshot_bytes.with_label_values(&["out"]),
+            snapshot_received_bytes: snapshot_bytes.with_label_values(&["in"]),
             connections: r.gauge("balsa_http_connections", "Client connections that are open.")?,
             writes_in_flight: r.gauge("balsa_writes_in_flight", "Writes taken and not yet answered.")?,
             write_bytes_in_flight: r.gauge(
@@ -293,6 +324,11 @@ impl Metrics {
     /// Streams of peers that were refused for this reason since start.
     pub fn set_peer_refused(&self, reason: Refusal, times: u64) {
         raise(&self.peer_refused[reason as usize], times);
+    }
+
+    /// Counts what happened to a snapshot.
+    pub fn snapshot(&self, event: SnapshotEvent) {
+        self.snapshots[event as usize].inc();
     }
 
     /// Sets the present role.
@@ -375,6 +411,9 @@ mod tests {
         }
         for (at, (role, _)) in RoleLabel::ALL.into_iter().enumerate() {
             assert_eq!(role as usize, at);
+        }
+        for (at, (event, _)) in SnapshotEvent::ALL.into_iter().enumerate() {
+            assert_eq!(event as usize, at);
         }
         for (at, reason) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);

@@ -232,6 +232,7 @@ async fn live(
         fatal: fatal.clone(),
         tick: config.tick(),
         runtime,
+        snapshots: config.snapshots(incarnation),
     };
     let engine_config = boot_config.engine.clone();
     let mut running =
@@ -353,8 +354,13 @@ async fn open(
     let state_folder = config.data.join("state");
     let (folder, boot_config) = (folder.clone(), boot_config.clone());
     let opening = tokio::task::spawn_blocking(move || {
+        let started = Instant::now();
         let state = FjallEngine::open(&state_folder).map_err(StoreError::from)?;
-        boot::open(&folder, Arc::new(state), &boot_config)
+        let store_ms = started.elapsed().as_millis() as u64;
+        let booted = boot::open(&folder, Arc::new(state), &boot_config)?;
+        let replay_ms = started.elapsed().as_millis() as u64 - store_ms;
+        tracing::info!(store_ms, replay_ms, applied = %booted.raft.applied_index(), last = %booted.raft.last_index(), "store and log are open");
+        Ok::<_, BootError>(booted)
     });
     Ok(opening.await.map_err(|error| ServeError::System(error.to_string()))??)
 }

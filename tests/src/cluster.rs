@@ -9,7 +9,9 @@ use crate::http::{Answer, Ask, NoAnswer, send};
 use crate::limp_disk::{self, LimpDisk};
 use crate::ports;
 use crate::process::{Process, Recipe, log_beside};
+use crate::proxy::Proxy;
 use balsa_wire::cluster::{ClusterAnswer, Role};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -118,6 +120,15 @@ impl Cluster {
         self.add(&peer_address, &["--join".to_string(), url])
     }
 
+    /// As [`Cluster::join`], with a proxy before the new node's door for peers; see [`Proxy::start`].
+    pub async fn join_behind_proxy(&mut self, by: usize, cuts: &[u64]) -> Outcome<(usize, Proxy)> {
+        let url = format!("http://{}", self.address(by));
+        let peer_address = format!("127.0.0.1:{}", ports::free()?);
+        let proxy = Proxy::start(peer_address.clone(), cuts).await?;
+        let place = ["--join".to_string(), url, "--peer-advertise".to_string(), proxy.address.clone()];
+        Ok((self.add(&peer_address, &place)?, proxy))
+    }
+
     /// Starts one more node at this slot, which serves clients at `address` and joins by the URL of node `by`; gives its
     /// place.
     pub fn join_as(&mut self, by: usize, slot: u32, address: &str) -> Outcome<usize> {
@@ -175,6 +186,14 @@ impl Cluster {
     /// Kills a node with -9.
     pub fn kill(&mut self, node: usize) -> Outcome<()> {
         self.process(node).kill()
+    }
+
+    /// Kills all nodes with -9: the last is struck before the first is waited for.
+    pub fn kill_all(&mut self) -> Outcome<()> {
+        for node in &self.nodes {
+            node.process.signal(Signal::KILL)?;
+        }
+        (0..self.nodes.len()).try_for_each(|node| self.kill(node))
     }
 
     /// Starts a node that was killed or has ended.

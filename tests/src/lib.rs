@@ -17,6 +17,7 @@ pub mod limp_disk;
 pub mod members;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 
 pub mod strike;
 

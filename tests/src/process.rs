@@ -107,14 +107,23 @@ impl Process {
 
     /// Its resident memory, in bytes.
     pub fn resident_bytes(&self) -> Outcome<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that its resident memory ever was, in bytes.
+    pub fn resident_bytes_peak(&self) -> Outcome<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> Outcome<u64> {
         let pid = self.pid().ok_or_else(|| Failure("there is no process to measure".to_string()))?;
         let status =
             std::fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line
             .and_then(|line| line.trim().strip_suffix("kB"))
             .and_then(|kib| kib.trim().parse::<u64>().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| Failure("the process's status has no VmRSS".to_string()))
+        kib.map(|kib| kib * 1024).ok_or_else(|| Failure(format!("the process's status has no {name}")))
     }
 
     /// What it said, all of it.

@@ -55,7 +55,8 @@ pub(crate) fn open(folder: Folder, config: LogConfig, identity: LogIdentity) -> 
     }
     let mut segments = Segments { folder, config, identity, prepared: VecDeque::new(), spares: Vec::new() };
     let mut live = open_live(&segments, &listing)?;
-    let mut scan = Scan { replay: None, next_batch: 0, marked: false, image: Vec::new() };
+    let synced = Position { segment: 0, offset: 0 };
+    let mut scan = Scan { replay: None, next_batch: 0, marked: false, synced, image: Vec::new() };
     let (active, end) = scan.read_all(&live)?;
     let Some(replay) = &scan.replay else {
         return Err(damaged(&live[0], segment::HEADER_BYTES, "the oldest segment has no valid first batch"));
@@ -67,15 +68,16 @@ pub(crate) fn open(folder: Folder, config: LogConfig, identity: LogIdentity) -> 
     for torn in torn {
         zero(&live[torn.at], torn.begin, torn.end)?;
     }
-    let Scan { replay: Some(replay), next_batch, marked, .. } = scan else {
+    let Scan { replay: Some(replay), next_batch, marked, synced, .. } = scan else {
         unreachable!("a replay that was there is gone")
     };
 
     segments.prepared = live.split_off(active + 1).into();
     clear_leftovers(&mut segments, &listing)?;
     let Some(active) = live.pop() else { unreachable!("{} of {} segments", active, listing.live.len()) };
-    // What was read may be in the page cache only: a process that was killed wrote it and never synced it.
-    active.file.sync_data().doing("sync", &active.path)?;
+    // What was read may be in the page cache only, beyond what the last batch knew to be durable.
+    let unsynced = if synced.segment == active.header.sequence { synced.offset } else { 0 };
+    write_again(&active, unsynced.max(segment::HEADER_BYTES), end)?;
     segments.sync_dir()?;
     Ok(Opened {
         segments,
@@ -162,6 +164,8 @@ struct Scan {
     /// The sequence that continues the last batch.
     next_batch: u64,
     marked: bool,
+    /// What was durable when the last batch was written.
+    synced: Position,
     /// The segment that is being read.
     image: Vec<u8>,
 }
@@ -210,6 +214,7 @@ impl Scan {
             }
             self.replay_batch(segment, payload, first).map_err(|why| damaged(segment, offset, why))?;
             self.next_batch = found.header.sequence + 1;
+            self.synced = found.header.synced;
             offset = found.end();
         }
         self.image = image;
@@ -273,6 +278,16 @@ struct Torn {
     begin: u64,
     /// To where in it, in bytes.
     end: u64,
+}
+
+/// Writes a part of a segment once more as it is, and syncs. A process that was killed may never have synced it; or a sync
+/// of it failed, after which a kernel takes the pages for clean, shows what was written, and has the next sync succeed
+/// without writing anything (hazard 38, ATC 2020): a sync alone would prove nothing.
+fn write_again(segment: &Segment, begin: u64, end: u64) -> Result<(), LogError> {
+    let mut bytes = vec![0; end.saturating_sub(begin) as usize];
+    segment.file.read_exact_at(&mut bytes, begin).doing("read", &segment.path)?;
+    segment.file.write_all_at(&bytes, begin).doing("write", &segment.path)?;
+    segment.file.sync_data().doing("sync", &segment.path)
 }
 
 fn zero(segment: &Segment, begin: u64, end: u64) -> Result<(), LogError> {

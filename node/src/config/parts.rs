@@ -5,14 +5,18 @@ use crate::engine::EngineConfig;
 use crate::engine::boot::BootConfig;
 use crate::life::{Member, Settings};
 use crate::peer::PeerConfig;
+use crate::shell::StreamSettings;
 use balsa_log::LogConfig;
 use balsa_store::StoreConfig;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Writes and reads under way in the engine at once, on one node.
 const UNDER_WAY_MAX: usize = 65_536;
 /// The age at which an unanswered question to the leader is put again, in ms.
 const READ_RETRY_MS: u64 = 250;
+/// Snapshots on their way to peers at once: each keeps files of the store that would otherwise go, and staged data there.
+const SNAPSHOTS_MAX: usize = 2;
 /// Deadlines are looked at this often, in ms.
 const DEADLINE_INTERVAL_MS: u64 = 50;
 
@@ -55,6 +59,8 @@ impl Config {
             forwarded_ttl_ms: 2 * self.request_timeout_ms,
             deadline_ticks: (DEADLINE_INTERVAL_MS / self.tick_ms).max(1),
             log_margin_bytes: usize::try_from(self.log_margin_bytes).unwrap_or(usize::MAX),
+            log_hold_bytes: usize::try_from(self.log_hold_bytes).unwrap_or(usize::MAX),
+            max_snapshots: SNAPSHOTS_MAX,
             alive_ms: 2 * self.election_timeout_ms,
             handover_ms: self.handover_timeout_ms,
         };
@@ -64,6 +70,15 @@ impl Config {
             ..StoreConfig::default()
         };
         BootConfig { engine, raft, log: self.log(), store, disk_headroom_bytes: self.disk_headroom_bytes }
+    }
+
+    /// How snapshots are sent; `incarnation` as above.
+    pub fn snapshots(&self, incarnation: u64) -> StreamSettings {
+        StreamSettings {
+            bytes_per_second: self.snapshot_bytes_per_second,
+            patience: Duration::from_millis(self.snapshot_patience_ms),
+            first_id: incarnation << 12,
+        }
     }
 
     fn log(&self) -> LogConfig {

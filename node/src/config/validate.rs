@@ -97,6 +97,7 @@ impl Config {
         })?;
         between("head_timeout_ms", self.head_timeout_ms, 100, 600_000)?;
         between("idle_timeout_ms", self.idle_timeout_ms, 1_000, 86_400_000)?;
+        between("snapshot_patience_ms", self.snapshot_patience_ms, 1_000, 86_400_000)?;
         between("drain_timeout_ms", self.drain_timeout_ms, 100, 600_000)
     }
 
@@ -127,6 +128,11 @@ impl Config {
         require(self.log_margin_bytes >= segment, "log_margin_bytes", self.log_margin_bytes, || {
             format!("it must be at least log_segment_bytes ({segment}): the log is cut by whole segments")
         })?;
+        let (margin, hold) = (self.log_margin_bytes, self.log_hold_bytes);
+        require(hold >= margin, "log_hold_bytes", hold, || {
+            format!("it must be at least log_margin_bytes ({margin})")
+        })?;
+        between("snapshot_bytes_per_second", self.snapshot_bytes_per_second, 64 << 10, 1 << 40)?;
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log_filter);
         require(filter.is_ok(), "log_filter", &self.log_filter, || {
             "it takes LEVEL or MODULE=LEVEL, by commas, with the levels error, warn, info, debug, trace"

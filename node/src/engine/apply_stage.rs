@@ -22,6 +22,7 @@ const INSTALLING: &str = "installing.snapshot";
 pub struct ApplyStage {
     store: Store,
     folder: Folder,
+    headroom_bytes: u64,
 }
 
 /// Why a snapshot was not installed. The node must stop.
@@ -49,9 +50,15 @@ pub struct Applied<T: Tickets> {
 }
 
 impl ApplyStage {
-    /// A stage over an open store; `folder` is the data folder.
-    pub fn new(store: Store, folder: Folder) -> ApplyStage {
-        ApplyStage { store, folder }
+    /// A stage over an open store; `folder` is the data folder. Snapshots are received only while the disk has more than
+    /// `headroom_bytes` left: the rest is for what must go on.
+    pub fn new(store: Store, folder: Folder, headroom_bytes: u64) -> ApplyStage {
+        ApplyStage { store, folder, headroom_bytes }
+    }
+
+    /// Whether the disk has room for more of a snapshot.
+    pub fn has_room(&self) -> bool {
+        self.folder.disk.free_bytes(&self.folder.path).is_ok_and(|free| free > self.headroom_bytes)
     }
 
     /// The store.

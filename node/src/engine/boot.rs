@@ -154,7 +154,7 @@ pub fn open(folder: &Folder, state: Arc<dyn StateEngine>, config: &BootConfig) -
     Ok(Booted {
         raft,
         log: LogStage::new(log, log_folder(folder), config.disk_headroom_bytes),
-        apply: ApplyStage::new(store, folder.clone()),
+        apply: ApplyStage::new(store, folder.clone(), config.disk_headroom_bytes),
         newest_stamp_ms,
         torn_tail_bytes: recovered.torn_tail_bytes,
     })

@@ -3,6 +3,7 @@
 
 use super::handle::{AdminError, AdminReply, AdminRequest, ReadError, WriteError};
 use super::message::PeerMessage;
+use super::snapshot_frame::Offer;
 use balsa_log::LogStart;
 use balsa_raft::ready::{PersistToken, SnapshotMeta};
 use balsa_raft::{Entry, HardState, Index, NodeId, Term};
@@ -106,7 +107,7 @@ pub enum Event<T: Tickets> {
         /// Its term.
         term: Term,
         /// What it offers.
-        meta: SnapshotMeta,
+        offer: Offer,
     },
     /// A snapshot was received whole, and its state is in the store, durably.
     SnapshotInstalled {
@@ -153,7 +154,7 @@ pub enum Effect<T: Tickets> {
         /// It was so before this process heard of a leader: its disk returns to a cluster that went on without it.
         returned: bool,
     },
-    /// Begin a snapshot of the store for a peer.
+    /// Begin a snapshot of the store for a peer, or take up the one that is on its way there.
     BeginSnapshot {
         /// The peer.
         to: NodeId,
@@ -167,23 +168,34 @@ pub enum Effect<T: Tickets> {
         /// What the snapshot is.
         meta: SnapshotMeta,
     },
-    /// The snapshot that was begun is of no use any more.
+    /// The snapshot that was begun is of no use any more, be it on its way or not.
     DropSnapshot {
         /// The peer.
         to: NodeId,
     },
-    /// Whether to receive the snapshot that a peer offered; if so, install its state and report
+    /// Whether to receive the snapshot that a peer offered, or to go on with it; if so, install its state and report
     /// [`Event::SnapshotInstalled`].
-    AcceptSnapshot {
+    AnswerOffer {
         /// The peer.
         from: NodeId,
         /// What it offered.
-        meta: SnapshotMeta,
-        /// Take it.
-        accept: bool,
+        offer: Offer,
+        /// What to make of it.
+        decision: OfferDecision,
     },
     /// Leadership is with somebody else (or with nobody): the shell may drain and stop.
     HandedOver,
+}
+
+/// What becomes of an offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OfferDecision {
+    /// Take it.
+    Accept,
+    /// This node holds as much already: tell the sender that it is done.
+    Held,
+    /// Its sender does not lead.
+    Refuse,
 }
 
 /// Work for the log, in order.

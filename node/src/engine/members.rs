@@ -123,6 +123,7 @@ impl<T: Tickets> Engine<T> {
         for id in ids {
             members.known_since_ms.entry(id).or_insert(now);
         }
+        self.give_up_snapshots();
         self.set_peers();
     }
 
@@ -209,7 +210,7 @@ impl<T: Tickets> Engine<T> {
         }
     }
 
-    fn other_members(&self) -> BTreeSet<NodeId> {
+    pub(super) fn other_members(&self) -> BTreeSet<NodeId> {
         let mut known = self.raft.membership().members();
         known.remove(&self.config.id);
         known

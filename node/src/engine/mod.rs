@@ -28,13 +28,15 @@ pub mod message;
 mod reads;
 pub mod safety;
 pub mod snapshot_frame;
+pub mod snapshot_receive;
+pub mod snapshot_send;
 mod snapshots;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod writes;
 
-pub use event::{Effect, Event, LogJob, Origin, Tickets};
+pub use event::{Effect, Event, LogJob, OfferDecision, Origin, Tickets};
 
 use crate::engine::admin::Admins;
 use crate::engine::clock::ClusterClock;
@@ -42,6 +44,7 @@ use crate::engine::directory::Directory;
 use crate::engine::members::Members;
 use crate::engine::message::PeerMessage;
 use crate::engine::reads::Reads;
+use crate::engine::snapshots::SnapshotsOut;
 use crate::engine::status::{ClusterId, Phase, Role, Status};
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
@@ -77,6 +80,10 @@ pub struct EngineConfig {
     pub deadline_ticks: u64,
     /// The log keeps about this much behind the newest durable state of the store, in bytes, for followers that lag.
     pub log_margin_bytes: usize,
+    /// While the leader's log is smaller than this, it keeps what followers that live have not got yet, in bytes.
+    pub log_hold_bytes: usize,
+    /// Snapshots on their way out at once; a peer beyond them waits.
+    pub max_snapshots: usize,
     /// A peer that was heard from within this time counts as alive, in ms.
     pub alive_ms: u64,
     /// How long a leader that stops waits for another to take over, in ms.
@@ -122,11 +129,14 @@ pub struct Engine<T: Tickets> {
     writes: Writes<T>,
     reads: Reads<T>,
     admins: Admins<T>,
+    snapshots_out: SnapshotsOut,
     /// The flush before the newest: the log may be released up to there.
     flushed_before: Index,
     /// Proposed a compaction of the store's history at this entry; one at a time.
     compacting: Option<Index>,
     leader_changes: u64,
+    /// The term that the disk had at the start.
+    first_term: Term,
     /// The last leader known, and its term.
     last_leader: Option<(Term, NodeId)>,
     stopping: Option<Stopping>,
@@ -146,7 +156,7 @@ impl<T: Tickets> Engine<T> {
         let first_id = config.incarnation << 12;
         let mut clock = ClusterClock::default();
         clock.observe(newest_stamp_ms);
-        let applied = raft.applied_index();
+        let (applied, first_term) = (raft.applied_index(), raft.term());
         let mut engine = Engine {
             config,
             raft,
@@ -165,9 +175,11 @@ impl<T: Tickets> Engine<T> {
             writes: Writes::new(first_id),
             reads: Reads::new(first_id),
             admins: Admins::new(first_id),
+            snapshots_out: SnapshotsOut::default(),
             flushed_before: Index::ZERO,
             compacting: None,
             leader_changes: 0,
+            first_term,
             last_leader: None,
             stopping: None,
             effects: Vec::new(),
@@ -192,6 +204,10 @@ impl<T: Tickets> Engine<T> {
                 self.connected.insert(peer);
                 self.introduce_to(peer);
                 self.raft.handle_connection_restored(peer);
+                if self.last_leader.is_none() && self.raft.term() == self.first_term {
+                    let connected = &self.connected;
+                    self.raft.maybe_hasten_first_election(|id| connected.contains(&id));
+                }
             }
             Event::Disconnected(peer) => {
                 if self.connected.remove(&peer) {
@@ -208,7 +224,7 @@ impl<T: Tickets> Engine<T> {
             Event::Flushed(index) => self.handle_flushed(index),
             Event::SnapshotBegun { to, index } => self.handle_snapshot_begun(to, index),
             Event::SnapshotSent { to, index } => self.handle_snapshot_sent(to, index),
-            Event::SnapshotOffered { from, term, meta } => self.handle_snapshot_offered(from, term, meta),
+            Event::SnapshotOffered { from, term, offer } => self.handle_snapshot_offered(from, term, offer),
             Event::SnapshotInstalled { meta, time_ms } => self.handle_snapshot_installed(meta, time_ms),
             Event::Stop => self.handle_stop(),
         }
@@ -336,14 +352,15 @@ impl<T: Tickets> Engine<T> {
         }
     }
 
-    /// The store is durable up to `index`. The log is released one flush late, and only while it is larger than the
-    /// margin that followers may need.
+    /// The store is durable up to `index`. The log is released one flush late, only while it is larger than the margin that
+    /// followers may need, and only up to what those that live need of it.
     fn handle_flushed(&mut self, index: Index) {
-        if self.raft.log_bytes() > self.config.log_margin_bytes
-            && self.flushed_before > self.raft.first_index()
-        {
+        if self.raft.log_bytes() > self.config.log_margin_bytes {
             let to = self.flushed_before.min(self.raft.applied_index());
-            if let Some(meta) = self.raft.snapshot_meta_at(to) {
+            let to = self.needed_of_log().map_or(to, |needed| to.min(needed));
+            if let Some(meta) =
+                self.raft.snapshot_meta_at(to).filter(|meta| meta.index >= self.raft.first_index())
+            {
                 self.raft.compact(to);
                 self.effects.push(Effect::Log(LogJob::Release(log_start(&meta))));
             }
@@ -397,7 +414,7 @@ impl<T: Tickets> Engine<T> {
             self.read_dropped(id);
         }
         for to in ready.snapshots_wanted {
-            self.effects.push(Effect::BeginSnapshot { to });
+            self.begin_snapshot(to);
         }
     }
 
@@ -415,6 +432,7 @@ impl<T: Tickets> Engine<T> {
         } else {
             self.clock.stop_leading();
         }
+        self.give_up_snapshots();
         self.transfers_ended();
         self.leader_may_be_introduced();
         tracing::info!(

@@ -42,6 +42,8 @@ fn config() -> EngineConfig {
         forwarded_ttl_ms: 1_000,
         deadline_ticks: 1,
         log_margin_bytes: 0,
+        log_hold_bytes: 4_096,
+        max_snapshots: 1,
         alive_ms: 1_000,
         handover_ms: 1_000,
     }
@@ -207,7 +209,7 @@ fn a_node_introduces_itself_first_on_each_connection() {
     let effects = engine.finish();
     let expected = PeerMessage::Introduce { peer_address: "node-0:3300".into(), build: BUILD.clone() };
     assert!(
-        matches!(&effects[..], [Effect::Send { to: OTHER, message }] if *message == expected),
+        matches!(&effects[..], [Effect::Send { to: OTHER, message }, ..] if *message == expected),
         "{effects:?}"
     );
 }
@@ -249,4 +251,174 @@ fn a_leader_passes_for_fresh_as_of_its_question_and_only_once_a_quorum_has_answe
     assert_eq!(engine.fresh_ms(), 0, "nobody has said that it still leads");
     persist(&mut engine, 5_001, vec![message(LEADER, next, Body::HeartbeatReply { context: 1 })]);
     assert_eq!(engine.fresh_ms(), 10);
+}
+
+/// A node that leads alone, with a learner; all that it hands out is done at once.
+struct Leading {
+    engine: Engine<Numbers>,
+    now_ms: u64,
+}
+
+impl Leading {
+    fn new() -> Leading {
+        let membership = Membership { voters: [ME].into(), learners: [OTHER, LEADER].into(), ..membership() };
+        let restored = Restored {
+            hard_state: HardState { term: TERM, vote: None },
+            entries: vec![Raft::bootstrap_entry(&membership)],
+            ..Restored::blank()
+        };
+        let raft = Raft::new(Config::with_defaults(ME, 1), restored).unwrap();
+        let mut leading = Leading { engine: Engine::new(config(), raft, 0), now_ms: 0 };
+        while !leading.engine.raft().is_leader() {
+            leading.tick();
+        }
+        leading
+    }
+
+    fn tick(&mut self) -> Vec<Effect<Numbers>> {
+        self.now_ms += 10;
+        self.give(Event::Tick)
+    }
+
+    /// Gives an event, and does what follows from it; what is left is for the test.
+    fn give(&mut self, event: Event<Numbers>) -> Vec<Effect<Numbers>> {
+        self.engine.handle(self.now_ms, event);
+        let mut left = Vec::new();
+        loop {
+            let effects = self.engine.finish();
+            if effects.is_empty() {
+                return left;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Log(LogJob::Persist { token, .. }) => {
+                        self.engine.handle(self.now_ms, Event::Persisted(token));
+                    }
+                    Effect::Apply { entries, .. } => {
+                        let index = entries.last().unwrap().index;
+                        self.engine.handle(self.now_ms, Event::Applied { index, wants_compaction: None });
+                    }
+                    other => left.push(other),
+                }
+            }
+        }
+    }
+
+    /// Writes so many times 100 bytes; gives the last index.
+    fn write(&mut self, times: u64) -> Index {
+        for _ in 0..times {
+            let command = Bytes::from_static(&[0; 100]);
+            self.give(Event::Write { ticket: 1, command, repeatable: false, deadline_ms: u64::MAX });
+        }
+        self.engine.raft().last_index()
+    }
+
+    /// A peer shows life.
+    fn hears(&mut self, from: NodeId, body: Body) -> Vec<Effect<Numbers>> {
+        let message = Message { from, to: ME, term: self.engine.raft().term(), body };
+        self.give(Event::Message { from, message: PeerMessage::Raft(message) })
+    }
+
+    fn accepts(&mut self, from: NodeId, match_index: Index) -> Vec<Effect<Numbers>> {
+        self.hears(from, Body::AppendAccepted { match_index })
+    }
+
+    /// All is flushed, twice, as the log is released one flush late; gives where the log begins then.
+    fn flush(&mut self) -> Index {
+        for _ in 0..2 {
+            self.give(Event::Flushed(self.engine.raft().applied_index()));
+        }
+        self.engine.raft().first_index()
+    }
+
+    /// The log is gone beyond what `peer` has, and it shows life: it needs a snapshot.
+    fn needs_snapshot(&mut self, peer: NodeId) -> Vec<Effect<Numbers>> {
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            all.extend(self.tick());
+            all.extend(self.hears(peer, Body::HeartbeatReply { context: 0 }));
+        }
+        all
+    }
+}
+
+fn begins(effects: &[Effect<Numbers>]) -> Vec<NodeId> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::BeginSnapshot { to } => Some(*to),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_log_keeps_what_a_follower_that_lives_has_not_got() {
+    let mut leading = Leading::new();
+    let got = leading.write(5);
+    leading.accepts(OTHER, got);
+    leading.write(5);
+    assert_eq!(leading.flush(), got.next());
+    // Not for one that was silent for long.
+    while leading.engine.is_alive(OTHER) {
+        leading.tick();
+    }
+    let last = leading.write(1);
+    assert_eq!(leading.flush(), last.next());
+}
+
+#[test]
+fn the_log_is_kept_for_followers_up_to_a_bound() {
+    let mut leading = Leading::new();
+    let got = leading.write(1);
+    leading.accepts(OTHER, got);
+    let last = leading.write(100); // more than may be held
+    assert!(leading.engine.raft().log_bytes() > config().log_hold_bytes);
+    assert_eq!(leading.flush(), last.next());
+}
+
+#[test]
+fn a_snapshots_receiver_finds_the_log_behind_it_and_needs_no_second_one() {
+    let mut leading = Leading::new();
+    leading.write(5);
+    let at = leading.engine.raft().last_index();
+    leading.flush();
+    assert_eq!(begins(&leading.needs_snapshot(OTHER)), [OTHER]);
+    let effects = leading.give(Event::SnapshotBegun { to: OTHER, index: at });
+    assert!(matches!(effects[..], [Effect::StreamSnapshot { to: OTHER, .. }]), "{effects:?}");
+
+    // While it is on its way, and while it is installed, the log stays.
+    leading.write(5);
+    assert_eq!(leading.flush(), at.next());
+    leading.give(Event::SnapshotSent { to: OTHER, index: Some(at) });
+    leading.write(5);
+    assert_eq!(leading.flush(), at.next());
+    let effects = leading.hears(OTHER, Body::SnapshotInstalled { match_index: at });
+    let appended = effects.iter().any(|effect| match effect {
+        Effect::Send { to: OTHER, message: PeerMessage::Raft(message) } => {
+            matches!(&message.body, Body::Append { prev_index, entries, .. } if *prev_index == at && !entries.is_empty())
+        }
+        _ => false,
+    });
+    assert!(appended, "it goes on from the log: {effects:?}");
+    let last = leading.write(1);
+    assert_eq!(leading.flush(), at.next(), "it has not got the rest yet");
+    let effects = leading.accepts(OTHER, last);
+    assert!(begins(&effects).is_empty());
+    assert_eq!(leading.flush(), last.next());
+}
+
+#[test]
+fn snapshots_beyond_the_bound_wait_and_one_that_is_given_up_makes_room() {
+    let mut leading = Leading::new();
+    leading.write(5);
+    let at = leading.engine.raft().last_index();
+    leading.flush();
+    assert_eq!(begins(&leading.needs_snapshot(OTHER)), [OTHER]);
+    leading.give(Event::SnapshotBegun { to: OTHER, index: at });
+    assert!(begins(&leading.needs_snapshot(LEADER)).is_empty(), "one at a time");
+    leading.give(Event::SnapshotSent { to: OTHER, index: None });
+    let last = leading.write(5);
+    assert_eq!(leading.flush(), last.next(), "the log is held for nobody");
+    assert_eq!(begins(&leading.needs_snapshot(LEADER)), [LEADER]);
 }

@@ -101,3 +101,25 @@ impl RoleLabel {
         (RoleLabel::Learner, "learner"),
     ];
 }
+
+/// What happened to a snapshot; see [`snapshot`](super::Metrics::snapshot).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotEvent {
+    /// A peer has it.
+    Sent,
+    /// This node got one and installed it.
+    Received,
+    /// One to a peer went on where its connection had broken.
+    Resumed,
+    /// One to a peer was given up.
+    Failed,
+}
+
+impl SnapshotEvent {
+    pub(super) const ALL: [(SnapshotEvent, &'static str); 4] = [
+        (SnapshotEvent::Sent, "sent"),
+        (SnapshotEvent::Received, "received"),
+        (SnapshotEvent::Resumed, "resumed"),
+        (SnapshotEvent::Failed, "failed"),
+    ];
+}

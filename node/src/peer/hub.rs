@@ -199,6 +199,14 @@ impl PeerHub {
         }
     }
 
+    /// Queues a bulk frame for a peer, where there is room now. Never waits; may be called from any thread. False: it is
+    /// dropped and counted, as by [`PeerHub::send`].
+    pub fn offer_bulk(&self, to: NodeId, frame: Bytes) -> bool {
+        let routes = self.routes.load();
+        let Ok(at) = routes.binary_search_by_key(&to, |route| route.node) else { return false };
+        routes[at].bulk.push(vec![frame]).is_ok()
+    }
+
     /// Each peer's counters and state, sorted by id.
     pub fn stats(&self) -> Vec<PeerStats> {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,12 +4,14 @@ use super::gauges;
 use super::live::{Live, Room};
 use super::snapshot_streams::Streams;
 use crate::engine::apply_stage::ApplyStage;
+use crate::engine::snapshot_frame::{Answer, Offer, SnapshotFrame};
+use crate::engine::snapshot_receive::{Incoming, Taken};
 use crate::engine::{Event, Origin, message};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SnapshotEvent};
 use crate::peer::PeerHub;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Entry, Index, NodeId};
-use balsa_store::{FlushJob, SnapshotSink};
+use balsa_store::{FlushJob, StagedSnapshot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,12 +27,10 @@ pub(super) enum ApplyJob {
     Flushed(u64),
     /// Begin a snapshot for a peer.
     BeginSnapshot { to: NodeId },
-    /// Begin to receive one, in place of what is being received.
-    ReceiveSnapshot,
-    /// A chunk of it.
-    SnapshotChunk { data: Bytes, _room: Room },
-    /// It is complete: install it.
-    InstallSnapshot { meta: SnapshotMeta },
+    /// Begin to receive one, in place of what is being received, or go on with it.
+    ReceiveSnapshot { from: NodeId, offer: Offer },
+    /// A chunk of one.
+    SnapshotChunk { from: NodeId, id: u64, sequence: u32, data: Bytes, _room: Room },
     /// End.
     Halt,
 }
@@ -43,7 +43,7 @@ pub(super) struct ApplyThread {
     pub(super) hub: Arc<PeerHub>,
     pub(super) streams: Streams,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) sink: Option<SnapshotSink>,
+    pub(super) incoming: Incoming,
     pub(super) postponed: VecDeque<ApplyJob>,
 }
 
@@ -91,31 +91,46 @@ impl ApplyThread {
                 self.maybe_flush();
             }
             ApplyJob::BeginSnapshot { to } => {
-                let source = self.stage.store().begin_snapshot();
-                let index = Index(source.index());
-                self.streams.put(to, source);
+                let index = self.streams.begin(to, || self.stage.store().begin_snapshot());
                 self.tell(Event::SnapshotBegun { to, index });
             }
-            ApplyJob::ReceiveSnapshot => {
-                self.sink = None; // an older transfer leaves nothing behind
-                let sink = self.stage.store().begin_install();
-                self.sink = Some(sink.map_err(|error| format!("a snapshot cannot be received: {error}"))?);
+            ApplyJob::ReceiveSnapshot { from, offer: Offer { id, .. } }
+            | ApplyJob::SnapshotChunk { from, id, .. }
+                if !self.stage.has_room() =>
+            {
+                tracing::warn!(peer = %from, "the disk is too full to receive a snapshot");
+                let answer = self.incoming.refuse(id);
+                self.answer(from, answer);
             }
-            ApplyJob::SnapshotChunk { data, _room } => {
-                if let Some(mut sink) = self.sink.take() {
-                    match sink.add_chunk(&data) {
-                        Ok(()) => self.sink = Some(sink),
-                        Err(error) => {
-                            tracing::warn!(%error, "a snapshot chunk is damaged: the transfer is dropped")
-                        }
+            ApplyJob::ReceiveSnapshot { from, offer } => {
+                let begun = self.incoming.begin(self.stage.store(), from, offer);
+                let answer = begun.map_err(|error| format!("a snapshot cannot be received: {error}"))?;
+                self.answer(from, answer);
+            }
+            ApplyJob::SnapshotChunk { from, id, sequence, data, _room } => {
+                match self.incoming.take(from, id, sequence, &data) {
+                    Taken::Added => self.metrics.snapshot_received_bytes.inc_by(data.len() as u64),
+                    Taken::Ignored => {}
+                    Taken::Not(answer, reason) => {
+                        tracing::warn!(peer = %from, reason, ?answer, "a snapshot's chunk was not taken");
+                        self.answer(from, answer);
+                    }
+                    Taken::Whole(staged, meta) => {
+                        self.metrics.snapshot_received_bytes.inc_by(data.len() as u64);
+                        self.install(staged, meta)?;
+                        self.answer(from, Answer::Installed { id });
                     }
                 }
             }
-            ApplyJob::InstallSnapshot { meta } => self.install(meta)?,
             ApplyJob::Halt => {}
         }
         self.publish_stats();
         Ok(())
+    }
+
+    /// Tells a sender; lost, it asks again.
+    fn answer(&self, to: NodeId, answer: Answer) {
+        self.hub.offer_bulk(to, SnapshotFrame::Answer(answer).encode());
     }
 
     fn apply(&mut self, entries: Vec<Entry>, origins: Vec<Option<Origin<Live>>>) -> Result<(), String> {
@@ -124,6 +139,7 @@ impl ApplyThread {
         for (answer, reply) in applied.answers {
             let _ = answer.send(reply); // a client that hung up is normal
         }
+        self.incoming.handle_applied(applied.index);
         self.tell(Event::Applied { index: applied.index, wants_compaction: applied.wants_compaction });
         let mut by_peer: BTreeMap<NodeId, Vec<Bytes>> = BTreeMap::new();
         for (to, reply) in applied.messages {
@@ -137,16 +153,12 @@ impl ApplyThread {
         Ok(())
     }
 
-    fn install(&mut self, meta: SnapshotMeta) -> Result<(), String> {
-        let Some(sink) = self.sink.take() else { return Ok(()) };
-        match sink.stage() {
-            Ok(staged) => {
-                let installed = self.stage.install(&meta, staged);
-                if installed.map_err(|error| format!("a snapshot cannot be installed: {error}"))? {
-                    self.tell(Event::SnapshotInstalled { meta, time_ms: self.stage.store().time_ms() });
-                }
-            }
-            Err(error) => tracing::warn!(%error, "a received snapshot is not whole: it is dropped"),
+    fn install(&mut self, staged: StagedSnapshot, meta: SnapshotMeta) -> Result<(), String> {
+        let installed = self.stage.install(&meta, staged);
+        if installed.map_err(|error| format!("a snapshot cannot be installed: {error}"))? {
+            self.metrics.snapshot(SnapshotEvent::Received);
+            tracing::info!(index = %meta.index, "a snapshot was installed");
+            self.tell(Event::SnapshotInstalled { meta, time_ms: self.stage.store().time_ms() });
         }
         Ok(())
     }
@@ -160,6 +172,7 @@ impl ApplyThread {
     fn publish_stats(&self) {
         let store = self.stage.store();
         gauges::set_store(&self.metrics, &store.position(), &store.stats());
+        self.metrics.snapshots_in.set(i64::from(self.incoming.is_under_way()));
     }
 
     fn tell(&self, event: Event<Live>) {

@@ -5,15 +5,16 @@
 
 use super::apply_thread::{self, ApplyJob, ApplyThread};
 use super::live::{Inputs, Live, Room};
-use super::snapshot_streams::{self, Streams};
+use super::snapshot_streams::{StreamSettings, Streams, Ways};
 use super::{Fatal, spawn};
 use super::{gauges, log_thread};
 use crate::engine::boot::Booted;
 use crate::engine::handle::Request;
 use crate::engine::message::{self, PeerMessage};
-use crate::engine::snapshot_frame::{SnapshotFrame, Step, Transfer};
+use crate::engine::snapshot_frame::{Answer, SnapshotFrame};
+use crate::engine::snapshot_receive::Incoming;
 use crate::engine::status::Status;
-use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob};
+use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, OfferDecision};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ pub struct Wiring {
     pub tick: Duration,
     /// Where streams of snapshots run.
     pub runtime: tokio::runtime::Handle,
+    /// How snapshots are sent.
+    pub snapshots: StreamSettings,
 }
 
 /// A running engine.
@@ -79,7 +82,13 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
     let (flush_jobs, flush_queue) = thread_mpsc::channel();
     let (events, told) = mpsc::unbounded_channel();
     let (handed_over_sender, handed_over) = oneshot::channel();
-    let streams = Streams::default();
+    let ways = Ways {
+        hub: wiring.hub.clone(),
+        events: events.clone(),
+        metrics: wiring.metrics.clone(),
+        runtime: wiring.runtime.clone(),
+    };
+    let streams = Streams::new(wiring.snapshots, ways);
     let fatal = wiring.fatal.clone();
     let mut threads = Vec::new();
 
@@ -102,7 +111,7 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
         hub: wiring.hub.clone(),
         streams: streams.clone(),
         metrics: wiring.metrics.clone(),
-        sink: None,
+        incoming: Incoming::default(),
         postponed: VecDeque::new(),
     };
     threads.push(spawn("balsa-apply", fatal.clone(), move || apply_thread.run())?);
@@ -113,9 +122,7 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
         log_jobs,
         apply_jobs,
         streams,
-        events,
         handed_over: Some(handed_over_sender),
-        transfers: BTreeMap::new(),
         outgoing: BTreeMap::new(),
         proposed: VecDeque::new(),
     };
@@ -130,9 +137,7 @@ struct Driver {
     log_jobs: ThreadSender<LogJob>,
     apply_jobs: ThreadSender<ApplyJob>,
     streams: Streams,
-    events: mpsc::UnboundedSender<Event<Live>>,
     handed_over: Option<oneshot::Sender<()>>,
-    transfers: BTreeMap<NodeId, Transfer>,
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
     /// When this leader appended up to which index; bounded by what may be uncommitted.
     proposed: VecDeque<(Index, Instant)>,
@@ -239,17 +244,16 @@ impl Driver {
     }
 
     fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame, room: &Room) {
-        match self.transfers.entry(from).or_default().step(frame) {
-            Step::Offer(term, meta) => {
-                self.engine.handle(now, Event::SnapshotOffered { from, term, meta });
-                self.turn(); // the answer comes before the first chunk
+        match frame {
+            SnapshotFrame::Ask { term, offer } => {
+                self.engine.handle(now, Event::SnapshotOffered { from, term, offer });
+                self.turn(); // the store hears of it before the chunks that follow
             }
-            Step::Feed(data) => self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() }),
-            Step::FeedLast(data, meta) => {
-                self.apply_job(ApplyJob::SnapshotChunk { data, _room: room.clone() });
-                self.apply_job(ApplyJob::InstallSnapshot { meta });
+            SnapshotFrame::Chunk { id, sequence, data } => {
+                let _room = room.clone();
+                self.apply_job(ApplyJob::SnapshotChunk { from, id, sequence, data, _room });
             }
-            Step::Ignore => {}
+            SnapshotFrame::Answer(answer) => self.streams.answer(from, answer),
         }
     }
 
@@ -291,20 +295,18 @@ impl Driver {
                 let _ = self.wiring.removed.send(returned); // nobody looks while the process stops
             }
             Effect::BeginSnapshot { to } => self.apply_job(ApplyJob::BeginSnapshot { to }),
-            Effect::StreamSnapshot { to, term, meta } => {
-                let source = self.streams.take(to);
-                let (hub, events) = (self.wiring.hub.clone(), self.events.clone());
-                self.wiring.runtime.spawn(snapshot_streams::stream(hub, to, term, meta, source, events));
-            }
-            Effect::DropSnapshot { to } => drop(self.streams.take(to)),
-            Effect::AcceptSnapshot { from, meta, accept } => {
-                if accept {
-                    for transfer in self.transfers.values_mut() {
-                        transfer.abandon(); // one at a time
+            Effect::StreamSnapshot { to, term, meta } => self.streams.start(to, term, meta),
+            Effect::DropSnapshot { to } => self.streams.drop_one(to),
+            Effect::AnswerOffer { from, offer, decision } => {
+                let id = offer.id;
+                let answer = match decision {
+                    OfferDecision::Accept => {
+                        return self.apply_job(ApplyJob::ReceiveSnapshot { from, offer });
                     }
-                    self.transfers.entry(from).or_default().accept(meta);
-                    self.apply_job(ApplyJob::ReceiveSnapshot);
-                }
+                    OfferDecision::Held => Answer::Installed { id },
+                    OfferDecision::Refuse => Answer::Refused { id },
+                };
+                self.wiring.hub.offer_bulk(from, SnapshotFrame::Answer(answer).encode());
             }
             Effect::HandedOver => {
                 if let Some(handed_over) = self.handed_over.take() {

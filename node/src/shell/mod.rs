@@ -23,6 +23,7 @@ mod snapshot_streams;
 pub use engine_thread::{Running, Wiring, start};
 pub use gauges::set_transport;
 pub use live::{Inputs, Live, Room};
+pub use snapshot_streams::StreamSettings;
 
 use std::sync::Arc;
 use tokio::sync::watch;

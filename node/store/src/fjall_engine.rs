@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::{
     BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PinningPolicy,
 };
@@ -30,6 +31,9 @@ const CACHE_BYTES: u64 = 24 << 20;
 const MEMTABLE_BYTES: u64 = 1 << 20;
 /// Journals hold pointers only.
 const JOURNAL_BYTES: u64 = 64 << 20;
+/// Bytes of a table that compaction writes. A flush is about two of them, and all of level 0 goes down at once, together with
+/// what it meets in level 1, which holds four: with larger ones, more is rewritten each time, and lies on the disk twice.
+const TABLE_BYTES: u64 = 16 << 20;
 /// So many tables in level 0 (compaction starts at 4) hold up a flush, for so long at most.
 const LEVEL_0_TABLES: usize = 20;
 const COMPACTION_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -132,6 +136,7 @@ fn parse_number(bytes: &[u8]) -> Result<u64, EngineError> {
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
         .data_block_size_policy(BlockSizePolicy::all(4 << 10))
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0))))
         // Memory must not grow with the data: what is read often stays in the cache, which is bounded.

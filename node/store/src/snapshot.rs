@@ -72,6 +72,11 @@ impl SnapshotSource {
         self.position.applied_index
     }
 
+    /// The number of the chunk that is made next, counted from 0.
+    pub fn next_sequence(&self) -> u32 {
+        self.starts.len() as u32
+    }
+
     /// The state that the snapshot is of.
     pub fn position(&self) -> Position {
         self.position

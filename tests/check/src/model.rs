@@ -149,14 +149,25 @@ impl Step {
 pub struct KeyModel {
     steps: Vec<Step>,
     words: Words,
+    /// The longest text read, where a key is only read and appended to: whatever comes before that read is a beginning of
+    /// it, whatever comes after begins with it. Saves trying orders of appends that the read refutes anyway.
+    longest: Option<Text>,
 }
 
 impl KeyModel {
     /// The operations must all be on one key; `None` where one is of a kind that needs more ([`StoreModel`], a replay).
     pub fn new<'a>(operations: impl Iterator<Item = &'a Operation>) -> Option<KeyModel> {
         let mut words = Words::default();
-        let steps = operations.map(|operation| Step::new(operation, &mut words)).collect::<Option<_>>()?;
-        Some(KeyModel { steps, words })
+        let steps: Vec<Step> =
+            operations.map(|operation| Step::new(operation, &mut words)).collect::<Option<_>>()?;
+        let grows = |step: &Step| matches!(step.effect, Effect::Read(_) | Effect::Append(_));
+        let read = steps.iter().filter_map(|step| match step.effect {
+            Effect::Read(number) if step.outcome == Outcome::Ok => number.checked_sub(1),
+            _ => None,
+        });
+        let longest = read.map(|at| &words.texts[at as usize]).max_by_key(|text| text.len()).cloned();
+        let longest = longest.filter(|_| steps.iter().all(grows));
+        Some(KeyModel { steps, words, longest })
     }
 }
 
@@ -168,7 +179,15 @@ impl Model for KeyModel {
     }
 
     fn step(&mut self, state: &u32, operation: usize) -> Option<u32> {
-        self.steps[operation].apply(*state, &mut self.words)
+        let step = self.steps[operation];
+        let next = step.apply(*state, &mut self.words)?;
+        if let (Effect::Append(_), Some(longest)) = (step.effect, &self.longest) {
+            let text = self.words.text(next);
+            if !longest.starts_with(text) && !text.starts_with(&**longest) {
+                return None;
+            }
+        }
+        Some(next)
     }
 
     fn overwrites(&self, operation: usize) -> bool {
@@ -184,11 +203,18 @@ impl Model for KeyModel {
     }
 }
 
+/// What happens to one key (by its number), or to all.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum StoreStep {
+    Key(usize, Step),
+    /// What it told, and whether it was answered.
+    Clear(Option<u64>, Outcome),
+}
+
 /// All keys at once.
 #[derive(Debug)]
 pub struct StoreModel {
-    /// The key's number and what happens to it; for a clear, what it told.
-    steps: Vec<Result<(usize, Step), (Option<u64>, Outcome)>>,
+    steps: Vec<StoreStep>,
     keys: Vec<Text>,
     words: Words,
 }
@@ -200,7 +226,7 @@ impl StoreModel {
         let mut numbers: HashMap<Text, usize> = HashMap::new();
         for operation in operations {
             if let Kind::Clear { deleted } = operation.kind {
-                model.steps.push(Err((deleted, operation.outcome)));
+                model.steps.push(StoreStep::Clear(deleted, operation.outcome));
                 continue;
             }
             let step = Step::new(operation, &mut model.words)?;
@@ -209,7 +235,7 @@ impl StoreModel {
                 model.keys.push(Text::clone(key));
                 model.keys.len() - 1
             });
-            model.steps.push(Ok((number, step)));
+            model.steps.push(StoreStep::Key(number, step));
         }
         Some(model)
     }
@@ -224,13 +250,13 @@ impl Model for StoreModel {
 
     fn step(&mut self, state: &Box<[u32]>, operation: usize) -> Option<Box<[u32]>> {
         match self.steps[operation] {
-            Ok((key, step)) => {
+            StoreStep::Key(key, step) => {
                 let value = step.apply(state[key], &mut self.words)?;
                 let mut next = state.clone();
                 next[key] = value;
                 Some(next)
             }
-            Err((told, outcome)) => {
+            StoreStep::Clear(told, outcome) => {
                 let count = state.iter().filter(|value| **value != 0).count() as u64;
                 let consistent = outcome != Outcome::Ok || told.is_none_or(|told| told == count);
                 consistent.then(|| vec![0; state.len()].into())
@@ -240,7 +266,7 @@ impl Model for StoreModel {
 
     fn overwrites(&self, operation: usize) -> bool {
         // A write of one key leaves the others as they were.
-        matches!(self.steps[operation], Err((told, outcome)) if outcome != Outcome::Ok || told.is_none())
+        matches!(self.steps[operation], StoreStep::Clear(told, outcome) if outcome != Outcome::Ok || told.is_none())
     }
 
     fn is_same(&self, one: usize, other: usize) -> bool {

@@ -20,9 +20,12 @@ pub mod failover;
 
 pub mod bench_ratio;
 pub mod closed_loop;
+pub mod disk;
 pub mod etcd;
 pub mod fdatasync;
 pub mod limping;
+pub mod load;
+pub mod many_keys;
 pub mod membership;
 pub mod real_disk;
 pub mod soak;

@@ -2,7 +2,7 @@
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    bad_input, bench_ratio, crash_loop, failover, limping, membership, seed_curl, soak,
+    bad_input, bench_ratio, crash_loop, failover, limping, many_keys, membership, seed_curl, soak,
 };
 use balsa_tests::failure::{Context, Outcome};
 use balsa_tests::strike::How;
@@ -57,6 +57,24 @@ enum Bar {
         /// How often the leader is stopped.
         #[arg(long)]
         stops: Option<u32>,
+    },
+    /// A million keys: memory, disk, and how soon all are back after kill -9.
+    MillionKeys {
+        /// End within a minute: 50,000 keys.
+        #[arg(long)]
+        quick: bool,
+        /// How many keys.
+        #[arg(long)]
+        keys: Option<u64>,
+    },
+    /// Ten million keys: speed compared with ten thousand, memory, and how soon all are back after kill -9.
+    TenMillionKeys {
+        /// End within a minute: 200,000 keys.
+        #[arg(long)]
+        quick: bool,
+        /// How many keys.
+        #[arg(long)]
+        keys: Option<u64>,
     },
     /// From one node to five and back, again and again under load, with a wiped disk and a replaced node.
     Membership {
@@ -124,6 +142,15 @@ fn main() -> ExitCode {
         }
         Bar::Failover { quick, kills } => conclude("failover", &strike(How::Kill, quick, kills)),
         Bar::Handover { quick, stops } => conclude("handover", &strike(How::Terminate, quick, stops)),
+        Bar::MillionKeys { quick, keys } => {
+            let keys = keys.unwrap_or(if quick { 50_000 } else { 1_000_000 });
+            conclude("million-keys", &run(many_keys::million(keys)))
+        }
+        Bar::TenMillionKeys { quick, keys } => {
+            let keys = keys.unwrap_or(if quick { 200_000 } else { 10_000_000 });
+            let burst = Duration::from_secs(if quick { 1 } else { 5 });
+            conclude("ten-million-keys", &run(many_keys::ten_million(keys, burst)))
+        }
         Bar::Membership { quick, rounds } => {
             let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
             let load = membership::Load::default();

@@ -5,7 +5,7 @@
 //! followers have work; and beside those whose writes may be sent again some that never do so after a doubt.
 
 use super::network::Place;
-use super::{MILLI, Micros};
+use super::{MILLI, Micros, SECOND};
 use crate::random::Random;
 use balsa_client::course::Course;
 use balsa_client::endpoints::Endpoints;
@@ -91,17 +91,27 @@ impl Client {
         let style = match nth % 4 {
             0 => Style::Keys,
             1 => Style::Plain,
-            _ => Style::Session(nth / 8),
+            _ => Style::Session(nth / 4),
         };
         let given = (0..places).map(address_of).collect();
         let endpoints = Endpoints::new(given, random.below(places as u64) as usize);
-        Client { style, under_way: None, endpoints, turn: 0, wanders: nth % 3 != 0, think, random, keys }
+        Client {
+            style,
+            under_way: None,
+            endpoints,
+            turn: 0,
+            wanders: !nth.is_multiple_of(3),
+            think,
+            random,
+            keys,
+        }
     }
 
     /// How long it thinks before its next question.
     pub fn pause(&mut self, hurried: bool) -> Micros {
         match hurried {
             true => self.random.below(HURRY),
+            false if self.random.chance(30) => self.random.between(10 * SECOND, 60 * SECOND),
             false => self.random.between(self.think / 4, self.think * 7 / 4),
         }
     }
@@ -153,7 +163,8 @@ impl Client {
             0..300 => Ask::Read(key),
             300..360 => Ask::StaleRead(key),
             360..860 => {
-                let filler = "x".repeat(self.random.below(120) as usize);
+                let bytes = *self.random.pick(&[20, 20, 120, 2_000]);
+                let filler = "x".repeat(self.random.below(bytes) as usize);
                 let value = Bytes::from(format!("{operation} {filler}"));
                 let condition = self.random.chance(200).then(|| self.condition());
                 let want_previous = self.random.chance(100);

@@ -135,7 +135,7 @@ impl Climate {
             *weight = *random.pick(&[0, 1, 2, 4, 8]);
         }
         weights[random.below(KINDS.len() as u64) as usize] += 4;
-        let interval = random.between(8, 40) * SECOND;
+        let interval = random.between(5, 30) * SECOND;
         Climate { random, weights, interval }
     }
 

@@ -4,14 +4,17 @@
 //! clients work and faults strike; oracles watch throughout, and at the end everything heals and must make progress.
 //!
 //! ```text
-//!   clients ──► world (clock, queue of events) ──► node: engine, log stage, apply stage
-//!   faults  ──►   │        ▲                          │
-//!                 ▼        └── network, disks ◄───────┘
+//!   clients  ──► world (clock, queue of events) ──► node: engine, log stage, apply stage
+//!   operator ──►   │        ▲                          │
+//!   faults   ──►   │        │                          │
+//!                  ▼        └── network, disks ◄───────┘
 //!               oracle: what was committed, what was answered, who led, who voted
 //! ```
 //!
-//! What it does not simulate: HTTP and the framing of peers' messages (their tests are beside them), and the embedded
-//! engine, in whose place stands one in memory that loses what was not made durable.
+//! What it does not simulate: HTTP and the framing of peers' messages (their tests are beside them); how a process founds,
+//! joins and learns that it was removed (`node/src/life`; here the operator does it in a thin way); the embedded engine, in
+//! whose place stands one in memory that loses what was not made durable; and a rolling upgrade, since there is only one
+//! feature level so far. How to read what it prints: `docs/simulation.md`.
 //!
 //! Modules in reading order: [`trace`], [`node`], [`network`], [`clients`], [`faults`], [`oracle`], [`world`].
 

@@ -89,6 +89,11 @@ impl Network {
         self.clogged.clear();
     }
 
+    /// Whether both directions between two places carry.
+    pub fn is_open(&self, from: Place, to: Place) -> bool {
+        !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from))
+    }
+
     /// Whether connections may have to change although nobody wants other ones.
     pub fn is_uneasy(&self) -> bool {
         !self.cut.is_empty() || !self.dying.is_empty() || !self.rising.is_empty()
@@ -164,7 +169,7 @@ impl Network {
             changes.push(Change::Down(pair.0, pair.1));
         }
         for &(from, to) in wanted {
-            let open = !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from));
+            let open = self.is_open(from, to);
             let stands = self.standing.contains(&(from, to));
             match (stands, open) {
                 (true, true) => drop(self.dying.remove(&(from, to))),

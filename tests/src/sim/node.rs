@@ -7,13 +7,14 @@ use balsa_node::engine::apply_stage::ApplyStage;
 use balsa_node::engine::boot::{self, BootConfig, BootError};
 use balsa_node::engine::directory::{Directory, Member};
 use balsa_node::engine::log_stage::LogStage;
-use balsa_node::engine::snapshot_frame::Transfer;
+use balsa_node::engine::snapshot_frame::Offer;
+use balsa_node::engine::snapshot_receive::Incoming;
+use balsa_node::engine::snapshot_send::Outgoing;
 use balsa_node::engine::status::ClusterId;
 use balsa_node::engine::{Engine, EngineConfig, LogJob, Origin, Tickets};
 use balsa_raft::membership::Membership;
-use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Entry, Index, NodeId, Raft};
-use balsa_store::{FlushJob, MemoryEngine, Reader, SnapshotSink, SnapshotSource, StoreConfig};
+use balsa_store::{FlushJob, MemoryEngine, Reader, StoreConfig};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -39,12 +40,22 @@ pub enum ApplyJob {
     Flushed(u64),
     /// Begin a snapshot.
     BeginSnapshot(NodeId),
-    /// Begin to receive one.
-    ReceiveSnapshot,
-    /// A chunk.
-    Chunk(Bytes),
-    /// Install what was received.
-    Install(SnapshotMeta),
+    /// Begin to receive one, or go on with it.
+    ReceiveSnapshot(NodeId, Offer),
+    /// A chunk, of which transfer, and its number.
+    Chunk(NodeId, u64, u32, Bytes),
+}
+
+/// A snapshot on its way to a peer.
+pub struct Sending {
+    /// What is sent.
+    pub outgoing: Outgoing,
+    /// Rises when what was planned for it is void.
+    pub turn: u64,
+    /// When the peer last showed life.
+    pub heard: Micros,
+    /// How often the faults had cut all transfers when its connection came to stand.
+    pub cuts: u64,
 }
 
 /// A running process.
@@ -66,17 +77,19 @@ pub struct Process {
     /// The flush that is under way.
     pub flush: Option<FlushJob>,
     /// The snapshot that is being received.
-    pub sink: Option<SnapshotSink>,
-    /// Transfers by sender.
-    pub transfers: BTreeMap<NodeId, Transfer>,
+    pub incoming: Incoming,
     /// Snapshots that were begun for peers.
-    pub begun: BTreeMap<NodeId, SnapshotSource>,
+    pub outgoing: BTreeMap<NodeId, Sending>,
     /// The store's published state.
     pub reader: Reader,
-    /// Peers that the engine wants connections to.
-    pub peers: BTreeSet<NodeId>,
+    /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
+    pub peers: Option<BTreeSet<NodeId>>,
+    /// Removed nodes whose streams it refuses, telling them why.
+    pub refuses: BTreeSet<NodeId>,
     /// The commit index that the oracle has looked at.
     pub commit_seen: Index,
+    /// The membership as of then.
+    pub membership_seen: Arc<Membership>,
 }
 
 /// A place for a node: the disk in it, and whose disk that is. A place is a slot of the cluster.
@@ -103,6 +116,8 @@ pub struct SimNode {
     pub disk_is_full: bool,
     /// Goes down at the worst moment.
     pub doomed: Option<Doom>,
+    /// It was told that its identity was removed, and has recorded that.
+    pub knows_removal: bool,
     /// The membership that its last process went by, and where that stands in the log.
     pub last_membership: (Index, Arc<Membership>),
 }
@@ -186,6 +201,7 @@ impl SimNode {
             disk_delay: (100, 1_500),
             disk_is_full: false,
             doomed: None,
+            knows_removal: false,
             last_membership: (Index::ZERO, Arc::default()),
         }
     }
@@ -223,7 +239,6 @@ impl SimNode {
         self.clock = Clock::starting(self.clock.rate, now);
         let mut raft = balsa_raft::Config::with_defaults(self.id, seed);
         raft.election_ticks = 15;
-        raft.election_stretch_max = 4;
         raft.heartbeat_ticks = 3;
         raft.max_inflight_appends = settings.max_inflight_appends;
         raft.max_append_bytes = settings.max_append_bytes;
@@ -240,6 +255,8 @@ impl SimNode {
                 forwarded_ttl_ms: 10_000,
                 deadline_ticks: 3,
                 log_margin_bytes: settings.log_margin_bytes,
+                log_hold_bytes: settings.log_hold_bytes,
+                max_snapshots: 1,
                 alive_ms: 600,
                 handover_ms: 1_000,
             },
@@ -260,12 +277,13 @@ impl SimNode {
             apply_queue: VecDeque::new(),
             apply_running: false,
             flush: None,
-            sink: None,
-            transfers: BTreeMap::new(),
-            begun: BTreeMap::new(),
+            incoming: Incoming::default(),
+            outgoing: BTreeMap::new(),
             reader,
-            peers: BTreeSet::new(),
+            peers: None,
+            refuses: BTreeSet::new(),
             commit_seen: Index::ZERO,
+            membership_seen: Arc::default(),
         });
         Ok(torn)
     }
@@ -303,6 +321,8 @@ pub struct Settings {
     pub disk_headroom_bytes: u64,
     /// See [`EngineConfig::log_margin_bytes`].
     pub log_margin_bytes: usize,
+    /// See [`EngineConfig::log_hold_bytes`].
+    pub log_hold_bytes: usize,
     /// The core's.
     pub max_inflight_appends: usize,
     /// The core's.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 38] = [
+pub const SITUATIONS: [&str; 44] = [
     "election won",
     "election won while joint",
-    "commit while joint",
+    "joint phase",
+    "leader down while joint",
     "transfer done",
     "handed over before stopping",
     "write forwarded",
@@ -38,12 +39,17 @@ pub const SITUATIONS: [&str; 38] = [
     "refused to start on a rotten disk",
     "snapshot begun",
     "snapshot cut off",
+    "snapshot resumed",
+    "snapshot chunk not taken",
     "snapshot installed",
     "down in an installation",
     "node taken in",
     "node joined and votes",
     "member removed",
+    "removed node set its disk aside",
+    "removed node returned and was told",
     "disk wiped",
+    "only a quorum healed",
 ];
 
 /// A run's figures.

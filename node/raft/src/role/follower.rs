@@ -3,6 +3,7 @@
 use crate::message::{Body, Message};
 use crate::node::Raft;
 use crate::persist::After;
+use crate::quorum::has_quorum;
 use crate::ready::SnapshotMeta;
 use crate::role::RoleState;
 use crate::types::{Entry, HardState, Index, NodeId, Term};
@@ -78,6 +79,20 @@ impl Raft {
     /// We are connected to `peer` again.
     pub fn handle_connection_restored(&mut self, peer: NodeId) {
         self.disconnected.remove(&peer);
+    }
+
+    /// Nobody has led or campaigned since this node started, and it has reached those for whom `is_reachable` holds. Where
+    /// they are a quorum, an election need not wait for the timer: if there is a leader, they know it, and refuse (thesis
+    /// 9.6). To be reported with every connection that comes to stand, since answers may not have found their way before.
+    pub fn maybe_hasten_first_election(&mut self, is_reachable: impl Fn(NodeId) -> bool) {
+        let idle = matches!(self.role, RoleState::Follower | RoleState::PreCandidate(_));
+        if idle
+            && self.leader.is_none()
+            && self.may_campaign()
+            && has_quorum(self.log.membership(), |id| id == self.config.id || is_reachable(id))
+        {
+            self.become_pre_candidate(true);
+        }
     }
 
     /// Someone asks whether we would vote for it. Nothing changes here, but for an own candidacy that gives

@@ -37,7 +37,11 @@ impl Disks {
         let known = self.nodes.entry(node).or_default();
         let before = known.hard_state;
         if hard_state.term < before.term {
-            violated!("durability: {node} starts in term {}, and {} was durable", hard_state.term, before.term);
+            violated!(
+                "durability: {node} starts in term {}, and {} was durable",
+                hard_state.term,
+                before.term
+            );
         }
         if hard_state.term == before.term && before.vote.is_some() && hard_state.vote != before.vote {
             violated!("durability: {node} forgot its vote for {:?} in term {}", before.vote, before.term);
@@ -146,13 +150,16 @@ impl Disks {
     }
 
     /// A leader has committed up to `index`: a quorum must hold that durably, and it must be of the leader's own term.
-    pub fn committed(&self, raft: &Raft, index: Index) -> Result<(), Violation> {
+    /// `before`: the membership as the turn began; one that the turn appended, behind what it committed, had no say.
+    pub fn committed(&self, raft: &Raft, index: Index, before: &Membership) -> Result<(), Violation> {
         let (leader, term) = (raft.id(), raft.term());
         if raft.term_at(index).is_some_and(|of| of != term) {
-            violated!("{leader} leads term {term} and commits {index}, an entry of an earlier term, by itself");
+            violated!(
+                "{leader} leads term {term} and commits {index}, an entry of an earlier term, by itself"
+            );
         }
         let holds = |voter: &NodeId| self.nodes.get(voter).is_some_and(|known| known.last >= index.0);
-        match missing_quorum(raft.membership(), holds) {
+        match missing_quorum(before, holds) {
             None => Ok(()),
             Some(set) => violated!("{leader} commits {index}, and no quorum of {set:?} has it on disk"),
         }
@@ -160,10 +167,8 @@ impl Disks {
 }
 
 /// A set of voters of which `present` names no majority.
-fn missing_quorum(
-    membership: &Membership,
-    present: impl Fn(&NodeId) -> bool,
-) -> Option<&BTreeSet<NodeId>> {
+fn missing_quorum(membership: &Membership, present: impl Fn(&NodeId) -> bool) -> Option<&BTreeSet<NodeId>> {
     let sets = [&membership.voters, &membership.outgoing];
-    sets.into_iter().find(|set| !set.is_empty() && set.iter().filter(|id| present(id)).count() <= set.len() / 2)
+    sets.into_iter()
+        .find(|set| !set.is_empty() && set.iter().filter(|id| present(id)).count() <= set.len() / 2)
 }

@@ -54,7 +54,10 @@ impl Logs {
         let newer = self.memberships.range((effective.next(), Term(0))..);
         for ((index, term), _) in newer.take_while(|((index, _), _)| *index <= raft.last_index()) {
             if raft.term_at(*index) == Some(*term) {
-                violated!("{} ignores the membership at {index} and goes by the one at {effective}", raft.id());
+                violated!(
+                    "{} ignores the membership at {index} and goes by the one at {effective}",
+                    raft.id()
+                );
             }
         }
         if effective < raft.first_index() {
@@ -68,10 +71,5 @@ impl Logs {
                 violated!("{} goes by a membership at {effective} that its log does not hold", raft.id())
             }
         }
-    }
-
-    /// Entries below are committed and compared elsewhere.
-    pub fn forget(&mut self, below: Index) {
-        self.entries.retain(|(index, _), _| *index >= below);
     }
 }

@@ -80,6 +80,8 @@ pub struct Oracle {
     /// The newest committed membership and its index.
     pub membership: (Index, Membership),
     random: Random,
+    /// Memberships with two sets of voters that were committed.
+    pub joint_phases: u64,
     /// Commands that met the recorded reply of an earlier attempt.
     pub repeats: u64,
     /// Answers to clients that were replays of earlier ones.
@@ -107,6 +109,7 @@ impl Oracle {
             logs: logs::Logs::default(),
             membership: (Index::ZERO, Membership::default()),
             random,
+            joint_phases: 0,
             repeats: 0,
             replays: 0,
         }
@@ -161,7 +164,10 @@ impl Oracle {
             EntryKind::Command => self.apply_command(entry)?,
             EntryKind::Membership => {
                 match Membership::decode(&entry.data) {
-                    Ok(membership) => self.membership = (entry.index, membership),
+                    Ok(membership) => {
+                        self.joint_phases += u64::from(membership.is_joint());
+                        self.membership = (entry.index, membership);
+                    }
                     Err(error) => violated!("the membership at {index} cannot be read: {error}"),
                 }
                 self.reference.apply_empty(index);
@@ -255,7 +261,8 @@ impl Oracle {
 
     /// A client begins an operation. `repeatable`: it carries a request id.
     pub fn begin(&mut self, operation: u64, key: Option<Bytes>, repeatable: bool) {
-        self.begun.insert(operation, Begun { floor: self.floor, key, repeatable, denied: false, effective: false });
+        self.begun
+            .insert(operation, Begun { floor: self.floor, key, repeatable, denied: false, effective: false });
     }
 
     /// A write was answered.

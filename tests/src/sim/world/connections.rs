@@ -9,18 +9,31 @@ impl World {
             return Ok(());
         }
         let mut wanted = BTreeSet::new();
+        let mut refused = Vec::new();
         for (from, node) in self.nodes.iter().enumerate() {
             let Some(process) = &node.process else { continue };
-            for peer in &process.peers {
-                if let Some(to) = self.place_of(*peer).filter(|to| self.nodes[*to].process.is_some()) {
+            let runs = |to: &Place| *to != from && self.nodes[*to].process.is_some();
+            let peers: Vec<Place> = match &process.peers {
+                Some(peers) => peers.iter().filter_map(|peer| self.place_of(*peer)).filter(runs).collect(),
+                // Before a node has heard of the membership, it keeps to whom it was told of.
+                None => (0..self.nodes.len()).filter(runs).collect(),
+            };
+            for to in peers {
+                let refuses = self.nodes[to].process.as_ref().is_some_and(|p| p.refuses.contains(&node.id));
+                if refuses {
+                    refused.push((from, to));
+                } else {
                     wanted.insert((from, to));
                 }
             }
-            // Before a node has heard of the membership, it knows its fellow founders.
-            if process.peers.is_empty() {
-                let others =
-                    (0..self.nodes.len()).filter(|to| *to != from && self.nodes[*to].process.is_some());
-                wanted.extend(others.map(|to| (from, to)));
+        }
+        for (from, to) in refused {
+            self.uneasy = true;
+            let heard = self.network.is_open(from, to) && self.random.chance(200);
+            if heard && self.nodes[from].process.is_some() && self.nodes[from].paused_until <= self.now {
+                self.report.saw("told of its removal");
+                let by = self.nodes[to].id;
+                self.give(from, Event::ToldRemoved { by })?;
             }
         }
         let changes = self.network.review(&wanted, self.now);

@@ -1,14 +1,15 @@
-//! The end: everything heals, the cluster must make progress, and all nodes must agree.
+//! The end: the faults stop, a random quorum heals and must make progress; then the rest heals, and all must agree.
 
 use super::*;
 
 impl World {
-    /// No more faults; all that is broken is mended.
+    /// No more faults; all that is broken is mended. Some nodes stay down that a quorum can do without.
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.calm = true;
         self.all_doomed = None;
         self.trace.line(self.now, format_args!("the faults end"));
         self.network.heal();
+        self.uneasy = true;
         self.network.weather = Weather::fair();
         self.failing.clear();
         for place in 0..self.nodes.len() {
@@ -18,9 +19,32 @@ impl World {
             self.nodes[place].doomed = None;
             self.nodes[place].disk.clear_faults();
             self.nodes[place].state.heal();
-            self.start_if_down(place)?;
+            if self.random.chance(500) && self.may_be_absent(place) {
+                self.trace.line(self.now, format_args!("node {place} stays down"));
+                let power = self.random.chance(500);
+                self.take_down(place, power, 0)?;
+                self.absent.insert(place);
+            }
         }
-        Ok(())
+        if !self.absent.is_empty() {
+            self.report.saw("only a quorum healed");
+        }
+        (0..self.nodes.len()).try_for_each(|place| self.start_if_down(place))
+    }
+
+    /// The rest heals.
+    pub(super) fn heal_rest(&mut self) -> Result<(), Violation> {
+        self.absent.clear();
+        self.trace.line(self.now, format_args!("all nodes may run"));
+        (0..self.nodes.len()).try_for_each(|place| self.start_if_down(place))
+    }
+
+    /// Whether every set of voters that may have to decide can do without this node, those that are absent already, and
+    /// those whose disks are gone.
+    fn may_be_absent(&self, place: Place) -> bool {
+        let absent = self.absent.iter().chain([&place]).map(|place| self.nodes[*place].id);
+        let absent: BTreeSet<NodeId> = absent.collect();
+        self.nodes[place].standing == Standing::Running && self.survive_without(&absent)
     }
 
     /// Liveness: each client completes an operation that it began now.

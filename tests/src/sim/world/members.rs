@@ -5,9 +5,9 @@
 //! not do without (promise 1 speaks of a minority), and removes nobody while it is at that. What the cluster refuses it
 //! leaves alone.
 //!
-//! A removed node runs on for a while, and is started again with its old disk where a fault ends it; then its place is
-//! blank. Thin, on purpose: how a process founds, joins and learns that it was removed is `node/src/life`'s, with tests of
-//! its own.
+//! A removed node runs on for a while, and is started again with its old disk where a fault ends it before it knows; then
+//! its place is blank, for another to join. Thin, on purpose: how a process founds, joins and sets its disk aside is
+//! `node/src/life`'s, with tests of its own.
 
 use super::*;
 use balsa_node::engine::handle::{AdminError, AdminReply};
@@ -71,6 +71,9 @@ impl World {
             return Ok(false);
         }
         self.report.saw("disk wiped");
+        if self.random.chance(600) {
+            self.joint_doomed = Some(self.random.between(MILLI, 3 * SECOND));
+        }
         self.replace(place)?;
         Ok(true)
     }
@@ -99,17 +102,24 @@ impl World {
         if !running || paused || busy {
             return false;
         }
+        self.survive_without(&BTreeSet::from([id]))
+    }
+
+    /// Whether every set of voters that may have to decide keeps a majority without these, and without those whose disks
+    /// are gone.
+    pub(super) fn survive_without(&self, absent: &BTreeSet<NodeId>) -> bool {
         let newest = self.oracle.membership.0;
         let of_nodes = self.nodes.iter().map(|node| match node.raft() {
             Some(raft) => (raft.membership_index(), &**raft.membership()),
             None => (node.last_membership.0, &*node.last_membership.1),
         });
         let mut all = of_nodes.filter(|(at, _)| *at >= newest).map(|(_, membership)| membership);
-        self.survives(&self.oracle.membership.1, id) && all.all(|membership| self.survives(membership, id))
+        self.survives(&self.oracle.membership.1, absent)
+            && all.all(|membership| self.survives(membership, absent))
     }
 
-    fn survives(&self, membership: &Membership, id: NodeId) -> bool {
-        let gone = |voter: &&NodeId| **voter == id || self.operator.destroyed.contains(voter);
+    fn survives(&self, membership: &Membership, absent: &BTreeSet<NodeId>) -> bool {
+        let gone = |voter: &&NodeId| absent.contains(voter) || self.operator.destroyed.contains(voter);
         let sets = [&membership.voters, &membership.outgoing];
         sets.iter().all(|set| set.is_empty() || set.iter().filter(gone).count() <= (set.len() - 1) / 2)
     }
@@ -137,7 +147,9 @@ impl World {
 
     /// Looks after the errand: is it done, must it be asked for once more?
     pub(super) fn errand(&mut self, round: u64) -> Result<(), Violation> {
-        let Some(errand) = self.operator.errand.filter(|_| self.operator.round == round) else { return Ok(()) };
+        let Some(errand) = self.operator.errand.filter(|_| self.operator.round == round) else {
+            return Ok(());
+        };
         if self.is_done(errand) {
             self.trace.line(self.now, format_args!("the operator has done it"));
             match errand {
@@ -236,6 +248,24 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A node knows for certain that it was removed. One that returned sets its disk aside; one that ran runs on until
+    /// somebody ends it, and does so then.
+    pub(super) fn removal_known(&mut self, place: Place, returned: bool) -> Result<(), Violation> {
+        let id = self.nodes[place].id;
+        self.trace.line(self.now, format_args!("node {place} knows that {id} was removed"));
+        self.nodes[place].knows_removal = true;
+        // It may know before any state has applied it: then one soon will.
+        self.ends_after(30 * SECOND, move |world| match world.oracle.membership.1.is_member(id) {
+            true => Err(Violation(format!("{id} was told that it was removed, and is a member"))),
+            false => Ok(()),
+        })?;
+        if returned {
+            self.report.saw("removed node returned and was told");
+            self.plan(10 * MILLI, Happening::Retire { place, id });
+        }
+        Ok(())
     }
 
     /// A removed node is taken away.

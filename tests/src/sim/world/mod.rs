@@ -2,6 +2,7 @@
 
 mod connections;
 mod disks;
+mod drawing;
 mod ending;
 mod members;
 mod nodes;
@@ -15,7 +16,7 @@ use self::requests::Asked;
 use super::clients::{Ask, Client, Style, address_of};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
-use super::node::{self, ApplyJob, Doom, Moment, Process, Settings, Sim, SimNode, Standing};
+use super::node::{self, ApplyJob, Doom, Moment, Process, Sending, Settings, Sim, SimNode, Standing};
 use super::oracle::{Oracle, Violation};
 use super::report::Report;
 use super::trace::Trace;
@@ -26,16 +27,20 @@ use balsa_log::LogConfig;
 use balsa_node::engine::handle::{AdminRequest, WriteError};
 use balsa_node::engine::log_stage::Progress;
 use balsa_node::engine::message::{self, PeerMessage};
-use balsa_node::engine::snapshot_frame::{SnapshotFrame, Step};
-use balsa_node::engine::{Effect, Event, LogJob};
+use balsa_node::engine::snapshot_frame::{self, SnapshotFrame};
+use balsa_node::engine::snapshot_receive::Taken;
+use balsa_node::engine::snapshot_send::{Heard, Outgoing};
+use balsa_node::engine::{Effect, Event, LogJob, OfferDecision};
 use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
-use balsa_store::{SnapshotSource, StoreConfig};
+use balsa_store::{StagedSnapshot, StoreConfig};
 use bytes::Bytes;
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +62,7 @@ impl Default for Options {
 }
 
 /// A node must have answered within this time.
-const DEADLINE_MS: u64 = 5_000;
+const DEADLINE_MS: u64 = 3_000;
 /// A client gives an operation up after this time: long before anybody forgets what was replied to it.
 const OPERATION_DEADLINE: Micros = 20 * SECOND;
 /// Where the nodes of a cluster may be; the seed draws how many of them found it.
@@ -80,7 +85,7 @@ enum Happening {
     Tick { place: Place, life: u64 },
     Arrives { from: NodeId, to: Place, life: u64, frame: Bytes },
     Bulk { from: NodeId, to: Place, life: u64, frame: SnapshotFrame },
-    NextChunk { from: Place, life: u64, to: NodeId, stream: Box<Stream> },
+    SendOn { from: Place, life: u64, to: NodeId, turn: u64 },
     LogDone { place: Place, life: u64 },
     ApplyDone { place: Place, life: u64 },
     FlushDone { place: Place, life: u64 },
@@ -95,15 +100,6 @@ enum Happening {
     Review,
     Fault,
     FaultEnds(Box<End>),
-}
-
-struct Stream {
-    source: SnapshotSource,
-    meta: SnapshotMeta,
-    sequence: u64,
-    next: Option<Bytes>,
-    /// Transfers that began before the faults cut this often are over.
-    cuts: u64,
 }
 
 struct Planned {
@@ -165,6 +161,10 @@ pub struct World {
     cuts: u64,
     /// All nodes lose power just after the next acknowledgement, for so long.
     all_doomed: Option<Micros>,
+    /// The next leader whose membership is joint goes down at that, for so long.
+    joint_doomed: Option<Micros>,
+    /// Places where nothing starts for now.
+    absent: BTreeSet<Place>,
     /// Nothing strikes any more.
     calm: bool,
     oracle: Oracle,
@@ -175,96 +175,32 @@ pub struct World {
 /// Runs one seed.
 pub fn run_hour(seed: u64, options: &Options) -> Report {
     let mut world = World::new(seed, options);
-    let outcome = world.run(options.length);
-    world.report.violation = outcome.err().map(|Violation(what)| what);
+    // An assertion of the node that fails is a finding like any other. Nothing of the world is used after it but its report.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run(options.length)));
+    world.report.violation = match outcome {
+        Ok(outcome) => outcome.err().map(|Violation(what)| what),
+        Err(panic) => Some(format!("a node panics: {}", words_of(&*panic))),
+    };
     if let Some(violation) = world.report.violation.clone() {
         world.trace.line(world.now, format_args!("VIOLATION {violation}"));
     }
     world.report.trace = world.trace.digest();
     world.report.timeline = world.trace.kept().to_vec();
     world.report.saw_times("term with a leader", world.oracle.terms_led());
+    world.report.saw_times("joint phase", world.oracle.joint_phases);
     world.report.saw_times("retry met its first effect", world.oracle.repeats);
     world.report.saw_times("reply replayed", world.oracle.replays);
     world.report
 }
 
-impl World {
-    fn new(seed: u64, options: &Options) -> World {
-        let mut random = Random::new(seed);
-        let count = options.nodes.unwrap_or_else(|| *random.pick(&[3, 3, 3, 3, 5, 5, 1]));
-        let settings = Settings {
-            log: LogConfig {
-                segment_bytes: *random.pick(&[64 << 10, 256 << 10]),
-                max_record_bytes: 16 << 10,
-                recycle_segments: random.below(3) as usize,
-                salt: random.draw(),
-            },
-            store: StoreConfig {
-                overlay_bytes: *random.pick(&[8 << 10, 32 << 10, 128 << 10]),
-                history_revisions: *random.pick(&[50, 200, 1_000]),
-                sweep_rows: 50,
-                reply_ttl_ms: *random.pick(&[150_000, 150_000, 600_000]),
-                reply_limit: *random.pick(&[400, 100_000, 100_000, 100_000, 100_000, 100_000]),
-                session_ttl_ms: *random.pick(&[15_000, 30_000, 600_000]),
-                session_reply_limit: *random.pick(&[6, 100_000, 100_000, 100_000, 100_000]),
-                ..StoreConfig::default()
-            },
-            disk_headroom_bytes: *random.pick(&[0, 0, 32 << 10]),
-            log_margin_bytes: *random.pick(&[0, 4 << 10, 16 << 10, 256 << 10]),
-            max_inflight_appends: *random.pick(&[1, 4, 64]),
-            max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
-            chunk_bytes: *random.pick(&[512, 2 << 10, 8 << 10]),
-            chunk_interval: *random.pick(&[4, 50, 400]) * MILLI,
-            disk_delay: *random.pick(&[
-                (100, 1_500),
-                (100, 1_500),
-                (MILLI, 10 * MILLI),
-                (5 * MILLI, 40 * MILLI),
-            ]),
-        };
-        let ids: Vec<NodeId> = (0..count).map(|_| NodeId(random.draw() | 1)).collect();
-        let mut nodes: Vec<SimNode> = (0..PLACES.max(count)).map(|_| SimNode::blank()).collect();
-        for (node, id) in nodes.iter_mut().zip(&ids) {
-            node.put_disk(*id, Some(&ids), &settings);
-        }
-        nodes.iter_mut().for_each(|node| node.disk_delay = settings.disk_delay);
-        let keys = *random.pick(&[2, 4, 12]);
-        let think = random.between(2_000, 8_000) * MILLI;
-        let client = |nth| Client::new(nth, keys, think, nodes.len(), random.fork());
-        let clients = (0..CLIENTS).map(client).collect();
-        let mut oracle = Oracle::new(settings.store.clone(), random.fork());
-        oracle.founded(ids[0], node::first_membership(&ids));
-        World {
-            now: 0,
-            planned: BinaryHeap::new(),
-            order: 0,
-            settings,
-            nodes,
-            network: Network::new(random.fork()),
-            uneasy: true,
-            clients,
-            sessions: vec![None; CLIENTS / 8 + 1],
-            epoch: Instant::now(),
-            rush_until: 0,
-            patience: random.between(500, 4_000) * MILLI,
-            quiet: false,
-            tickets: BTreeMap::new(),
-            next_operation: 1,
-            next_ticket: 1,
-            climate: Climate::new(random.fork()),
-            operator: Operator::default(),
-            failing: BTreeMap::new(),
-            rotten: BTreeSet::new(),
-            cuts: 0,
-            all_doomed: None,
-            calm: false,
-            oracle,
-            trace: Trace::new(options.keep_lines),
-            report: Report { seed, nodes: count, ..Report::default() },
-            random,
-        }
-    }
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("in words that cannot be shown")
+}
 
+impl World {
     fn run(&mut self, length: Micros) -> Result<(), Violation> {
         for place in 0..self.nodes.len() {
             self.start_if_down(place)?;
@@ -278,6 +214,7 @@ impl World {
         self.run_until(length)?;
         self.heal()?;
         self.must_progress()?;
+        self.heal_rest()?;
         self.must_agree()
     }
 
@@ -305,7 +242,7 @@ impl World {
             Happening::Tick { place, life } => self.tick(place, life),
             Happening::Arrives { from, to, life, frame } => self.arrives(from, to, life, frame),
             Happening::Bulk { from, to, life, frame } => self.bulk(from, to, life, frame),
-            Happening::NextChunk { from, life, to, stream } => self.next_chunk(from, life, to, stream),
+            Happening::SendOn { from, life, to, turn } => self.send_on(from, life, to, turn),
             Happening::LogDone { place, life } => self.log_done(place, life),
             Happening::ApplyDone { place, life } => self.apply_done(place, life),
             Happening::FlushDone { place, life } => self.flush_done(place, life),

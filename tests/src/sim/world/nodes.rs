@@ -5,7 +5,13 @@ use super::*;
 impl World {
     /// Starts the process at a place, if there is one to start.
     pub(super) fn start_if_down(&mut self, place: Place) -> Result<(), Violation> {
-        if self.nodes[place].standing != Standing::Running || self.nodes[place].process.is_some() {
+        let node = &self.nodes[place];
+        if node.standing != Standing::Running || node.process.is_some() || self.absent.contains(&place) {
+            return Ok(());
+        }
+        if node.knows_removal {
+            self.report.saw("removed node set its disk aside");
+            self.nodes[place].clear();
             return Ok(());
         }
         let seed = self.random.draw();
@@ -95,6 +101,7 @@ impl World {
         let raft = process.engine.raft();
         let commit = raft.commit_index();
         let committed = commit > std::mem::replace(&mut process.commit_seen, commit);
+        let before = std::mem::replace(&mut process.membership_seen, Arc::clone(raft.membership()));
         if !raft.is_leader() {
             return Ok(());
         }
@@ -107,10 +114,14 @@ impl World {
             }
         }
         if committed {
-            self.oracle.disks.committed(raft, commit)?;
-            if raft.membership().is_joint() {
-                self.report.saw("commit while joint");
-            }
+            self.oracle.disks.committed(raft, commit, &before)?;
+        }
+        if raft.membership().is_joint()
+            && let Some(time) = self.joint_doomed.take()
+        {
+            self.report.saw("leader down while joint");
+            let power = self.random.chance(500);
+            self.ends_after(0, move |world| world.take_down(place, power, time))?;
         }
         Ok(())
     }
@@ -165,33 +176,43 @@ impl World {
             Effect::AnswerAdmin(ticket, answer) => self.admin_answered(ticket, answer),
             Effect::SetPeers(peers) => {
                 self.uneasy = true;
-                self.process(place).peers = peers.into_iter().map(|(id, _)| id).collect();
+                self.process(place).peers = Some(peers.into_iter().map(|(id, _)| id).collect());
                 Ok(())
             }
-            Effect::SetRemoved(_) => Ok(()),
-            Effect::Removed { .. } => Err(Violation("a member was told that it was removed".to_string())),
+            Effect::SetRemoved(nodes) => {
+                self.uneasy = true;
+                self.process(place).refuses = nodes.into_iter().collect();
+                Ok(())
+            }
+            Effect::Removed { returned } => self.removal_known(place, returned),
             Effect::BeginSnapshot { to } => {
                 self.process(place).apply_queue.push_back(ApplyJob::BeginSnapshot(to));
                 Ok(())
             }
             Effect::StreamSnapshot { to, term, meta } => self.stream(place, to, term, meta),
             Effect::DropSnapshot { to } => {
-                self.process(place).begun.remove(&to);
+                self.process(place).outgoing.remove(&to);
                 Ok(())
             }
-            Effect::AcceptSnapshot { from, meta, accept } => {
+            Effect::AnswerOffer { from, offer, decision } => {
                 self.trace.line(
                     self.now,
                     format_args!(
-                        "node {place} is offered a snapshot of {} by {from}: accepted: {accept}",
-                        meta.index
+                        "node {place} is offered a snapshot of {} by {from}: {decision:?}",
+                        offer.meta.index
                     ),
                 );
-                if accept {
-                    let process = self.process(place);
-                    process.transfers.values_mut().for_each(|transfer| transfer.abandon());
-                    process.transfers.entry(from).or_default().accept(meta);
-                    process.apply_queue.push_back(ApplyJob::ReceiveSnapshot);
+                let id = offer.id;
+                match decision {
+                    OfferDecision::Accept => {
+                        if self.nodes[place].doomed.is_none() && !self.calm && self.random.chance(150) {
+                            let (power, time) = (self.random.chance(700), self.random.below(3 * SECOND));
+                            self.nodes[place].doomed = Some(Doom { power, time, at: Moment::Install });
+                        }
+                        self.process(place).apply_queue.push_back(ApplyJob::ReceiveSnapshot(from, offer));
+                    }
+                    OfferDecision::Held => self.say(place, from, snapshot_frame::Answer::Installed { id }),
+                    OfferDecision::Refuse => self.say(place, from, snapshot_frame::Answer::Refused { id }),
                 }
                 Ok(())
             }
@@ -218,7 +239,11 @@ impl World {
             };
             let doomed = self.nodes[place].doomed.take_if(|doom| Some(doom.at) == moment);
             if let Some(Doom { power, time, .. }) = doomed {
-                self.report.saw(if votes { "down just after a vote" } else { "down just after an acknowledgement" });
+                self.report.saw(if votes {
+                    "down just after a vote"
+                } else {
+                    "down just after an acknowledgement"
+                });
                 let life = self.nodes[place].life;
                 self.ends_after(0, move |world| match world.nodes[place].life == life {
                     true => world.take_down(place, power, time),

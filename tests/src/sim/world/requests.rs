@@ -1,9 +1,9 @@
 //! What clients ask, hear, and do when they hear nothing.
 
 use super::*;
+use balsa_client::Cause;
 use balsa_client::course::{Attempt, Standing as EndpointStanding, Step};
 use balsa_client::session::Session;
-use balsa_client::Cause;
 use balsa_client::wire::problem::{Code, Outcome};
 use balsa_node::engine::handle::ReadError;
 use balsa_node::http::problem::Failure;
@@ -269,9 +269,7 @@ impl World {
                     EndpointStanding::Failed => {
                         self.clients[client].endpoints.failed(&address_of(place), instant)
                     }
-                    EndpointStanding::Declined => {
-                        self.clients[client].endpoints.declined(&address_of(place))
-                    }
+                    EndpointStanding::Declined => self.clients[client].endpoints.declined(&address_of(place)),
                 }
                 self.report.saw("client retry");
                 let wait = wait.as_micros() as Micros;
@@ -285,8 +283,10 @@ impl World {
                 self.finished(client);
             }
             Step::Fail { outcome, cause } => {
-                self.trace
-                    .line(self.now, format_args!("client {client} gives {operation} up: {outcome:?}, {cause}"));
+                self.trace.line(
+                    self.now,
+                    format_args!("client {client} gives {operation} up: {outcome:?}, {cause}"),
+                );
                 match outcome {
                     Outcome::NotApplied => {
                         self.report.saw("given up, not applied");

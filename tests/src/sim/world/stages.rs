@@ -32,7 +32,9 @@ impl World {
             return Ok(());
         }
         let Some(_) = self.postponed(place, Happening::LogDone { place, life }) else { return Ok(()) };
-        if let Some(Doom { power, time, .. }) = self.nodes[place].doomed.take_if(|doom| doom.at == Moment::Write) {
+        if let Some(Doom { power, time, .. }) =
+            self.nodes[place].doomed.take_if(|doom| doom.at == Moment::Write)
+        {
             return self.take_down(place, power, time);
         }
         let process = self.process(place);
@@ -44,7 +46,8 @@ impl World {
         match self.process(place).log.run(&mut jobs) {
             Ok(Progress { durable, full }) => {
                 let id = self.nodes[place].id;
-                let done = |job: &&LogJob| matches!(job, LogJob::Persist { token, .. } if Some(*token) <= durable);
+                let done =
+                    |job: &&LogJob| matches!(job, LogJob::Persist { token, .. } if Some(*token) <= durable);
                 all.iter().filter(done).for_each(|job| self.oracle.disks.ends(id, job));
                 self.trace.mark(self.now, 1 << 50 | place as u64);
                 if full {
@@ -77,10 +80,11 @@ impl World {
     }
 
     pub(super) fn log_idle(&mut self, place: Place, life: u64) -> Result<(), Violation> {
-        if self.is_current(place, life) && self.process(place).log_running.is_empty() {
-            if let Err(error) = self.process(place).log.idle() {
-                return self.disk_failed(place, "the log's end cannot be marked", &error);
-            }
+        if self.is_current(place, life)
+            && self.process(place).log_running.is_empty()
+            && let Err(error) = self.process(place).log.idle()
+        {
+            return self.disk_failed(place, "the log's end cannot be marked", &error);
         }
         Ok(())
     }
@@ -117,6 +121,7 @@ impl World {
             ApplyJob::Apply(entries, origins) => {
                 let applied = self.process(place).apply.apply::<Sim>(entries, origins);
                 let applied = applied.map_err(|error| failed("apply fails", &error))?;
+                self.process(place).incoming.handle_applied(applied.index);
                 self.check_applied(place)?;
                 for (ticket, answer) in applied.answers {
                     self.write_answered(ticket, answer)?;
@@ -139,35 +144,53 @@ impl World {
                 self.give(place, Event::Flushed(balsa_raft::Index(index)))
             }
             ApplyJob::BeginSnapshot(to) => {
+                let id = self.random.draw();
+                let (now, cuts) = (self.now, self.cuts);
                 let process = self.process(place);
-                let source = process.apply.store().begin_snapshot();
-                let index = balsa_raft::Index(source.index());
-                process.begun.insert(to, source);
+                let begun = process.outgoing.entry(to).or_insert_with(|| {
+                    let outgoing = Outgoing::new(id, process.apply.store().begin_snapshot());
+                    Sending { outgoing, turn: 0, heard: now, cuts }
+                });
+                let index = begun.outgoing.index();
                 self.report.saw("snapshot begun");
                 self.trace.line(self.now, format_args!("node {place} begins a snapshot of {index} for {to}"));
                 self.give(place, Event::SnapshotBegun { to, index })
             }
-            ApplyJob::ReceiveSnapshot => {
+            ApplyJob::ReceiveSnapshot(from, offer) => {
                 let process = self.process(place);
-                process.sink = None;
-                let sink = process.apply.store().begin_install();
-                process.sink = Some(sink.map_err(|error| failed("a snapshot cannot be received", &error))?);
+                let begun = process.incoming.begin(process.apply.store(), from, offer);
+                let answer = begun.map_err(|error| failed("a snapshot cannot be received", &error))?;
+                self.say(place, from, answer);
                 Ok(())
             }
-            ApplyJob::Chunk(data) => {
-                if let Some(sink) = &mut self.process(place).sink {
-                    sink.add_chunk(&data).map_err(|error| failed("a chunk is refused", &error))?;
+            ApplyJob::Chunk(from, id, sequence, data) => {
+                match self.process(place).incoming.take(from, id, sequence, &data) {
+                    Taken::Added | Taken::Ignored => Ok(()),
+                    Taken::Not(answer, _) => {
+                        self.report.saw("snapshot chunk not taken");
+                        self.say(place, from, answer);
+                        Ok(())
+                    }
+                    Taken::Whole(staged, meta) => {
+                        let life = self.nodes[place].life;
+                        self.install(place, staged, meta)?;
+                        if self.is_current(place, life) {
+                            self.say(place, from, snapshot_frame::Answer::Installed { id });
+                        }
+                        Ok(())
+                    }
                 }
-                Ok(())
             }
-            ApplyJob::Install(meta) => self.install(place, meta),
         }
     }
 
-    pub(super) fn install(&mut self, place: Place, meta: SnapshotMeta) -> Result<(), Violation> {
-        let process = self.process(place);
-        let Some(sink) = process.sink.take() else { return Ok(()) };
-        let stale = meta.index.0 <= process.apply.store().applied_index();
+    pub(super) fn install(
+        &mut self,
+        place: Place,
+        staged: StagedSnapshot,
+        meta: SnapshotMeta,
+    ) -> Result<(), Violation> {
+        let stale = meta.index.0 <= self.process(place).apply.store().applied_index();
         let id = self.nodes[place].id;
         if !stale {
             self.oracle.disks.keeps(id, meta.index.0);
@@ -177,11 +200,7 @@ impl World {
             let nth = self.random.between(1, 9);
             self.nodes[place].disk.halt_at(nth);
         }
-        let process = self.process(place);
-        let installed = match sink.stage() {
-            Ok(staged) => process.apply.install(&meta, staged).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
+        let installed = self.process(place).apply.install(&meta, staged).map_err(|error| error.to_string());
         if let Some(Doom { power, time, .. }) = doomed {
             self.report.saw("down in an installation");
             return self.take_down(place, power, time);

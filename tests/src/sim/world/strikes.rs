@@ -9,15 +9,20 @@ impl World {
         }
         let pause = self.climate.pause();
         self.plan(pause, Happening::Fault);
-        let fault = self.climate.next(self.nodes.len());
-        self.trace.line(self.now, format_args!("fault {fault:?}"));
-        if self.random.chance(400) {
-            let length = self.random.between(100 * MILLI, 900 * MILLI);
-            self.rush(length);
-        }
-        let kind = fault.kind();
-        if self.strike(fault)? {
-            self.report.faults[kind] += 1;
+        // What cannot strike now makes room for another.
+        for _ in 0..8 {
+            let fault = self.climate.next(self.nodes.len());
+            let (kind, words) = (fault.kind(), format!("{fault:?}"));
+            let down = matches!(fault, Fault::Kill(..) | Fault::PowerLoss(..) | Fault::PowerLossOfAll(_));
+            if self.strike(fault)? {
+                self.trace.line(self.now, format_args!("fault {words}"));
+                self.report.faults[kind] += 1;
+                if self.random.chance(if down { 700 } else { 300 }) {
+                    let length = self.random.between(100 * MILLI, 900 * MILLI);
+                    self.rush(length);
+                }
+                break;
+            }
         }
         Ok(())
     }
@@ -64,8 +69,13 @@ impl World {
             Fault::Kill(place, time) | Fault::PowerLoss(place, time) => {
                 let power = matches!(fault, Fault::PowerLoss(..));
                 if self.random.chance(700) && self.nodes[place].process.is_some() {
-                    let moments =
-                        [Moment::Write, Moment::Write, Moment::Vote, Moment::Install, Moment::Acknowledgement];
+                    let moments = [
+                        Moment::Write,
+                        Moment::Write,
+                        Moment::Vote,
+                        Moment::Install,
+                        Moment::Acknowledgement,
+                    ];
                     let at = *self.random.pick(&moments);
                     self.nodes[place].doomed = Some(Doom { power, time, at });
                     return Ok(true);
@@ -155,7 +165,8 @@ impl World {
                 })
             }
             Fault::Transfer => {
-                let Some(place) = self.leader().filter(|place| self.nodes[*place].paused_until <= self.now) else {
+                let Some(place) = self.leader().filter(|place| self.nodes[*place].paused_until <= self.now)
+                else {
                     return Ok(false);
                 };
                 let deadline_ms = self.nodes[place].clock_ms(self.now) + 2_000;
@@ -180,11 +191,9 @@ impl World {
                 self.nodes[place].clock.change(now, rate, 0);
                 Ok(())
             }
-            Fault::ScaleOut
-            | Fault::ScaleIn(_)
-            | Fault::RemoveLeader
-            | Fault::Wipe(_)
-            | Fault::Rot(..) => Ok(()), // struck above
+            Fault::ScaleOut | Fault::ScaleIn(_) | Fault::RemoveLeader | Fault::Wipe(_) | Fault::Rot(..) => {
+                Ok(())
+            } // struck above
         }?;
         Ok(true)
     }
@@ -205,13 +214,13 @@ impl World {
 
     /// Ends a process: by a kill, or by a loss of power, which may come in the middle of what the log was writing.
     pub(super) fn take_down(&mut self, place: Place, power: bool, time: Micros) -> Result<(), Violation> {
-        let nth = self.random.between(1, 6);
         let node = &mut self.nodes[place];
         if let Some(process) = &mut node.process {
             let running = std::mem::take(&mut process.log_running);
             let mut jobs = if running.is_empty() { std::mem::take(&mut process.log_queue) } else { running };
             if !jobs.is_empty() {
-                node.disk.halt_at(nth);
+                // A call asks for room, one a job writes, one syncs; a new segment takes some more.
+                node.disk.halt_at(self.random.between(2, 4 + jobs.len() as u64));
                 let _ = process.log.run(&mut jobs); // it does not matter how far it got
                 self.report.saw(if power { "power lost in a write" } else { "killed in a write" });
             }
@@ -252,6 +261,7 @@ impl World {
     pub(super) fn heal_links_after(&mut self, time: Micros) -> Result<(), Violation> {
         self.ends_after(time, |world| {
             world.network.heal();
+            world.uneasy = true;
             world.trace.line(world.now, format_args!("links healed"));
             Ok(())
         })

@@ -1,6 +1,17 @@
-//! Snapshots on their way from store to store.
+//! Snapshots on their way from store to store. Links that are cut, receivers that are gone for a while and damaged chunks
+//! interrupt them; they go on where they were.
 
 use super::*;
+use balsa_node::engine::snapshot_frame::Answer;
+
+/// How long a receiver may be silent.
+const PATIENCE: Micros = 10 * SECOND;
+/// How soon it is asked again where it is.
+const ASK_INTERVAL: Micros = 500 * MILLI;
+/// How soon a link that carries nothing is tried again.
+const RETRY_INTERVAL: Micros = 50 * MILLI;
+/// Of a thousand chunks, so many arrive damaged.
+const DAMAGED: u64 = 3;
 
 impl World {
     pub(super) fn stream(
@@ -10,56 +21,97 @@ impl World {
         term: Term,
         meta: SnapshotMeta,
     ) -> Result<(), Violation> {
-        let Some(source) = self.process(place).begun.remove(&to) else {
+        let Some(sending) = self.process(place).outgoing.get_mut(&to) else {
             return self.give(place, Event::SnapshotSent { to, index: None });
         };
-        let Some(target) = self.place_of(to) else { return Ok(()) };
-        let (from, life, target_life) = (self.nodes[place].id, self.nodes[place].life, self.nodes[target].life);
-        let begin = SnapshotFrame::Begin { term, meta: meta.clone() };
-        let delay = self.network.delay();
-        self.plan(delay, Happening::Bulk { from, to: target, life: target_life, frame: begin });
-        let (chunk_bytes, cuts) = (self.settings.chunk_bytes, self.cuts);
-        let mut stream = Box::new(Stream { source, meta, sequence: 0, next: None, cuts });
-        stream.next = read_chunk(&mut stream.source, chunk_bytes)?;
-        self.plan(delay + MILLI, Happening::NextChunk { from: place, life, to, stream });
+        sending.outgoing.start(term, meta);
+        self.plan_sending(place, to, 0);
         Ok(())
     }
 
-    pub(super) fn next_chunk(
-        &mut self,
-        from: Place,
-        life: u64,
-        to: NodeId,
-        mut stream: Box<Stream>,
-    ) -> Result<(), Violation> {
+    /// The sender's next step, in place of any that was planned.
+    fn plan_sending(&mut self, from: Place, to: NodeId, after: Micros) {
+        let now = self.now;
+        let life = self.nodes[from].life;
+        if let Some(sending) = self.process(from).outgoing.get_mut(&to) {
+            sending.turn += 1;
+            sending.heard = now;
+            let turn = sending.turn;
+            self.plan(after, Happening::SendOn { from, life, to, turn });
+        }
+    }
+
+    pub(super) fn send_on(&mut self, from: Place, life: u64, to: NodeId, turn: u64) -> Result<(), Violation> {
         if !self.is_current(from, life) {
             return Ok(());
         }
-        let Some(target) = self.place_of(to) else { return Ok(()) };
-        let index = stream.meta.index;
-        // A cut link or a dead receiver breaks the stream.
-        let probe = PeerMessage::ReadIndexReply { id: 0, index: None };
-        let carried = stream.cuts == self.cuts
-            && self.network.send(from, target, &probe, self.now).is_some_and(|copies| !copies.is_empty());
-        let Some(data) = stream.next.take().filter(|_| carried) else {
-            self.report.saw("snapshot cut off");
-            return self.give(from, Event::SnapshotSent { to, index: None });
+        let (now, cuts, chunk_bytes) = (self.now, self.cuts, self.settings.chunk_bytes);
+        let interval = if self.calm { 4 * MILLI } else { self.settings.chunk_interval };
+        let failed = |error| Violation(format!("a snapshot cannot be read: {error}"));
+        let Some(sending) = self.process(from).outgoing.get_mut(&to).filter(|s| s.turn == turn) else {
+            return Ok(());
         };
-        stream.next = read_chunk(&mut stream.source, self.settings.chunk_bytes)?;
-        let (sequence, last) = (stream.sequence, stream.next.is_none());
-        stream.sequence += 1;
-        let frame = SnapshotFrame::Chunk { index, sequence, data, last };
-        let target_life = self.nodes[target].life;
-        // A clogged link holds the stream up; the sender waits for it, as for any slow receiver.
-        let held_up = self.network.leaves(from, target, self.now) - self.now;
-        let delay = held_up + self.random.between(MILLI, self.settings.chunk_interval);
-        let sender = self.nodes[from].id;
-        self.plan(delay, Happening::Bulk { from: sender, to: target, life: target_life, frame });
-        if last {
-            return self.give(from, Event::SnapshotSent { to, index: Some(index) });
+        if now - sending.heard > PATIENCE {
+            self.report.saw("snapshot given up");
+            return self.sending_ended(from, to, false);
         }
-        self.plan(delay + MILLI, Happening::NextChunk { from, life, to, stream });
+        let chunk = sending.outgoing.next_chunk(chunk_bytes).map_err(failed)?;
+        let is_chunk = chunk.is_some();
+        let Some(frame) = chunk.or_else(|| sending.outgoing.ask()) else { return Ok(()) };
+        let cut = std::mem::replace(&mut sending.cuts, cuts) != cuts;
+        // A clogged link holds the stream up; the sender waits for it, as for any slow receiver.
+        let held_up = self.place_of(to).map_or(0, |to| self.network.leaves(from, to, now) - now);
+        let delay = held_up + self.random.between(MILLI, interval);
+        let carried = !cut && self.carry_bulk(from, to, frame, delay);
+        let Some(sending) = self.process(from).outgoing.get_mut(&to) else { return Ok(()) };
+        let wait = match (carried, is_chunk) {
+            (true, true) => {
+                sending.heard = now;
+                delay + MILLI
+            }
+            (true, false) => ASK_INTERVAL,
+            (false, is_chunk) => {
+                sending.outgoing.broken();
+                if is_chunk {
+                    self.report.saw("snapshot cut off");
+                }
+                RETRY_INTERVAL
+            }
+        };
+        self.plan(wait, Happening::SendOn { from, life, to, turn });
         Ok(())
+    }
+
+    /// Whether the link took a frame. A cut link or a dead receiver breaks it.
+    fn carry_bulk(&mut self, from: Place, to: NodeId, mut frame: SnapshotFrame, delay: Micros) -> bool {
+        let Some(to) = self.place_of(to) else { return false };
+        let probe = PeerMessage::ReadIndexReply { id: 0, index: None };
+        if self.network.send(from, to, &probe, self.now).is_none_or(|copies| copies.is_empty()) {
+            return false;
+        }
+        if let SnapshotFrame::Chunk { data, .. } = &mut frame
+            && self.random.chance(DAMAGED)
+        {
+            let mut bytes = data.to_vec();
+            let at = self.random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1;
+            *data = bytes.into();
+        }
+        let (from, life) = (self.nodes[from].id, self.nodes[to].life);
+        self.plan(delay, Happening::Bulk { from, to, life, frame });
+        true
+    }
+
+    /// A receiver tells the sender; may be lost.
+    pub(super) fn say(&mut self, from: Place, to: NodeId, answer: Answer) {
+        let delay = self.network.delay();
+        self.carry_bulk(from, to, SnapshotFrame::Answer(answer), delay);
+    }
+
+    fn sending_ended(&mut self, from: Place, to: NodeId, arrived: bool) -> Result<(), Violation> {
+        let ended = self.process(from).outgoing.remove(&to);
+        let index = ended.filter(|_| arrived).map(|sending| sending.outgoing.index());
+        self.give(from, Event::SnapshotSent { to, index })
     }
 
     pub(super) fn bulk(
@@ -81,23 +133,36 @@ impl World {
             Ok(frame) => frame,
             Err(error) => return Err(Violation(format!("a snapshot frame cannot be decoded: {error}"))),
         };
-        match self.process(to).transfers.entry(from).or_default().step(frame) {
-            Step::Offer(term, meta) => {
-                self.give(to, Event::SnapshotOffered { from, term, meta })?;
+        match frame {
+            SnapshotFrame::Ask { term, offer } => {
+                self.give(to, Event::SnapshotOffered { from, term, offer })?;
             }
-            Step::Feed(data) => self.process(to).apply_queue.push_back(ApplyJob::Chunk(data)),
-            Step::FeedLast(data, meta) => {
-                let queue = &mut self.process(to).apply_queue;
-                queue.push_back(ApplyJob::Chunk(data));
-                queue.push_back(ApplyJob::Install(meta));
+            SnapshotFrame::Chunk { id, sequence, data } => {
+                self.process(to).apply_queue.push_back(ApplyJob::Chunk(from, id, sequence, data));
             }
-            Step::Ignore => {}
+            SnapshotFrame::Answer(answer) => return self.answered(to, from, answer),
         }
         self.pump_apply(to);
         Ok(())
     }
-}
 
-fn read_chunk(source: &mut SnapshotSource, bytes: usize) -> Result<Option<Bytes>, Violation> {
-    source.next_chunk(bytes).map_err(|error| Violation(format!("a snapshot cannot be read: {error}")))
+    fn answered(&mut self, sender: Place, receiver: NodeId, answer: Answer) -> Result<(), Violation> {
+        let Some(sending) = self.process(sender).outgoing.get_mut(&receiver) else { return Ok(()) };
+        let heard = sending.outgoing.handle(answer);
+        match heard.map_err(|error| Violation(format!("a snapshot cannot go on: {error}")))? {
+            Heard::Nothing => {}
+            Heard::GoOn { resumed } => {
+                if resumed {
+                    self.report.saw("snapshot resumed");
+                }
+                self.plan_sending(sender, receiver, MILLI);
+            }
+            Heard::Installed => return self.sending_ended(sender, receiver, true),
+            Heard::Over(_) => {
+                self.report.saw("snapshot refused");
+                return self.sending_ended(sender, receiver, false);
+            }
+        }
+        Ok(())
+    }
 }
