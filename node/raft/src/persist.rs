@@ -161,7 +161,7 @@ mod tests {
             pipeline.hold(entries, message(Body::AppendAccepted { match_index: Index(1) }));
         }
         assert_eq!(pipeline.held.len(), 2);
-        let (_, free) = pipeline.complete(hard_state);
+        let free = pipeline.complete(hard_state).free;
         assert_eq!(free, [message(Body::HeartbeatReply { context: 100 })]);
     }
 }
