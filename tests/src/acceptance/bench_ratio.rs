@@ -2,7 +2,7 @@
 //!
 //! Three nodes of Balsa, three of etcd (its JSON gateway; fsync as etcd has it) and the client crate's baseline all run
 //! at once, and only one of them is under load at a time: one run, interleaved in rounds, medians. Between the loads
-//! fdatasync is measured on the same disk. What the bars are is in [`judge`].
+//! fdatasync is measured on the same disk. What the bars are is in `judge`.
 
 use super::etcd::{self, Etcd};
 use super::fdatasync::{Probe, refuse_tmpfs};
