@@ -57,14 +57,8 @@ fn start_logging(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Workers of the doors: half of the processors. Engine, log and store have threads of their own; and a second worker that
-/// is woken only to find that the first has taken the work costs more than it brings, where processors are few.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
-}
-
 fn run(future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the system refuses threads: {error}"))?;
     let outcome = runtime.block_on(future);
     runtime.shutdown_background(); // what still runs serves nobody any more

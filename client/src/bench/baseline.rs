@@ -38,9 +38,6 @@ impl Baseline {
         let failed = |error| Failure(format!("cannot start {} {SUBCOMMAND}: {error}", program.display()));
         let mut command = Command::new(program);
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // As many as the doors of a node have (`node/src/main.rs`).
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        command.env("TOKIO_WORKER_THREADS", (processors / 2).max(1).to_string());
         let mut child = command.spawn().map_err(failed)?;
         let mut address = String::new();
         let said = child.stdout.take().map(std::io::BufReader::new);

@@ -25,7 +25,7 @@ A call is retried until its deadline; a write is applied once, however often it 
 
 Exit codes:
   0  done
-  1  not applied: refused, not found, or no node was reached; for failover-test: a violation or error;
+  1  not applied: refused, not found, or no node was reached; for failover-test and check: a violation or error;
      for bench: requests that failed
   2  usage: the arguments make no sense, nothing was asked
   3  unknown: a write that may have been applied; read to see"
@@ -126,6 +126,21 @@ A removed node serves nothing; started again, it sets its data aside and joins a
         /// To the member at this slot
         #[arg(long)]
         slot: Option<u32>,
+    },
+    /// Judge whether a recorded history of operations is linearizable; asks no node
+    #[command(after_help = "\
+The file has a JSON object a line, one line an operation; docs/history.md describes it.
+
+Exit codes: 0 linearizable, 1 violation, 2 the file cannot be read or nobody can decide.")]
+    Check {
+        /// The history; `-` for standard input
+        file: PathBuf,
+        /// Draw a violation as a page
+        #[arg(long, value_name = "OUT")]
+        html: Option<PathBuf>,
+        /// Draw a violation as an image
+        #[arg(long, value_name = "OUT")]
+        svg: Option<PathBuf>,
     },
     /// Strike the leader under load, and check that no client notices and nothing is lost
     #[command(after_help = "\

@@ -3,6 +3,7 @@
 //! It adds nothing to the client: whatever it does, a program can.
 
 mod args;
+mod check;
 mod measure;
 mod output;
 mod strike;
@@ -81,6 +82,9 @@ fn exit_code(outcome: Outcome) -> u8 {
 }
 
 async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
+    if let Command::Check { file, html, svg } = &args.command {
+        return check::run(file, html.as_deref(), svg.as_deref(), output);
+    }
     let endpoints: Vec<&str> =
         args.endpoints.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     let building = Client::builder().endpoints(endpoints.iter().copied()).timeout(args.timeout);
@@ -124,6 +128,7 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
             output.members(&client.transfer_leadership(to.as_deref()).await?.members);
             Ok(())
         }
+        Command::Check { .. } => Ok(()), // done above: it needs no node
         Command::Bench(bench) => measure::run(&endpoints, bench, output).await.map_err(Stop::Test),
         Command::BenchBaseline => {
             let served = crate::bench::baseline::serve().await;

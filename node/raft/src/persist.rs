@@ -110,12 +110,10 @@ impl Pipeline {
     /// Keeps a message until `token` completes.
     pub(crate) fn hold(&mut self, token: PersistToken, message: Message) {
         // At most one of a kind, peer and write is kept, so that what is held is bounded by the writes under
-        // way.
-        let same = self.held.iter_mut().rev().take_while(|(other, _)| *other == token);
-        for (_, held) in same {
-            if fold(held, &message) {
-                return;
-            }
+        // way. Those that wait for different writes may come in turns, so all are looked at.
+        let mut same = self.held.iter_mut().filter(|(other, _)| *other == token);
+        if same.any(|(_, held)| fold(held, &message)) {
+            return;
         }
         self.held.push((token, message));
     }
@@ -143,5 +141,27 @@ pub(crate) fn fold(older: &mut Message, newer: &Message) -> bool {
             true
         }
         (old, new) => old == new,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{NodeId, Term};
+
+    /// A stalled disk, and a leader whose heartbeats and appends come in turns: their answers wait for different writes.
+    #[test]
+    fn what_is_held_is_bounded_whatever_the_order() {
+        let mut pipeline = Pipeline::default();
+        let hard_state = pipeline.begin(None, true, 0);
+        let entries = pipeline.begin(Some((Index(1), Index(1))), false, 0);
+        let message = |body| Message { from: NodeId(2), to: NodeId(1), term: Term(3), body };
+        for context in 1..=100 {
+            pipeline.hold(hard_state, message(Body::HeartbeatReply { context }));
+            pipeline.hold(entries, message(Body::AppendAccepted { match_index: Index(1) }));
+        }
+        assert_eq!(pipeline.held.len(), 2);
+        let free = pipeline.complete(hard_state).free;
+        assert_eq!(free, [message(Body::HeartbeatReply { context: 100 })]);
     }
 }

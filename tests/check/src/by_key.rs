@@ -76,7 +76,7 @@ fn judge<M: Model>(
             );
             Some(Verdict::Violation(Box::new(Violation {
                 why,
-                key: key.map(|key| Text::clone(key)),
+                key: key.cloned(),
                 order: stuck.order.iter().map(|&at| places[at]).collect(),
                 state,
                 misfit,

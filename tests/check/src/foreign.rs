@@ -24,7 +24,7 @@ enum What {
     Unknown,
 }
 
-/// A log of one register by Jepsen: `INFO  jepsen.util - 2	:invoke	:cas	[1 0]`.
+/// A log of one register by Jepsen: `INFO  jepsen.util - 2 :invoke :cas [1 0]`.
 pub fn register(text: &str) -> Result<History, FormatError> {
     read(text, |line| {
         let (_, rest) = line.split_once("jepsen.util - ")?;

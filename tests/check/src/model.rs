@@ -203,11 +203,18 @@ impl Model for KeyModel {
     }
 }
 
+/// What happens to one key (by its number), or to all.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum StoreStep {
+    Key(usize, Step),
+    /// What it told, and whether it was answered.
+    Clear(Option<u64>, Outcome),
+}
+
 /// All keys at once.
 #[derive(Debug)]
 pub struct StoreModel {
-    /// The key's number and what happens to it; for a clear, what it told.
-    steps: Vec<Result<(usize, Step), (Option<u64>, Outcome)>>,
+    steps: Vec<StoreStep>,
     keys: Vec<Text>,
     words: Words,
 }
@@ -219,7 +226,7 @@ impl StoreModel {
         let mut numbers: HashMap<Text, usize> = HashMap::new();
         for operation in operations {
             if let Kind::Clear { deleted } = operation.kind {
-                model.steps.push(Err((deleted, operation.outcome)));
+                model.steps.push(StoreStep::Clear(deleted, operation.outcome));
                 continue;
             }
             let step = Step::new(operation, &mut model.words)?;
@@ -228,7 +235,7 @@ impl StoreModel {
                 model.keys.push(Text::clone(key));
                 model.keys.len() - 1
             });
-            model.steps.push(Ok((number, step)));
+            model.steps.push(StoreStep::Key(number, step));
         }
         Some(model)
     }
@@ -243,13 +250,13 @@ impl Model for StoreModel {
 
     fn step(&mut self, state: &Box<[u32]>, operation: usize) -> Option<Box<[u32]>> {
         match self.steps[operation] {
-            Ok((key, step)) => {
+            StoreStep::Key(key, step) => {
                 let value = step.apply(state[key], &mut self.words)?;
                 let mut next = state.clone();
                 next[key] = value;
                 Some(next)
             }
-            Err((told, outcome)) => {
+            StoreStep::Clear(told, outcome) => {
                 let count = state.iter().filter(|value| **value != 0).count() as u64;
                 let consistent = outcome != Outcome::Ok || told.is_none_or(|told| told == count);
                 consistent.then(|| vec![0; state.len()].into())
@@ -259,7 +266,7 @@ impl Model for StoreModel {
 
     fn overwrites(&self, operation: usize) -> bool {
         // A write of one key leaves the others as they were.
-        matches!(self.steps[operation], Err((told, outcome)) if outcome != Outcome::Ok || told.is_none())
+        matches!(self.steps[operation], StoreStep::Clear(told, outcome) if outcome != Outcome::Ok || told.is_none())
     }
 
     fn is_same(&self, one: usize, other: usize) -> bool {

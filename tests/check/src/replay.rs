@@ -11,9 +11,9 @@
 //!   key's next change. What saw nothing may stand wherever the key was absent: as late as its answer allows, since there
 //!   it holds up nothing.
 //! - A revision that no answer tells must be the work of a write of unknown outcome. Which one is tried out, the ones
-//!   that contradict anything taken back ([`fill`]).
+//!   that contradict anything taken back (`fill`).
 //!
-//! This file sorts operations into their places; [`walk`] replays them.
+//! This file sorts operations into their places; `walk` replays them.
 
 mod fill;
 mod walk;

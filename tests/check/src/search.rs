@@ -128,6 +128,9 @@ struct Choice<S> {
     cursor: Cursor,
 }
 
+/// A set of operations, a bit each.
+type Set = Box<[u64]>;
+
 struct Search<'a, M: Model> {
     model: &'a mut M,
     events: Events,
@@ -146,7 +149,7 @@ struct Search<'a, M: Model> {
     after_open: bool,
     chosen: Vec<Choice<M::State>>,
     /// By the set of those with an answer, and the state: the least sets of those without that led there.
-    seen: HashMap<(Box<[u64]>, M::State), Vec<Box<[u64]>>>,
+    seen: HashMap<(Set, M::State), Vec<Set>>,
     /// How many these are.
     states: usize,
 }

@@ -147,6 +147,18 @@ fn missing_revisions_are_the_work_of_unknown_writes() {
     holds(&[PUT, put_3, &lost("a", 15), &lost("b", 15), clear]);
 }
 
+/// The second guess at a missing revision is right, but only if a read that saw nothing is given its place early.
+#[test]
+fn a_second_guess_and_an_early_place() {
+    holds(&[
+        r#"{"client":1,"op":"put","key":"a","value":1,"call_ns":10,"return_ns":40,"outcome":"ok","revision":1}"#,
+        r#"{"client":2,"op":"get","key":"a","call_ns":20,"return_ns":45,"outcome":"ok","key_revision":0}"#,
+        r#"{"client":3,"op":"delete","key":"a","call_ns":60,"outcome":"unknown"}"#,
+        r#"{"client":4,"op":"put","key":"b","value":2,"call_ns":70,"outcome":"unknown"}"#,
+        r#"{"client":1,"op":"put","key":"a","value":3,"expected":{"absent":true},"call_ns":80,"return_ns":90,"outcome":"ok","revision":3}"#,
+    ]);
+}
+
 #[test]
 fn conditions_on_revisions() {
     let swap = |expected: u64, outcome: &str| {

@@ -2,6 +2,7 @@
 
 use balsa_tests::sim::{Options, Report, SECOND, run_hour};
 use clap::Parser;
+use std::cell::Cell;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -48,8 +49,19 @@ struct Args {
     first: bool,
 }
 
+thread_local! {
+    /// What this thread runs.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    // A node that panics may take the process with it: at least the seed is known.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("seed {} panics", SEED.get());
+        hook(panic);
+    }));
     let started = Instant::now();
     let options = Options { length: args.seconds * SECOND, keep_lines: args.timeline, nodes: args.nodes };
     let next = AtomicU64::new(args.seed);
@@ -68,6 +80,7 @@ fn main() -> ExitCode {
                     if seed >= end {
                         return;
                     }
+                    SEED.set(seed);
                     let report = run_hour(seed, options);
                     let again = args.twice.then(|| run_hour(seed, options));
                     if sender.send((report, again)).is_err() {

@@ -88,6 +88,8 @@ pub struct Process {
     pub refuses: BTreeSet<NodeId>,
     /// The commit index that the oracle has looked at.
     pub commit_seen: Index,
+    /// The membership as of then.
+    pub membership_seen: Arc<Membership>,
 }
 
 /// A place for a node: the disk in it, and whose disk that is. A place is a slot of the cluster.
@@ -281,6 +283,7 @@ impl SimNode {
             peers: None,
             refuses: BTreeSet::new(),
             commit_seen: Index::ZERO,
+            membership_seen: Arc::default(),
         });
         Ok(torn)
     }

@@ -67,20 +67,22 @@ impl Walk<'_> {
             && !self.used.contains(&at)
     }
 
-    /// Goes back to the last choice that leaves another; `false` if there is none. The place after it is next.
-    pub(super) fn choose_again(&mut self) -> bool {
+    /// Goes back to the last choice that leaves another, and takes that; `None` if there is none. Where it fits, the place
+    /// after it is next.
+    pub(super) fn choose_again(&mut self) -> Option<Result<(), Contradiction>> {
         while let Some(mut choice) = self.choices.pop() {
             self.take_back(choice.notes);
             (self.place, self.now_ns) = (choice.place, choice.now_ns);
             self.order.truncate(choice.order);
             let Some(next) = choice.left.pop() else { continue };
             self.choices.push(choice);
-            if self.take(next).and_then(|()| self.look()).is_ok() {
+            let fits = self.take(next).and_then(|()| self.look());
+            if fits.is_ok() {
                 self.place += 1;
-                return true;
             }
+            return Some(fits);
         }
-        false
+        None
     }
 
     /// The unknown writes that may have made this place, the best last.

@@ -63,8 +63,9 @@ pub(super) struct Walk<'a> {
 pub(super) fn run(plan: &Plan<'_>) -> Result<(), Box<Verdict>> {
     let mut walk = Walk::new(plan);
     let mut furthest: Option<(usize, Contradiction, Vec<usize>, String)> = None;
+    let mut outcome = walk.step_all();
     loop {
-        let Err(contradiction) = walk.step_all() else { return Ok(()) };
+        let Err(contradiction) = outcome else { return Ok(()) };
         if let Some(waited) = contradiction.waited
             && let Some(&chance) = walk.chance.get(&waited)
             && walk.steps <= MAX_STEPS
@@ -72,6 +73,7 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<(), Box<Verdict>> {
         {
             let (forced, steps) = (std::mem::take(&mut walk.forced), walk.steps);
             walk = Walk { forced, steps, ..Walk::new(plan) };
+            outcome = walk.step_all();
             continue;
         }
         let certain = contradiction.certain || walk.choices.is_empty();
@@ -80,7 +82,9 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<(), Box<Verdict>> {
             furthest = Some((walk.place, contradiction, walk.order.clone(), shown));
         }
         let gave_up = walk.steps > MAX_STEPS + plan.writes.len();
-        if !certain && !gave_up && walk.choose_again() {
+        let again = if certain || gave_up { None } else { walk.choose_again() };
+        if let Some(fits) = again {
+            outcome = fits.and_then(|()| walk.step_all());
             continue;
         }
         let Some((_, contradiction, order, state)) = furthest else { return Ok(()) };

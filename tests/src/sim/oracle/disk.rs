@@ -150,7 +150,8 @@ impl Disks {
     }
 
     /// A leader has committed up to `index`: a quorum must hold that durably, and it must be of the leader's own term.
-    pub fn committed(&self, raft: &Raft, index: Index) -> Result<(), Violation> {
+    /// `before`: the membership as the turn began; one that the turn appended, behind what it committed, had no say.
+    pub fn committed(&self, raft: &Raft, index: Index, before: &Membership) -> Result<(), Violation> {
         let (leader, term) = (raft.id(), raft.term());
         if raft.term_at(index).is_some_and(|of| of != term) {
             violated!(
@@ -158,7 +159,7 @@ impl Disks {
             );
         }
         let holds = |voter: &NodeId| self.nodes.get(voter).is_some_and(|known| known.last >= index.0);
-        match missing_quorum(raft.membership(), holds) {
+        match missing_quorum(before, holds) {
             None => Ok(()),
             Some(set) => violated!("{leader} commits {index}, and no quorum of {set:?} has it on disk"),
         }

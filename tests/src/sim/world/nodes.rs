@@ -101,6 +101,7 @@ impl World {
         let raft = process.engine.raft();
         let commit = raft.commit_index();
         let committed = commit > std::mem::replace(&mut process.commit_seen, commit);
+        let before = std::mem::replace(&mut process.membership_seen, Arc::clone(raft.membership()));
         if !raft.is_leader() {
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl World {
             }
         }
         if committed {
-            self.oracle.disks.committed(raft, commit)?;
+            self.oracle.disks.committed(raft, commit, &before)?;
         }
         if raft.membership().is_joint()
             && let Some(time) = self.joint_doomed.take()

@@ -14,11 +14,17 @@ impl World {
             let fault = self.climate.next(self.nodes.len());
             let (kind, words) = (fault.kind(), format!("{fault:?}"));
             let down = matches!(fault, Fault::Kill(..) | Fault::PowerLoss(..) | Fault::PowerLossOfAll(_));
+            // A leader that is cut off, or stopped for a while, must be read from while another leads.
+            let apart = matches!(
+                fault,
+                Fault::Split(..) | Fault::Mute(..) | Fault::Deaf(..) | Fault::CutLinks(..) | Fault::Pause(..)
+            );
             if self.strike(fault)? {
                 self.trace.line(self.now, format_args!("fault {words}"));
                 self.report.faults[kind] += 1;
-                if self.random.chance(if down { 700 } else { 300 }) {
-                    let length = self.random.between(100 * MILLI, 900 * MILLI);
+                if self.random.chance(if down || apart { 600 } else { 300 }) {
+                    let longest = if apart { 2_500 * MILLI } else { 900 * MILLI };
+                    let length = self.random.between(100 * MILLI, longest);
                     self.rush(length);
                 }
                 break;
