@@ -8,6 +8,8 @@
 //! - [`search`]: without revisions an order must be found, after Wing and Gong (1993) with the memory of Lowe (2017), key
 //!   by key: a history is linearizable if it is so for each key (Herlihy and Wing's locality).
 //!
+//! Before either, [`origin`] looks for values that nobody wrote.
+//!
 //! An operation whose outcome is unknown may have happened at any time after its call, or never.
 //!
 //! It knows nothing of Balsa but the meaning of its operations: no network, no clock, no files. [`check`] is all that most
@@ -21,6 +23,8 @@ pub mod json_lines;
 pub mod foreign;
 
 pub mod model;
+
+pub mod origin;
 
 pub mod search;
 

@@ -1,7 +1,7 @@
 //! What the check says, and the choice between its two ways.
 
 use crate::history::{History, Text};
-use crate::{by_key, replay};
+use crate::{by_key, origin, replay};
 
 /// What is true of a history.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,5 +48,8 @@ pub struct Violation {
 
 /// Judges a history: by its revisions if every write that was answered tells one, else by search.
 pub fn check(history: &History) -> Verdict {
+    if let Some(violation) = origin::from_nowhere(history) {
+        return Verdict::Violation(Box::new(violation));
+    }
     if replay::is_possible(history) { replay::check(history) } else { by_key::check(history) }
 }

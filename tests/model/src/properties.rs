@@ -214,7 +214,7 @@ mod tests {
             step(&mut Truth::default(), &facts(Role::Leader, 4, 1, &[1, 3]), &old, others)
                 .contains("own term")
         );
-        let newer = facts(Role::Leader, 5, 1, &[1, 3]);
+        let newer = facts(Role::Leader, 5, 2, &[1, 3]);
         assert!(step(&mut truth.clone(), &other, &newer, others).contains("leader completeness"));
         let mut twice = truth.clone();
         twice.leaders.insert(Term(2), NodeId(3));

@@ -280,7 +280,7 @@ mod tests {
     fn only_time_and_chance_are_left_out() {
         let text =
             "Raft { now: 12, elapsed: 3, random: SplitMix(77), issued: PersistToken(9), x: PersistToken(7) }";
-        assert_eq!(without_time(text), "Raft {, f, random: ), issued: T0), x: T2) }");
+        assert_eq!(without_time(text), "Raft {,f, random: ), issued: T0), x: T2) }");
         let membership = Membership::of_voters([1, 2, 3].map(NodeId));
         let mut buffer = String::new();
         let fresh = Site::founder(NodeId(1), &membership);

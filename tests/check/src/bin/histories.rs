@@ -3,7 +3,7 @@
 //! The folder of histories is named by `BALSA_TESTDATA`; without it the bar fails, since it has nothing to judge.
 
 use balsa_check::generate::{Options, generate};
-use balsa_check::{Kind, Outcome, Verdict, by_key, check, foreign, replay};
+use balsa_check::{Kind, Outcome, Verdict, check, foreign};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -100,7 +100,7 @@ fn large(name: &str, unknown_per_mille: u64, revisions: bool, wrong: bool) -> Re
         *last.ok_or("no read in the history")? = "never".into();
     }
     let began = Instant::now();
-    let verdict = if revisions { replay::check(&history) } else { by_key::check(&history) };
+    let verdict = check(&history);
     let took = began.elapsed();
     println!("{name}: 10^5 operations on 100 keys in {took:.2?}");
     match (verdict, wrong) {
