@@ -8,7 +8,7 @@
 //! once it has answered as a member of the same cluster.
 //!
 //! Invariants: `current` is a given endpoint; the given ones come first and are never dropped; there are never more than
-//! [`LEARNED_MAX`] others.
+//! `LEARNED_MAX` others.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! A disk that limps, for a process that knows nothing of it: a library that is loaded before the C library
 //! (`LD_PRELOAD`) and takes the place of `fsync`, `fdatasync`, `write` and `pwrite64`.
 //!
-//! What the disk does is said by a small file ([`order`]), named by the environment variable `BALSA_LIMP_DISK` and read at
+//! What the disk does is said by a small file (`order`), named by the environment variable `BALSA_LIMP_DISK` and read at
 //! every call, so that a disk falls ill and recovers while the process runs. Without the variable or the file the disk is
 //! sound. Only regular files are concerned: sockets, pipes and the standard streams are left alone.
 //!
