@@ -34,9 +34,9 @@ const SMALL: [&str; 8] = [
     "--overlay-bytes",
     "4194304",
     "--log-segment-bytes",
-    "4194304",
+    "9437184",
     "--log-margin-bytes",
-    "4194304",
+    "9437184",
 ];
 /// How much more the last third may have, in hundredths.
 const GROWTH_MAX_PERCENT: u64 = 5;
