@@ -4,8 +4,9 @@
 //! at once, and only one of them is under load at a time: one run, interleaved in rounds, medians. Between the loads
 //! fdatasync is measured on the same disk. What the bars are is in `judge`.
 
+use super::disk;
 use super::etcd::{self, Etcd};
-use super::fdatasync::{Probe, refuse_tmpfs};
+use super::fdatasync::Probe;
 use super::verdict::conclude;
 use crate::binary;
 use crate::cluster::Cluster;
@@ -49,7 +50,7 @@ pub fn run(options: &Options) -> ExitCode {
 
 fn measure(options: &Options) -> Outcome<(Report, Duration)> {
     let scratch = binary::scratch()?;
-    refuse_tmpfs(&scratch)?;
+    disk::require_real()?;
     let etcd_binary = etcd::find();
     ensure(options.quick || etcd_binary.is_some(), || {
         "no etcd to compare with: BALSA_ETCD names no file, and there is none on the PATH".to_owned()

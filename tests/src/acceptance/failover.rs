@@ -3,7 +3,7 @@
 //! No acknowledged write is lost, none is applied twice, no operation fails within its deadline, and the time without a
 //! write after a strike stays within the bar.
 
-use super::real_disk;
+use super::disk;
 use crate::cluster::Cluster;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::strike::{How, Strikes, plan};
@@ -28,7 +28,7 @@ const TERMINATE_GAP_MAX: Duration = Duration::from_millis(100);
 
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<String> {
-    real_disk::require()?;
+    disk::require_real()?;
     let mut cluster = Cluster::start(NODES, &[]).await?;
     let plan = Plan { strikes: options.strikes, ..plan(&cluster) };
     let outcome = strike_and_judge(&mut cluster, &plan, options.how).await;

@@ -1,8 +1,7 @@
 //! What the disk alone costs: fdatasync of small appends to a file that has its length already, as the log's segments
 //! have.
 
-use crate::failure::{Context, Outcome, ensure};
-use rustix::fs::statfs;
+use crate::failure::{Context, Outcome};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -12,20 +11,6 @@ use std::time::{Duration, Instant};
 const APPEND_BYTES: usize = 4096;
 /// Bytes of the file; the appends begin anew at its end.
 const FILE_BYTES: usize = 16 << 20;
-/// The type of a file system in memory (statfs(2)).
-const TMPFS_MAGIC: i128 = 0x0102_1994;
-
-/// Fails where `folder` is in memory: nothing durable can be measured there.
-pub fn refuse_tmpfs(folder: &Path) -> Outcome<()> {
-    let found = statfs(folder).context(format!("look at {}", folder.display()))?;
-    ensure(i128::from(found.f_type) != TMPFS_MAGIC, || {
-        format!(
-            "{} is in memory (tmpfs); this bar needs a real disk: set CARGO_TARGET_DIR to one",
-            folder.display()
-        )
-    })
-}
-
 /// A file to append to.
 #[derive(Debug)]
 pub struct Probe {

@@ -5,7 +5,7 @@
 //! rounds are compared. Nobody may be elected meanwhile: a slow disk is no reason for that (contract, issue 4).
 
 use super::closed_loop::{Load, Span};
-use super::real_disk;
+use super::disk;
 use super::verdict::{mib, thousands};
 use crate::cluster::{Cluster, Disks, PATIENCE, eventually};
 use crate::failure::{Failure, Outcome, ensure};
@@ -42,7 +42,7 @@ struct Round {
 
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<String> {
-    real_disk::require()?;
+    disk::require_real()?;
     let mut cluster = Cluster::start_on(Disks::Limping, NODES, &[]).await?;
     let outcome = measure_and_judge(&mut cluster, options).await;
     outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))

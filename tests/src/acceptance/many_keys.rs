@@ -4,14 +4,13 @@
 //! among ten million keys is nearly as fast as among ten thousand. The two loads that are compared take turns, so that
 //! what else the machine does meets both.
 
+use super::disk;
 use super::load::{self, Done, Keys, VALUE_BYTES, Work};
 use super::verdict::{mib, thousands};
 use crate::cluster::{Cluster, PATIENCE, compare_digests};
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Ask, send};
 use crate::process::Process;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -160,9 +159,8 @@ async fn ten_million_on(few: &Cluster, many: &mut Cluster, keys: u64, burst: Dur
 }
 
 async fn start() -> Outcome<Cluster> {
-    let mut cluster = Cluster::start(NODES, &[]).await?;
-    super::disk::ensure_real(&cluster.process(0).recipe().data)?;
-    Ok(cluster)
+    disk::require_real()?;
+    Cluster::start(NODES, &[]).await
 }
 
 fn addresses(cluster: &Cluster) -> Vec<String> {
@@ -272,22 +270,7 @@ async fn first_answer(address: &str, key: u64, consistency: &str, started: Insta
 }
 
 fn disk_bytes(cluster: &mut Cluster) -> Outcome<u64> {
-    largest(cluster, |process| folder_bytes(&process.recipe().data))
-}
-
-/// What a folder takes on the disk. Files that go while it looks are passed over.
-fn folder_bytes(folder: &Path) -> Outcome<u64> {
-    let mut bytes = 0;
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(0) };
-    for entry in entries {
-        let entry = entry.context(format!("read {}", folder.display()))?;
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes += folder_bytes(&entry.path())?,
-            Ok(metadata) => bytes += metadata.blocks() * 512,
-            Err(_) => {}
-        }
-    }
-    Ok(bytes)
+    largest(cluster, |process| disk::taken_bytes(&process.recipe().data))
 }
 
 /// Measures the data folders again and again, beside a load.
@@ -305,7 +288,7 @@ impl DiskWatch {
         let task = tokio::spawn(async move {
             loop {
                 for folder in &folders {
-                    seen.fetch_max(folder_bytes(folder)?, Ordering::Relaxed);
+                    seen.fetch_max(disk::taken_bytes(folder)?, Ordering::Relaxed);
                 }
                 tokio::time::sleep(DISK_INTERVAL).await;
             }

@@ -5,6 +5,7 @@
 //! have the disks that they were removed with. No acknowledged write is lost, none is applied twice, and no operation
 //! fails within its deadline.
 
+use super::disk;
 use crate::cluster::{Cluster, PATIENCE, eventually, free_address};
 use crate::failure::{Context, Failure, Outcome, ensure};
 use balsa_client::failover::{self, Plan, Report};
@@ -45,6 +46,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<String> {
+    disk::require_real()?;
     let mut walk = Walk::begin().await?;
     let outcome = walk.go_and_judge(options).await;
     outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", walk.cluster.last_words())))

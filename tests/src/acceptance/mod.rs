@@ -3,7 +3,7 @@
 //! A bar prints its figures as it goes and ends with one line: its name, the verdict, what was measured. What it finds
 //! wrong ends it at once, with what the nodes said last.
 //!
-//! Modules in reading order: [`verdict`], [`real_disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
+//! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
 //! [`membership`], [`bench_ratio`], [`limping`], [`soak`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
@@ -27,5 +27,4 @@ pub mod limping;
 pub mod load;
 pub mod many_keys;
 pub mod membership;
-pub mod real_disk;
 pub mod soak;

@@ -6,12 +6,10 @@
 //! memory go up and down with every flush and compaction.
 
 use super::closed_loop::Load;
-use super::real_disk;
+use super::disk;
 use super::verdict::{mib, thousands};
 use crate::cluster::Cluster;
-use crate::failure::{Context, Failure, Outcome, ensure};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use crate::failure::{Failure, Outcome, ensure};
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
@@ -53,7 +51,7 @@ type Sample = [[u64; 3]; NODES];
 
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<String> {
-    real_disk::require()?;
+    disk::require_real()?;
     let settings: &[&str] = if options.small { &SMALL } else { &[] };
     let mut cluster = Cluster::start(NODES, settings).await?;
     let outcome = soak(&mut cluster, options).await;
@@ -106,30 +104,13 @@ fn sample(cluster: &mut Cluster) -> Outcome<Sample> {
     let mut sample = Sample::default();
     for (node, bytes) in sample.iter_mut().enumerate() {
         let data = cluster.process(node).recipe().data.clone();
-        *bytes =
-            [size(&data.join("log"))?, size(&data.join("state"))?, cluster.process(node).resident_bytes()?];
+        *bytes = [
+            disk::taken_bytes(&data.join("log"))?,
+            disk::taken_bytes(&data.join("state"))?,
+            cluster.process(node).resident_bytes()?,
+        ];
     }
     Ok(sample)
-}
-
-/// What a folder takes on the disk. Files may go while it is looked at.
-fn size(folder: &Path) -> Outcome<u64> {
-    let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    let what = || format!("look at {}", folder.display());
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder).context(what())? {
-        let entry = entry.context(what())?;
-        match entry.metadata() {
-            Err(error) if gone(&error) => {}
-            Err(error) => return Err(error).context(what()),
-            Ok(metadata) if metadata.is_dir() => match size(&entry.path()) {
-                Err(_) if !entry.path().exists() => {}
-                below => bytes += below?,
-            },
-            Ok(metadata) => bytes += metadata.blocks() * 512,
-        }
-    }
-    Ok(bytes)
 }
 
 /// Compares the means of the middle and the last third; gives a line of figures, the worst node's of each kind.
