@@ -8,6 +8,7 @@
 //! entry of the leader's own term): that is the core's.
 
 use balsa_raft::NodeId;
+use balsa_raft::quorum::majority_size;
 use std::collections::BTreeSet;
 
 /// Why a change would cost the quorum, or cannot be made.
@@ -40,11 +41,6 @@ pub enum Unsafe {
         /// Who would go.
         old: NodeId,
     },
-}
-
-/// The smallest majority of this many.
-pub fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
 }
 
 /// Whether `id` may be removed from these voters. Removing who does not vote is always safe.
@@ -90,7 +86,7 @@ pub fn may_promote(
 
 fn keeps_quorum(voters: &BTreeSet<NodeId>, is_fit: impl Fn(NodeId) -> bool) -> Result<(), Unsafe> {
     let fit = voters.iter().filter(|voter| is_fit(**voter)).count();
-    let (voters, quorum) = (voters.len(), quorum(voters.len()));
+    let (voters, quorum) = (voters.len(), majority_size(voters.len()));
     if fit < quorum { Err(Unsafe::NoQuorum { voters, fit, quorum }) } else { Ok(()) }
 }
 
