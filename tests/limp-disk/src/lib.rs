@@ -49,10 +49,13 @@ fn next(name: &CStr) -> usize {
     found as usize
 }
 
+/// Whether the call is to fail; if so, `errno` says why.
 #[allow(unsafe_code, reason = "errno belongs to this thread")]
-fn fail(errno: c_int) {
+fn fails(errno: Option<c_int>) -> bool {
+    let Some(errno) = errno else { return false };
     // SAFETY: the C library gives a valid place of this thread.
     unsafe { *c::__errno_location() = errno };
+    true
 }
 
 /// What the disk is to do now.
@@ -92,8 +95,7 @@ pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
     static NEXT: OnceLock<usize> = OnceLock::new();
     // SAFETY: that is the function's type.
     let real: Sync = unsafe { std::mem::transmute(*NEXT.get_or_init(|| next(c"fdatasync"))) };
-    if let Some(errno) = before_sync() {
-        fail(errno);
+    if fails(before_sync()) {
         return -1;
     }
     // SAFETY: as the caller promised.
@@ -111,8 +113,7 @@ pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
     static NEXT: OnceLock<usize> = OnceLock::new();
     // SAFETY: that is the function's type.
     let real: Sync = unsafe { std::mem::transmute(*NEXT.get_or_init(|| next(c"fsync"))) };
-    if let Some(errno) = before_sync() {
-        fail(errno);
+    if fails(before_sync()) {
         return -1;
     }
     // SAFETY: as the caller promised.
@@ -130,10 +131,7 @@ pub unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, count: usize) ->
     static NEXT: OnceLock<usize> = OnceLock::new();
     // SAFETY: that is the function's type.
     let real: Write = unsafe { std::mem::transmute(*NEXT.get_or_init(|| next(c"write"))) };
-    if is_file(fd)
-        && let Some(errno) = ordered().write_fails
-    {
-        fail(errno);
+    if is_file(fd) && fails(ordered().write_fails) {
         return -1;
     }
     // SAFETY: as the caller promised.
@@ -151,10 +149,7 @@ pub unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, count: usize,
     static NEXT: OnceLock<usize> = OnceLock::new();
     // SAFETY: that is the function's type.
     let real: WriteAt = unsafe { std::mem::transmute(*NEXT.get_or_init(|| next(c"pwrite64"))) };
-    if is_file(fd)
-        && let Some(errno) = ordered().write_fails
-    {
-        fail(errno);
+    if is_file(fd) && fails(ordered().write_fails) {
         return -1;
     }
     // SAFETY: as the caller promised.
