@@ -58,7 +58,8 @@ async fn strike_and_judge(cluster: &mut Cluster, plan: &Plan, how: How) -> Outco
     ))
 }
 
-fn judge(report: &Report, how: How) -> Outcome<()> {
+/// Nothing was lost, nothing applied twice, and no operation failed within its deadline.
+pub(super) fn ensure_unharmed(report: &Report) -> Outcome<()> {
     let violations = report.violations();
     ensure(violations.is_empty(), || {
         let first = violations.first().copied().unwrap_or_default();
@@ -67,7 +68,11 @@ fn judge(report: &Report, how: How) -> Outcome<()> {
     ensure(report.errors() == 0, || {
         let first = report.first_errors.first().map_or("", String::as_str);
         format!("{} operations failed; the first: {first}", report.errors())
-    })?;
+    })
+}
+
+fn judge(report: &Report, how: How) -> Outcome<()> {
+    ensure_unharmed(report)?;
     let (median_max, longest_max) = match how {
         How::Kill => (KILL_GAP_MEDIAN_MAX, KILL_GAP_MAX),
         How::Terminate => (TERMINATE_GAP_MAX, TERMINATE_GAP_MAX),

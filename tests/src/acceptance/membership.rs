@@ -6,9 +6,10 @@
 //! fails within its deadline.
 
 use super::disk;
+use super::failover::ensure_unharmed;
 use crate::cluster::{Cluster, PATIENCE, eventually, free_address};
 use crate::failure::{Context, Failure, Outcome, ensure};
-use balsa_client::failover::{self, Plan, Report};
+use balsa_client::failover::{self, Plan};
 use balsa_wire::cluster::Phase;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ impl Walk {
             println!("{:>6} ms without a write, at the longest, from: {step}", gap.as_millis());
         }
         self.cluster.wait_until_digests_agree().await?;
-        judge(&report)?;
+        ensure_unharmed(&report)?;
         Ok(format!(
             "{} times 1-3-5-3-1 with a wiped disk and a replaced node, {} writes, 0 lost, 0 twice, 0 errors, longest \
              gap {} ms, longest operation {} ms",
@@ -210,16 +211,4 @@ impl Walk {
         self.step(format!("round {round}, {what} of slot {slot} is removed"));
         self.cluster.retire(node, 0).await
     }
-}
-
-fn judge(report: &Report) -> Outcome<()> {
-    let violations = report.violations();
-    ensure(violations.is_empty(), || {
-        let first = violations.first().copied().unwrap_or_default();
-        format!("{} violations; the first: {first}", violations.len())
-    })?;
-    ensure(report.errors() == 0, || {
-        let first = report.first_errors.first().map_or("", String::as_str);
-        format!("{} operations failed; the first: {first}", report.errors())
-    })
 }
