@@ -1,5 +1,6 @@
 //! What is asked of each kind of server: the requests of a load, made before it begins. Pure.
 
+use balsa_wire::base64;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{HeaderMap, Method, Uri};
@@ -68,11 +69,12 @@ pub(super) fn prepare(
         }
         (Kind::Balsa | Kind::Baseline, Op::Get) => (Method::GET, format!("/v1/kv/{name}"), String::new()),
         (Kind::Etcd, Op::Put) => {
-            let (key, value) = (base64(name.as_bytes()), base64(format!("\"{text}\"").as_bytes()));
+            let (key, value) =
+                (base64::encode(name.as_bytes()), base64::encode(format!("\"{text}\"").as_bytes()));
             (Method::POST, "/v3/kv/put".to_owned(), format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}"))
         }
         (Kind::Etcd, Op::Get) => {
-            let key = base64(name.as_bytes());
+            let key = base64::encode(name.as_bytes());
             (Method::POST, "/v3/kv/range".to_owned(), format!("{{\"key\":\"{key}\"}}"))
         }
     };
@@ -89,41 +91,9 @@ pub(super) fn prepare(
     Ok(Prepared { method, uri: Uri::try_from(path)?, headers, body: body.into(), answer_bytes_min })
 }
 
-/// RFC 4648 section 4, padded.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let at = |place: usize| u32::from(group.get(place).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let known = place <= group.len();
-            let digit = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if known { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_vectors() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xFB, 0xFF, 0xFE]), "+//+");
-    }
 
     #[test]
     fn values_have_the_size_that_was_asked_for() {
@@ -136,7 +106,7 @@ mod tests {
         let put = prepare(Kind::Etcd, Op::Put, "h:1", 7, 256).unwrap();
         assert_eq!((put.method, put.uri.path()), (Method::POST, "/v3/kv/put"));
         let body: serde_json::Value = serde_json::from_slice(&put.body).unwrap();
-        assert_eq!(body["key"], base64(b"bench/00007"));
+        assert_eq!(body["key"], base64::encode(b"bench/00007"));
         assert_eq!(body["value"].as_str().map(str::len), Some(256_usize.div_ceil(3) * 4));
     }
 

@@ -69,17 +69,8 @@ impl Writer {
 
     /// `bytes` in base64 with its quotes (RFC 4648 section 4, padded).
     pub(super) fn base64(&mut self, bytes: &[u8]) -> &mut Writer {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        self.bytes.reserve(2 + bytes.len().div_ceil(3) * 4);
         self.bytes.push(b'"');
-        for chunk in bytes.chunks(3) {
-            let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-            let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for at in 0..4 {
-                let six = (group >> (18 - 6 * at)) & 63;
-                self.bytes.push(if at <= chunk.len() { ALPHABET[six as usize] } else { b'=' });
-            }
-        }
+        balsa_wire::base64::append(bytes, &mut self.bytes);
         self.bytes.push(b'"');
         self
     }
