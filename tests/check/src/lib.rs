@@ -8,7 +8,7 @@
 //! - [`search`]: without revisions an order must be found, after Wing and Gong (1993) with the memory of Lowe (2017), key
 //!   by key: a history is linearizable if it is so for each key (Herlihy and Wing's locality).
 //!
-//! Before either, [`origin`] looks for values that nobody wrote.
+//! Before a replay, [`origin`] looks for values that nobody wrote.
 //!
 //! An operation whose outcome is unknown may have happened at any time after its call, or never.
 //!
