@@ -229,6 +229,12 @@ impl Progress {
         now - self.heard_at.replace(now).unwrap_or(now)
     }
 
+    /// Whether it said something within the last so many ticks: unlike `active`, that does not begin anew with each
+    /// quorum check.
+    pub(crate) fn heard_within(&self, ticks: u32, now: u64) -> bool {
+        self.heard_at.is_some_and(|at| now - at < u64::from(ticks))
+    }
+
     /// The peer shows life. Where an append has been unanswered for `patience` ticks, it is asked again.
     pub(crate) fn alive(&mut self, now: u64, patience: u32) {
         if now - self.moved_at < u64::from(patience) {

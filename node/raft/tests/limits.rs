@@ -220,6 +220,18 @@ fn a_transfer_needs_a_target() {
     assert!(cluster.raft(NodeId(1)).is_some_and(Raft::is_transferring));
 }
 
+/// Also right after a quorum check, when those that answer all the time have not answered in the new period yet.
+#[test]
+fn a_leader_whose_followers_answer_always_has_a_target() {
+    let mut cluster = led_by_one(config());
+    for ticks in 1..=4 * config().election_ticks {
+        cluster.input(NodeId(1), Raft::tick);
+        let mut now = cluster.raft(NodeId(1)).cloned().expect("node 1 runs");
+        assert_eq!(now.transfer_leadership(None), Ok(NodeId(2)), "after {ticks} ticks");
+        cluster.settle();
+    }
+}
+
 /// A newer version's entry stops the node; it is not skipped (hazard 49).
 #[test]
 #[should_panic(expected = "membership of unknown version 9")]

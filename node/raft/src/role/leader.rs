@@ -256,9 +256,10 @@ impl Raft {
         self.become_follower(self.hard_state.term, None);
     }
 
-    /// The active voter that holds most of the log; of equals, the least.
+    /// Of the voters that were heard from within an election timeout, the one that holds most of the log; of equals, the
+    /// least.
     pub(crate) fn best_successor(&self) -> Option<NodeId> {
-        self.furthest_voter(|peer| peer.active)
+        self.furthest_voter(|peer| peer.active || peer.heard_within(self.pace.timeout(), self.now))
     }
 
     fn furthest_voter(&self, which: impl Fn(&Progress) -> bool) -> Option<NodeId> {
