@@ -233,6 +233,7 @@ async fn a_node_without_headroom_on_its_disk_acknowledges_nothing_and_loses_noth
     cluster.wait_until_all_are_ready().await?;
     write(&cluster, "before", 20).await?;
     let full = cluster.wait_for_leader(&[0, 1, 2]).await?;
+    let had = cluster.look(full).await?.map_or(0, |seen| seen.store.applied_index);
     cluster.kill(full)?;
     let rest = cluster.running();
     cluster.wait_for_leader(&rest).await?;
@@ -241,8 +242,9 @@ async fn a_node_without_headroom_on_its_disk_acknowledges_nothing_and_loses_noth
     let sound = arguments.len();
     arguments.extend(["--disk-headroom-bytes".into(), (1u64 << 60).to_string()]);
     cluster.restart(full)?;
-    eventually("the full node to know its leader", PATIENCE, async || {
-        Ok(cluster.look(full).await?.filter(|seen| seen.leader.is_some()).map(|_| ()))
+    eventually("the full node to know its leader, and to have again what it had", PATIENCE, async || {
+        let seen = cluster.look(full).await?;
+        Ok(seen.filter(|seen| seen.leader.is_some() && seen.store.applied_index >= had).map(|_| ()))
     })
     .await?;
     let stuck_at = cluster.look(full).await?.map_or(0, |seen| seen.store.applied_index);
