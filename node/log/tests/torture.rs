@@ -218,6 +218,39 @@ fn damage_below_a_torn_batch() {
     assert!(!whole_or_refused(&disk, &model, "damage below a torn batch"));
 }
 
+/// Two batches were on their way when the power failed, and any part of them reached the disk. Another batch takes the place
+/// of the first: the second, which would continue that one, must not come back behind it (hazard 24).
+#[test]
+fn a_batch_behind_a_torn_one_does_not_come_back() {
+    let base = SimDisk::new();
+    let (mut model, log, _) = run(&base, &[Step::Append(1, 100), Step::Sync]);
+    let mut log = log.unwrap();
+    model.step(&mut log, Step::Append(2, 600)).unwrap();
+    base.halt_at(2); // the second batch is written, and nothing synced
+    log.sync().unwrap_err();
+    drop(log);
+    let mut cut = 0;
+    for kept in 0..64u64 {
+        let (disk, mut model) = (base.fork(), model.clone());
+        let mut sector = 0;
+        disk.power_loss(&mut || {
+            sector += 1;
+            kept >> (sector - 1) & 1
+        });
+        let (mut log, recovered) = open(&disk).unwrap();
+        model.recovered(&recovered, &format!("sectors {kept:b}"));
+        cut += u64::from(recovered.torn_tail_bytes > 0);
+        for step in [Step::Append(1, 600), Step::Sync] {
+            model.step(&mut log, step).unwrap();
+        }
+        drop(log);
+        disk.crash();
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(View::of(&recovered), *model.now(), "sectors {kept:b}");
+    }
+    assert!(cut > 10, "{cut} torn tails");
+}
+
 #[test]
 fn an_older_version_of_a_segment() {
     let (old, _) = {
