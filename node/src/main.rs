@@ -27,7 +27,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(*args),
-        Command::Dev(args) => run(dev::run(args, terminated())),
+        Command::Dev(args) => run(1, dev::run(args, terminated())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,7 +41,8 @@ fn main() -> ExitCode {
 fn serve(args: ServeArgs) -> Result<(), String> {
     let config = args.load().map_err(|error| error.to_string())?;
     start_logging(&config)?;
-    run(async { server::serve(config, terminated()).await.map_err(|error| error.to_string()) })
+    let threads = config.door_threads().max(1);
+    run(threads, async { server::serve(config, terminated()).await.map_err(|error| error.to_string()) })
 }
 
 fn start_logging(config: &Config) -> Result<(), String> {
@@ -57,8 +58,8 @@ fn start_logging(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn run(future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+fn run(threads: usize, future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(|error| format!("the system refuses threads: {error}"))?;
     let outcome = runtime.block_on(future);
     runtime.shutdown_background(); // what still runs serves nobody any more
