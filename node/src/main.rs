@@ -8,6 +8,11 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Most of what is allocated on one thread is freed on another, which the system's allocator makes dear: it gives memory
+/// back to the kernel and takes it again all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A node of Balsa, a strongly consistent, replicated key-value store that you can operate with curl.
 #[derive(Parser)]
 #[command(version, about)]
