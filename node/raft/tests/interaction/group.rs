@@ -13,8 +13,8 @@
 use super::harness::{Cluster, Disk, State};
 use super::script::{Command, Known, Members};
 use balsa_raft::{
-    Body, Change, Config, EntryKind, HardState, Index, Membership, Message, NodeId, PeerState, Role, SnapshotMeta,
-    SnapshotOutcome, Term,
+    Body, Change, Config, EntryKind, HardState, Index, Membership, Message, NodeId, PeerState, Role,
+    SnapshotMeta, SnapshotOutcome, Term,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
