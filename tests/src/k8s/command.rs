@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 /// Runs it with this input, at most so long; gives its standard output. What it said wrong is in the failure.
 pub async fn run(mut command: Command, input: &str, limit: Duration) -> Outcome<String> {
-    let what = format!("{:?}", command.as_std()).replace('"', "");
+    let what = named(&command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().context(format!("run {what}"))?;
     let mut stdin = child.stdin.take();
@@ -27,4 +27,11 @@ pub async fn run(mut command: Command, input: &str, limit: Duration) -> Outcome<
         format!("{what}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
     })?;
     Ok(text(&output.stdout))
+}
+
+/// The command as one would type it, without its environment.
+fn named(command: &Command) -> String {
+    let command = command.as_std();
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
