@@ -4,7 +4,7 @@
 //! wrong ends it at once, with what the nodes said last.
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`], [`bench_ratio`], [`limping`], [`soak`]. The simulator's bar is a program of its own, `simulate`.
+//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
 
@@ -27,4 +27,5 @@ pub mod limping;
 pub mod load;
 pub mod many_keys;
 pub mod membership;
+pub mod nemesis;
 pub mod soak;
