@@ -9,8 +9,10 @@ use balsa_tests::nemesis::link::{Cut, Link, Route, Weather, forward};
 use balsa_tests::nemesis::power::lose;
 use balsa_tests::random::Random;
 use balsa_wire::kv::Item;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -78,42 +80,49 @@ async fn connections_over_a_broken_link_end() -> Outcome<()> {
     Ok(())
 }
 
-/// Has `dd` write `text` over the beginning of `file`, on a disk that keeps what was there.
-fn write_over(file: &Path, data: &Path, text: &str, conversion: &str) -> Outcome<()> {
-    use std::io::Write as _;
-    let mut dd = Command::new("dd")
-        .arg(format!("of={}", file.display()))
-        .args(["status=none", conversion])
-        .envs(environment(data)?)
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("start dd")?;
-    let written = dd.stdin.take().map(|mut input| input.write_all(text.as_bytes()));
-    written.unwrap_or(Ok(())).context("write to dd")?;
-    assert!(dd.wait().context("wait for dd")?.success());
+/// Names the folder to whose files the process writes that is to lose power.
+const WRITES_IN: &str = "BALSA_TEST_WRITES_IN";
+const TEST: &str = "what_was_synced_survives_the_loss_of_power_and_the_rest_does_so_by_chance";
+
+/// Writes a file that is synced, and one that is not.
+fn write_two(data: &Path) -> Outcome<()> {
+    for name in ["synced", "unsynced"] {
+        let file = File::options().write(true).open(data.join(name)).context("open")?;
+        (&file).write_all(name.as_bytes()).context("write")?;
+        if name == "synced" {
+            file.sync_data().context("sync")?;
+        }
+    }
     Ok(())
 }
 
 #[test]
 fn what_was_synced_survives_the_loss_of_power_and_the_rest_does_so_by_chance() -> Outcome<()> {
+    if let Some(data) = std::env::var_os(WRITES_IN) {
+        return write_two(Path::new(&data));
+    }
     let folder = tempfile::tempdir_in(binary::scratch()?).context("make a folder")?;
     let data = folder.path().join("data");
     std::fs::create_dir(&data).context("make a folder")?;
     let disk = LimpDisk::of(&data);
     disk.keep_before()?;
-    let (synced, unsynced) = (data.join("synced"), data.join("unsynced"));
-    std::fs::write(&unsynced, "old").context("write")?;
     let (mut gone, mut there) = (0, 0);
     for seed in 0..32 {
-        let _ = std::fs::remove_file(disk.records());
-        std::fs::write(&synced, "old").context("write")?;
-        std::fs::write(&unsynced, "old").context("write")?;
-        write_over(&synced, &data, "synced", "conv=notrunc,fsync")?;
-        write_over(&unsynced, &data, "unsynced", "conv=notrunc")?;
+        let _ = std::fs::remove_file(disk.records()); // at first there are none
+        for name in ["synced", "unsynced"] {
+            std::fs::write(data.join(name), "old").context("write")?;
+        }
+        let itself = std::env::current_exe().context("find this program")?;
+        let mut writer = Command::new(itself);
+        writer.args(["--exact", TEST]).env(WRITES_IN, &data).envs(environment(&data)?);
+        let written = writer.output().context("start this program")?;
+        assert!(written.status.success(), "{written:?}");
+
         let loss = lose(&data, &disk.records(), &mut Random::new(seed))?;
         assert_eq!((loss.unsynced, loss.lost + loss.kept), (1, 1), "{loss:?}");
-        assert_eq!(std::fs::read_to_string(&synced).context("read")?, "synced");
-        match std::fs::read_to_string(&unsynced).context("read")?.as_str() {
+        let read = |name: &str| std::fs::read_to_string(data.join(name)).context("read");
+        assert_eq!(read("synced")?, "synced");
+        match read("unsynced")?.as_str() {
             "old" => gone += 1,
             "unsynced" => there += 1,
             other => panic!("neither the old nor the new: {other}"),
