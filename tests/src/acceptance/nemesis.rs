@@ -32,6 +32,8 @@ pub struct Options {
     pub kinds: Vec<Kind>,
     /// The load.
     pub rate: Rate,
+    /// Histories are kept, also those in which nothing is wrong.
+    pub keep: bool,
     /// So many operations must have been made.
     pub operations_least: u64,
 }
@@ -132,7 +134,7 @@ async fn live_through(
             row.gap = row.gap.max(struck.gap);
             row.recovery = row.recovery.max(struck.recovery);
         }
-        let judged = judge(&cluster, clients, folder, name).await?;
+        let judged = judge(&cluster, clients, folder, name, options.keep).await?;
         println!(
             "  {:>5} s  judged: {} operations, {} of unknown outcome, linearizable; all nodes at index {} with digest {}",
             began.elapsed().as_secs(),

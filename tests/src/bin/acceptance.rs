@@ -102,11 +102,14 @@ enum Bar {
         #[arg(long, value_delimiter = ',', value_parser = kind)]
         only: Vec<Kind>,
         /// Operations a second that clients begin.
-        #[arg(long, default_value_t = 1_500)]
+        #[arg(long, default_value_t = 2_000)]
         per_second: u32,
         /// Clients.
-        #[arg(long, default_value_t = 32)]
+        #[arg(long, default_value_t = 48)]
         clients: usize,
+        /// Keep all histories, also those in which nothing is wrong.
+        #[arg(long)]
+        keep: bool,
     },
     /// How fast puts and gets are, beside what HTTP alone costs and beside etcd, all in one run.
     ///
@@ -179,7 +182,7 @@ fn main() -> ExitCode {
             let load = membership::Load::default();
             conclude("membership", &run(membership::run(&membership::Options { rounds, load })))
         }
-        Bar::Nemesis { quick, minutes, seed, only, per_second, clients } => {
+        Bar::Nemesis { quick, minutes, seed, only, per_second, clients, keep } => {
             let minutes = minutes.unwrap_or(if quick { 1 } else { nemesis::MINUTES });
             let operations_least = if minutes < nemesis::MINUTES { 0 } else { nemesis::OPERATIONS };
             let options = nemesis::Options {
@@ -188,6 +191,7 @@ fn main() -> ExitCode {
                 seed,
                 kinds: if only.is_empty() { Kind::ALL.to_vec() } else { only },
                 rate: Rate { clients, per_second },
+                keep,
                 operations_least,
             };
             conclude("nemesis", &run(nemesis::run(&options)))

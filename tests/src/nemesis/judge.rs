@@ -5,8 +5,8 @@ use crate::cluster::Cluster;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use balsa_check::json_lines::write_all;
 use balsa_check::verdict::How;
-use balsa_check::{History, Operation, Verdict, check, picture};
-use std::path::Path;
+use balsa_check::{History, Verdict, check, picture};
+use std::path::{Path, PathBuf};
 
 /// Reads at the end are shown as those of clients from here on.
 const READERS: u64 = 1_000;
@@ -24,8 +24,15 @@ pub struct Judged {
     pub digest: String,
 }
 
-/// Ends the load, reads all keys at all nodes, and judges. What is wrong is left in `folder`, for `balsa check`.
-pub async fn judge(cluster: &Cluster, clients: Clients, folder: &Path, name: &str) -> Outcome<Judged> {
+/// Ends the load, reads all keys at all nodes, and judges. The history is left in `folder`, for `balsa check`, where it is
+/// wrong, and where `keep` says so.
+pub async fn judge(
+    cluster: &Cluster,
+    clients: Clients,
+    folder: &Path,
+    name: &str,
+    keep: bool,
+) -> Outcome<Judged> {
     let began = clients.began();
     let mut operations = clients.finish().await?;
     for node in cluster.running() {
@@ -40,14 +47,17 @@ pub async fn judge(cluster: &Cluster, clients: Clients, folder: &Path, name: &st
     ensure(last <= Some(revision), || {
         format!("revision {last:?} was told, but the nodes are at {revision}")
     })?;
-    let operations = judge_history(operations, folder, name)?;
+    let history = History { from_revision: 0, operations };
+    if keep {
+        write(&history, folder, name)?;
+    }
+    let operations = judge_history(history, folder, name)?;
     Ok(Judged { operations, unknown, index, digest })
 }
 
 /// The main check: all is done again in order of revision, with which real time must agree. An acknowledged write that is
 /// lost, applied twice, or seen by one and not by the next, does not fit.
-fn judge_history(operations: Vec<Operation>, folder: &Path, name: &str) -> Outcome<usize> {
-    let history = History { from_revision: 0, operations };
+fn judge_history(history: History, folder: &Path, name: &str) -> Outcome<usize> {
     let (why, drawn) = match check(&history) {
         Verdict::Linearizable { how: How::Replay, operations } => return Ok(operations),
         Verdict::Linearizable { .. } => ("not every answer told its revision".to_string(), None),
@@ -57,11 +67,16 @@ fn judge_history(operations: Vec<Operation>, folder: &Path, name: &str) -> Outco
             (format!("not linearizable: {}", violation.why), Some(drawn))
         }
     };
-    let path = folder.join(format!("{name}.jsonl"));
-    std::fs::write(&path, write_all(&history)).context(format!("write {}", path.display()))?;
+    let path = write(&history, folder, name)?;
     if let Some(drawn) = drawn {
         let path = folder.join(format!("{name}.html"));
         std::fs::write(&path, drawn).context(format!("write {}", path.display()))?;
     }
     Err(Failure(format!("{why}; the history is in {}", path.display())))
+}
+
+fn write(history: &History, folder: &Path, name: &str) -> Outcome<PathBuf> {
+    let path = folder.join(format!("{name}.jsonl"));
+    std::fs::write(&path, write_all(history)).context(format!("write {}", path.display()))?;
+    Ok(path)
 }
