@@ -66,7 +66,7 @@ impl Strikes<'_> {
             Kind::Partition => {
                 let minority: Vec<usize> = (0..(self.members.len() - 1) / 2).map(next).collect();
                 let links = minority.iter().flat_map(|node| self.touching(*node)).collect();
-                (links, format!("{} alone each", names(&minority)))
+                (links, format!("{} alone", names(&minority)))
             }
             Kind::PartialPartition => self.circle().await?,
             leaders => {
