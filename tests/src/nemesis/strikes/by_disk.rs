@@ -12,7 +12,7 @@ use std::time::Duration;
 const STALLS_MS: [u64; 4] = [30, 150, 600, 2_000];
 
 impl Strikes<'_> {
-    /// Fills the disks of these to the last byte, and gives the space back. Nobody may need help to go on.
+    /// Fills the disks of these to the last byte, and gives the space back.
     pub(super) async fn fill_disks(&mut self, victims: Vec<usize>, hold: Duration) -> Outcome<String> {
         for victim in &victims {
             self.cluster.small_disk(*victim)?.fill()?;
