@@ -30,3 +30,4 @@ pub mod dev;
 mod address;
 mod durable_file;
 mod http_call;
+mod resolve;

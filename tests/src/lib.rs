@@ -22,4 +22,6 @@ pub mod proxy;
 pub mod nemesis;
 pub mod strike;
 
+pub mod k8s;
+
 pub mod acceptance;
