@@ -268,17 +268,10 @@ async fn live(
         recorded = returned(&folder, &mut told_removed) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {
-        let led = status.load().role == Role::Leader;
         tracing::info!("stopping: leadership is handed over, requests under way are answered");
         let _ = inputs.send(Inputs::Stop).await;
         let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
         let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
-        let now = status.load();
-        match now.leader.filter(|leader| led && Some(*leader) != now.node) {
-            Some(to) => tracing::info!(%to, term = %now.term, "leadership was handed over"),
-            None if led => tracing::warn!(term = %now.term, "nobody took leadership over in time"),
-            None => {}
-        }
     }
     stop_clients.send_replace(true);
     if outcome.is_ok() {
