@@ -14,6 +14,7 @@ use crate::engine::handle::{AdminError, AdminRequest, Handle, ReadError, Request
 use crate::engine::status::{Phase, Role, Status};
 use crate::http::{self, ApiState};
 use crate::life::identity::{self, Identity, IdentityError};
+use crate::life::incarnation;
 use crate::life::{self, ControlCall, FolderLock, LockError, Member};
 use crate::metrics::Metrics;
 use crate::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
@@ -66,6 +67,9 @@ pub enum ServeError {
     /// Its contents.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The record of its starts.
+    #[error("this start cannot be told from earlier ones: {0}")]
+    Incarnation(std::io::Error),
     /// Its place in the cluster.
     #[error("{0}")]
     Member(String),
@@ -213,7 +217,9 @@ async fn live(
         () = &mut shutdown => return Ok(End::Stopped),
     };
 
-    let incarnation = incarnation();
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now_us = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX);
+    let incarnation = incarnation::next(&folder, now_us).map_err(ServeError::Incarnation)?;
     let boot_config = config.boot(&member, incarnation);
     let booted = open(config, &folder, &boot_config).await?;
     if booted.torn_tail_bytes > 0 {
@@ -375,12 +381,6 @@ async fn open(
         Ok::<_, BootError>(booted)
     });
     Ok(opening.await.map_err(|error| ServeError::System(error.to_string()))??)
-}
-
-/// A number that rises with every start on one disk.
-fn incarnation() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX) & ((1 << 52) - 1)
 }
 
 /// Refuses requests until dropped.
