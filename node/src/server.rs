@@ -151,9 +151,12 @@ async fn live(
     let refused = |error: std::io::Error| ServeError::System(error.to_string());
     let mut event_loop = EventLoop::start(fatal.clone()).map_err(refused)?;
     let peer_runtime = event_loop.handle().clone();
-    let client_runtime = match config.door_threads() {
-        0 => peer_runtime.clone(),
-        _ => tokio::runtime::Handle::current(),
+    let (client_runtime, spawn): (_, http::Spawn) = match config.door_threads() {
+        0 => {
+            let guests = event_loop.guests();
+            (peer_runtime.clone(), Box::new(move |connection| guests.spawn(connection)))
+        }
+        _ => (tokio::runtime::Handle::current(), Box::new(|connection| drop(tokio::spawn(connection)))),
     };
     let clients = listen(&client_runtime, config.listen).await?;
     let peers = listen(&peer_runtime, config.peer_listen).await?;
@@ -183,6 +186,7 @@ async fn live(
         clients,
         api,
         config.connection_limits(),
+        spawn,
         resolves(clients_stopped),
     ));
     let inbound = Inbound::default();

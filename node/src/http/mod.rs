@@ -37,7 +37,7 @@ mod sessions;
 mod state;
 
 pub use route::Route;
-pub use serve::{ConnectionLimits, raise_open_files_limit, serve};
+pub use serve::{ConnectionLimits, Spawn, raise_open_files_limit, serve};
 pub use state::{ApiState, Limits, Parts, Probe};
 
 use axum::Router;

@@ -22,7 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -71,6 +71,9 @@ impl Default for ConnectionLimits {
     }
 }
 
+/// Gives the task of a connection a place to run.
+pub type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+
 /// What connections are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -87,6 +90,7 @@ pub async fn serve(
     listener: TcpListener,
     state: ApiState,
     limits: ConnectionLimits,
+    spawn: Spawn,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let places_max = u32::try_from(limits.connections).unwrap_or(u32::MAX).min(1 << 24);
@@ -96,6 +100,7 @@ pub async fn serve(
         shared: Arc::clone(&state.0),
         router: super::router(state),
         limits: Arc::new(limits),
+        spawn,
         stage: stage_seen,
         places: Arc::new(Semaphore::new(places_max as usize)),
         refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -126,6 +131,7 @@ struct Reception {
     shared: Arc<Shared>,
     router: Router,
     limits: Arc<ConnectionLimits>,
+    spawn: Spawn,
     stage: watch::Receiver<Stage>,
     /// One a connection.
     places: Arc<Semaphore>,
@@ -150,7 +156,7 @@ impl Reception {
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                 self.shared.metrics.reject(Rejected::Connections);
                 if let Ok(turn) = Arc::clone(&self.refusals).try_acquire_owned() {
-                    tokio::spawn(refuse(stream, Arc::clone(&self.shared), turn));
+                    (self.spawn)(Box::pin(refuse(stream, Arc::clone(&self.shared), turn)));
                 }
                 continue;
             };
@@ -162,7 +168,7 @@ impl Reception {
                 shared: Arc::clone(&self.shared),
                 _place: place,
             };
-            tokio::spawn(connection.run());
+            (self.spawn)(Box::pin(connection.run()));
         }
     }
 }

@@ -22,7 +22,7 @@ mod log_thread;
 mod snapshot_streams;
 
 pub use engine_thread::{Running, Wiring, start};
-pub use event_loop::EventLoop;
+pub use event_loop::{EventLoop, Guest, Guests};
 pub use gauges::set_transport;
 pub use live::{Inputs, Live, Room};
 pub use snapshot_streams::StreamSettings;

@@ -141,7 +141,8 @@ pub(crate) async fn start_with(setup: Setup) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let serving = serve(listener, state, setup.connections, async move {
+    let spawn = Box::new(|connection| drop(tokio::spawn(connection)));
+    let serving = serve(listener, state, setup.connections, spawn, async move {
         let _ = stopped.await;
     });
     let served = tokio::spawn(async move { serving.await.unwrap() });
