@@ -7,7 +7,7 @@ use api_server::ApiServer;
 use balsa_tests::cluster::{Cluster, PATIENCE, eventually};
 use balsa_tests::failure::Outcome;
 use balsa_tests::http::Ask;
-use balsa_wire::cluster::{ClusterAnswer, Phase, Role};
+use balsa_wire::cluster::{ClusterAnswer, Health, Phase, Role};
 use std::time::{Duration, Instant};
 
 async fn start(nodes: usize) -> Outcome<(ApiServer, Cluster)> {
@@ -72,6 +72,11 @@ async fn what_would_cost_the_quorum_waits() -> Outcome<()> {
     let (api, mut cluster) = start(3).await?;
     cluster.hand_to(0, 0).await?;
     cluster.kill(1)?;
+    eventually("the leader to miss slot 1", PATIENCE, async || {
+        let seen = cluster.look(0).await?;
+        Ok(seen.filter(|seen| seen.members[1].health == Health::Unreachable).map(|_| ()))
+    })
+    .await?;
     api.state().replicas = 2;
     looked_at(&api).await?;
     let seen = cluster.look(0).await?.map(|seen| seen.members.len());
