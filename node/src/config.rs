@@ -229,6 +229,9 @@ settings! {
         peer_advertise: String, "BALSA_PEER_ADVERTISE", "HOST:PORT";
         /// The nodes that found the cluster together, as SLOT=HOST:PORT of their peer addresses, by commas; the same on all
         initial_peers: InitialPeers, "BALSA_INITIAL_PEERS", "SLOT=HOST:PORT,...";
+        /// Threads that serve clients; 0: the thread of engine and peers serves them, too, which is the cheapest where
+        /// processors are few; not given: one less than there are processors, 0 where there are no more than two
+        door_threads: usize, "BALSA_DOOR_THREADS", "N";
         /// A client URL of a running cluster to join, in place of --initial-peers
         join: String, "BALSA_JOIN", "URL";
         /// The StatefulSet of Kubernetes whose Pod this node is: members follow its replicas, and blank disks found nothing
@@ -311,6 +314,16 @@ impl Config {
     /// Where peers reach this node, `host:port`.
     pub fn peer_address(&self) -> String {
         self.peer_advertise.clone().unwrap_or_else(|| self.peer_listen.to_string())
+    }
+
+    /// Threads that serve clients beside that of the engine.
+    pub fn door_threads(&self) -> usize {
+        self.door_threads.unwrap_or_else(|| {
+            match std::thread::available_parallelism().map_or(1, usize::from) {
+                0..=2 => 0,
+                processors => processors - 1,
+            }
+        })
     }
 
     /// A tick of the core.

@@ -19,7 +19,7 @@ use crate::life::identity::{self, Identity, IdentityError};
 use crate::life::{self, ControlCall, FolderLock, LockError, Member};
 use crate::metrics::Metrics;
 use crate::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
-use crate::shell::{self, Fatal, Inputs, Wiring};
+use crate::shell::{self, EventLoop, Fatal, Inputs, Wiring};
 use arc_swap::ArcSwap;
 use balsa_log::{Folder, RealDisk};
 use balsa_raft::{Index, NodeId, Term};
@@ -144,10 +144,17 @@ async fn live(
     if let Err(error) = http::raise_open_files_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is: fewer connections than the settings allow");
     }
-    let clients = listen(config.listen).await?;
-    let peers = listen(config.peer_listen).await?;
     let epoch = Instant::now();
     let fatal = Fatal::default();
+    let refused = |error: std::io::Error| ServeError::System(error.to_string());
+    let mut event_loop = EventLoop::start(fatal.clone()).map_err(refused)?;
+    let peer_runtime = event_loop.handle().clone();
+    let client_runtime = match config.door_threads() {
+        0 => peer_runtime.clone(),
+        _ => tokio::runtime::Handle::current(),
+    };
+    let clients = listen(&client_runtime, config.listen).await?;
+    let peers = listen(&peer_runtime, config.peer_listen).await?;
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::System(error.to_string()))?);
     let status = Arc::new(ArcSwap::from_pointee(before_membership(config, "the lock of the data folder")));
     let (requests, mut waiting_requests) = mpsc::channel(REQUEST_QUEUE);
@@ -170,14 +177,18 @@ async fn live(
         alive: alive_probe(epoch, turned_ms.clone(), running_now.clone()),
         applied_age: age_probe(epoch, fresh_ms.clone()),
     });
-    let api_door =
-        tokio::spawn(http::serve(clients, api, config.connection_limits(), resolves(clients_stopped)));
+    let api_door = client_runtime.spawn(http::serve(
+        clients,
+        api,
+        config.connection_limits(),
+        resolves(clients_stopped),
+    ));
     let inbound = Inbound::default();
     let peer_config = config.peer();
     let stopped = resolves(peers_stopped);
     let peer_door =
         serve_peers(peers, peer_config.clone(), local_seen, door.clone(), inbound.clone(), stopped);
-    let peer_door = tokio::spawn(peer_door);
+    let peer_door = peer_runtime.spawn(peer_door);
     tracing::info!(clients = %config.listen, peers = %config.peer_listen, data = %config.data.display(), "doors open");
 
     // Until the engine runs, requests are refused and founding questions answered.
@@ -212,9 +223,8 @@ async fn live(
     }
     reader.store(Arc::new(booted.apply.store().reader()));
     let local_identity = LocalIdentity { cluster: member.cluster.0, node: member.node, incarnation };
-    let runtime = tokio::runtime::Handle::current();
     let counted = inbound.clone();
-    let hub = PeerHub::start(peer_config, local_identity, door, inbound, runtime.clone());
+    let hub = PeerHub::start(peer_config, local_identity, door, inbound, peer_runtime);
     let hub = Arc::new(hub);
     hub.set_peers(member.peers.clone());
     local.send_replace(Some(local_identity));
@@ -233,12 +243,11 @@ async fn live(
         removed,
         fatal: fatal.clone(),
         tick: config.tick(),
-        runtime,
+        runtime: tokio::runtime::Handle::current(),
         snapshots: config.snapshots(incarnation),
     };
     let engine_config = boot_config.engine.clone();
-    let mut running =
-        shell::start(booted, engine_config, wiring).map_err(|error| ServeError::System(error.to_string()))?;
+    let mut running = shell::start(booted, engine_config, wiring, &mut event_loop).map_err(refused)?;
     running_now.store(true, Ordering::Relaxed);
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
     let (own_cluster, own_slot) = (member.cluster, member.slot);
@@ -311,9 +320,11 @@ fn record_removal(folder: &Folder) -> Result<(), IdentityError> {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+/// Opens a door that `runtime` serves.
+async fn listen(runtime: &tokio::runtime::Handle, address: SocketAddr) -> Result<TcpListener, ServeError> {
     let failed = |error| ServeError::Listen { address: address.to_string(), error };
-    TcpListener::bind(address).await.map_err(failed)
+    let bound = runtime.spawn(TcpListener::bind(address)).await;
+    bound.map_err(|error| ServeError::System(error.to_string()))?.map_err(failed)
 }
 
 /// What is told of a node that is no member yet.

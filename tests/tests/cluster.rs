@@ -31,6 +31,20 @@ async fn verify(cluster: &Cluster, prefix: &str, count: usize) -> Outcome<()> {
     Ok(())
 }
 
+/// Where there are few processors, the default is a single thread for all; elsewhere it is this.
+#[tokio::test]
+async fn clients_can_have_threads_of_their_own() -> Outcome<()> {
+    for threads in ["0", "2"] {
+        let mut cluster = Cluster::start(3, &["--door-threads", threads]).await?;
+        write(&cluster, "before", 30).await?;
+        let leader = cluster.wait_for_leader(&[0, 1, 2]).await?;
+        cluster.kill(leader)?;
+        cluster.wait_for_leader(&cluster.running()).await?;
+        verify(&cluster, "before", 30).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_leader_killed_loses_nothing_that_was_answered() -> Outcome<()> {
     let mut cluster = Cluster::start(3, &[]).await?;

@@ -3,6 +3,7 @@
 //!
 //! [`RealDisk`] is the machine's; [`SimDisk`] is in memory, deterministic, and as unkind as a disk may be.
 
+mod direct;
 mod real;
 pub mod sim;
 
@@ -50,6 +51,10 @@ pub trait DiskFile: Send + Sync {
     fn len_bytes(&self) -> io::Result<u64>;
     /// Sets the length; new bytes read as zero.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+    /// Writes from here on are small, and each is soon synced: where the file system can, those of whole sectors go past
+    /// its cache, so that they touch no sector beside their own and a sync finds nothing left to write. Only a hint:
+    /// what is written, read and durable stays the same.
+    fn prefer_direct(&mut self) {}
     /// Reserves blocks and zero-fills `[0, len_bytes)`, so that later writes change no metadata.
     fn allocate_zeroed(&self, len_bytes: u64) -> io::Result<()>;
 }

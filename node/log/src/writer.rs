@@ -38,10 +38,11 @@ impl Writer {
     pub(crate) fn new(
         segments: Segments,
         state: State,
-        active: Segment,
+        mut active: Segment,
         end: u64,
         next_batch: u64,
     ) -> Writer {
+        active.file.prefer_direct();
         let synced = Position { segment: active.header.sequence, offset: end };
         let (dirty, buffer, failure) = (false, Vec::new(), None);
         Writer { segments, state, active, end, synced, dirty, buffer, next_batch, failure }
@@ -178,10 +179,11 @@ impl Writer {
             });
             self.final_if_failed(prepared)?;
         }
-        let Some(next) = self.segments.prepared.pop_front() else {
+        let Some(mut next) = self.segments.prepared.pop_front() else {
             unreachable!("no segment is prepared behind {:x}", self.active.header.sequence)
         };
         self.state.enter(next.header.sequence, next.header.len_bytes);
+        next.file.prefer_direct();
         self.active = next;
         self.end = segment::HEADER_BYTES;
         Ok(())

@@ -127,6 +127,7 @@ impl Config {
         between("key_bytes_max", self.key_bytes_max as u64, 1, 16_384)?;
         // With its key and its command around it, it must fit in one record of the log and one frame to a peer.
         between("value_bytes_max", self.value_bytes_max as u64, 1, 3 << 20)?;
+        between("door_threads", self.door_threads.unwrap_or_default() as u64, 0, 512)?;
         between("connections_max", self.connections_max as u64, 1, 1_000_000)?;
         between("writes_in_flight_max", self.writes_in_flight_max as u64, 1, 1_000_000)?;
         let value = self.value_bytes_max;

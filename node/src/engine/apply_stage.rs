@@ -3,16 +3,17 @@
 //! The only writer of the store. It knows nothing of terms or votes; installing a snapshot takes its turn here, so that it
 //! can never race an apply (hazard 25).
 
-use super::event::{Origin, Tickets};
+use super::event::{Committed, Origin, Tickets};
 use super::handle::WriteError;
 use super::message::{ForwardResult, PeerMessage};
 use super::snapshot_frame::{FrameError, decode_meta, encode_meta};
 use crate::durable_file;
 use balsa_log::Folder;
 use balsa_raft::ready::SnapshotMeta;
-use balsa_raft::{Entry, EntryKind, Index, NodeId};
+use balsa_raft::{EntryKind, Index, NodeId};
 use balsa_store::command::Reply;
 use balsa_store::{ApplyError, FlushJob, StagedSnapshot, Store, StoreError};
+use std::collections::VecDeque;
 use std::io;
 
 /// The place in the log of the snapshot that was last installed (or was about to be), in the data folder.
@@ -34,6 +35,13 @@ pub enum InstallError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// How far applying may reach.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Memory,
+    Disk,
 }
 
 /// What applying a batch gave.
@@ -72,14 +80,26 @@ impl ApplyStage {
     }
 
     /// Applies entries and makes their effects visible to readers. After an error the node must stop.
-    pub fn apply<T: Tickets>(
+    pub fn apply<T: Tickets>(&mut self, committed: Vec<Committed<T>>) -> Result<Applied<T>, ApplyError> {
+        self.apply_from(&mut committed.into(), Reach::Disk)
+    }
+
+    /// As [`ApplyStage::apply`], up to the first entry whose applying may read the disk; the rest stays in `committed`.
+    pub fn apply_in_memory<T: Tickets>(
         &mut self,
-        entries: Vec<Entry>,
-        origins: Vec<Option<Origin<T>>>,
+        committed: &mut VecDeque<Committed<T>>,
+    ) -> Result<Applied<T>, ApplyError> {
+        self.apply_from(committed, Reach::Memory)
+    }
+
+    fn apply_from<T: Tickets>(
+        &mut self,
+        committed: &mut VecDeque<Committed<T>>,
+        reach: Reach,
     ) -> Result<Applied<T>, ApplyError> {
         let mut answers = Vec::new();
         let mut messages = Vec::new();
-        for (entry, origin) in entries.into_iter().zip(origins) {
+        while let Some(Committed { entry, origin }) = committed.pop_front() {
             if entry.index.0 <= self.store.applied_index() {
                 // A snapshot that was installed meanwhile holds its effect; its reply is not known here.
                 match origin {
@@ -99,7 +119,16 @@ impl ApplyStage {
                 self.store.apply_empty(entry.index.0);
                 continue;
             }
-            let reply = self.store.apply(entry.index.0, &entry.data)?;
+            let reply = match reach {
+                Reach::Disk => self.store.apply(entry.index.0, &entry.data)?,
+                Reach::Memory => match self.store.apply_in_memory(entry.index.0, &entry.data)? {
+                    Some(reply) => reply,
+                    None => {
+                        committed.push_front(Committed { entry, origin });
+                        break;
+                    }
+                },
+            };
             match origin {
                 Some(Origin::Local(ticket)) => answers.push((ticket, Ok(reply))),
                 Some(Origin::Peer { node, id }) => {

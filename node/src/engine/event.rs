@@ -9,6 +9,7 @@ use balsa_raft::ready::{PersistToken, SnapshotMeta};
 use balsa_raft::{Entry, HardState, Index, NodeId, Term};
 use balsa_store::command::Reply;
 use bytes::Bytes;
+use std::fmt;
 
 /// How the shell finds whom to answer: channels in production, numbers in the simulator.
 pub trait Tickets: 'static {
@@ -132,13 +133,8 @@ pub enum Effect<T: Tickets> {
     },
     /// Write to the log.
     Log(LogJob),
-    /// Apply to the store, then answer those who wait.
-    Apply {
-        /// Committed entries, contiguous.
-        entries: Vec<Entry>,
-        /// Who waits for each of them.
-        origins: Vec<Option<Origin<T>>>,
-    },
+    /// Apply these entries, which are contiguous, to the store, then answer those who wait.
+    Apply(Vec<Committed<T>>),
     /// Answer a write.
     AnswerWrite(T::Write, Result<Reply, WriteError>),
     /// Answer a read: the store may be read now, or may not.
@@ -223,6 +219,25 @@ impl LogJob {
             LogJob::Persist { entries, .. } => entries.len(),
             LogJob::Release(_) => 0,
         }
+    }
+}
+
+/// A committed entry.
+pub struct Committed<T: Tickets> {
+    /// The entry.
+    pub entry: Entry,
+    /// Who waits for it.
+    pub origin: Option<Origin<T>>,
+}
+
+// Derived, it would lack the bound that `Origin` has.
+impl<T: Tickets> fmt::Debug for Committed<T>
+where
+    Origin<T>: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Committed { entry, origin } = self;
+        f.debug_struct("Committed").field("entry", entry).field("origin", origin).finish()
     }
 }
 

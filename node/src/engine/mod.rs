@@ -36,7 +36,7 @@ pub mod status;
 mod tests;
 mod writes;
 
-pub use event::{Effect, Event, LogJob, OfferDecision, Origin, Tickets};
+pub use event::{Committed, Effect, Event, LogJob, OfferDecision, Origin, Tickets};
 
 use crate::engine::admin::Admins;
 use crate::engine::clock::ClusterClock;
@@ -465,12 +465,13 @@ impl<T: Tickets> Engine<T> {
     }
 
     fn apply(&mut self, entries: Vec<Entry>) {
-        let mut origins = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            origins.push(self.take_origin(entry));
-            self.membership_committed(entry);
+        let mut committed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let origin = self.take_origin(&entry);
+            self.membership_committed(&entry);
+            committed.push(Committed { entry, origin });
         }
-        self.effects.push(Effect::Apply { entries, origins });
+        self.effects.push(Effect::Apply(committed));
     }
 
     fn link_to_leader(&self) -> Link {

@@ -294,8 +294,8 @@ impl Leading {
                     Effect::Log(LogJob::Persist { token, .. }) => {
                         self.engine.handle(self.now_ms, Event::Persisted(token));
                     }
-                    Effect::Apply { entries, .. } => {
-                        let index = entries.last().unwrap().index;
+                    Effect::Apply(committed) => {
+                        let index = committed.last().unwrap().entry.index;
                         self.engine.handle(self.now_ms, Event::Applied { index, wants_compaction: None });
                     }
                     other => left.push(other),

@@ -41,8 +41,7 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
         }
     };
     let view = call.state.view();
-    let found = view.get(key.as_bytes()).map_err(|error| Failure::Store(error.to_string()))?;
-    let Some(value) = found else {
+    let Some(value) = call.state.reads.get(&view, key).await? else {
         return Err(Failure::KeyNotFound { revision: view.revision(), age_ms });
     };
     let raw = query.raw || accepts_raw(&call.parts.headers);

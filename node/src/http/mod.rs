@@ -29,6 +29,7 @@ mod kv;
 pub mod origin;
 pub mod problem;
 pub mod query;
+mod reads;
 pub mod request_id;
 pub mod route;
 pub mod serve;

@@ -5,6 +5,7 @@
 
 use super::headers::StatusHeaders;
 use super::in_flight::InFlight;
+use super::reads::Reads;
 use crate::engine::handle::Handle;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
@@ -74,6 +75,7 @@ pub(super) struct Shared {
     pub(super) alive: Probe<bool>,
     pub(super) applied_age: Probe<Duration>,
     pub(super) in_flight: InFlight,
+    pub(super) reads: Reads,
     /// The node stops: answers close their connection.
     pub(super) is_leaving: AtomicBool,
     /// The headers that say the newest status; replaced by whichever request first sees another one.
@@ -96,6 +98,7 @@ impl ApiState {
             alive: parts.alive,
             applied_age: parts.applied_age,
             in_flight,
+            reads: Reads::default(),
             is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))

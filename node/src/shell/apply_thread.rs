@@ -1,28 +1,33 @@
-//! *Apply* and *respond*: the single writer of the store, and the flushes that run beside it.
+//! *Apply* and *respond*: the single writer of the store, the two ways to it, and the flushes that run beside it.
+//!
+//! What touches memory alone (plain PUTs, most writes) the engine's thread applies itself, while nothing else is under way:
+//! [`ApplyLane::try_apply`]. All else waits its turn for the apply thread, for it may read the disk. The order of entries
+//! holds because the short way is taken only when the long one is empty.
 
 use super::gauges;
 use super::live::{Live, Room};
 use super::snapshot_streams::Streams;
-use crate::engine::apply_stage::ApplyStage;
+use crate::engine::apply_stage::{Applied, ApplyStage};
 use crate::engine::snapshot_frame::{Answer, Offer, SnapshotFrame};
 use crate::engine::snapshot_receive::{Incoming, Taken};
-use crate::engine::{Event, Origin, message};
+use crate::engine::{Committed, Event, message};
 use crate::metrics::{Metrics, SnapshotEvent};
 use crate::peer::PeerHub;
 use balsa_raft::ready::SnapshotMeta;
-use balsa_raft::{Entry, Index, NodeId};
+use balsa_raft::{Index, NodeId};
 use balsa_store::{FlushJob, StagedSnapshot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Work for the store's single writer, in order.
 pub(super) enum ApplyJob {
-    /// Apply these, answer those.
-    Apply { entries: Vec<Entry>, origins: Vec<Option<Origin<Live>>> },
+    /// Apply these, answer who waits for them.
+    Apply(VecDeque<Committed<Live>>),
     /// A flush ended: the state up to here is durable.
     Flushed(u64),
     /// Begin a snapshot for a peer.
@@ -35,26 +40,74 @@ pub(super) enum ApplyJob {
     Halt,
 }
 
-pub(super) struct ApplyThread {
-    pub(super) stage: ApplyStage,
-    pub(super) jobs: Receiver<ApplyJob>,
-    pub(super) flushes: Sender<FlushJob>,
-    pub(super) events: UnboundedSender<Event<Live>>,
-    pub(super) hub: Arc<PeerHub>,
-    pub(super) streams: Streams,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) incoming: Incoming,
-    pub(super) postponed: VecDeque<ApplyJob>,
+/// The long way to the store's writer. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct ApplyQueue {
+    jobs: Sender<ApplyJob>,
+    /// Jobs that are queued or under way.
+    pending: Arc<AtomicUsize>,
 }
 
-impl ApplyThread {
-    pub(super) fn run(mut self) -> Result<(), String> {
+impl ApplyQueue {
+    /// Queues a job for the thread.
+    pub(super) fn send(&self, job: ApplyJob) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let _ = self.jobs.send(job); // the apply thread is gone only when all stops
+    }
+}
+
+/// Both ways to the store's single writer. Clones are the same ones.
+#[derive(Clone)]
+pub(super) struct ApplyLane {
+    queue: ApplyQueue,
+    writer: Arc<Mutex<Writer>>,
+}
+
+impl ApplyLane {
+    /// A lane to `writer`, and where its queued jobs come out.
+    pub(super) fn new(writer: Writer) -> (ApplyLane, Receiver<ApplyJob>) {
+        let (jobs, queued) = std::sync::mpsc::channel();
+        let queue = ApplyQueue { jobs, pending: Arc::default() };
+        (ApplyLane { queue, writer: Arc::new(Mutex::new(writer)) }, queued)
+    }
+
+    /// The long way alone.
+    pub(super) fn queue(&self) -> &ApplyQueue {
+        &self.queue
+    }
+
+    /// Queues a job for the thread.
+    pub(super) fn send(&self, job: ApplyJob) {
+        self.queue.send(job);
+    }
+
+    /// Applies from the front what memory is enough for, if nothing is under way, and leaves the rest. Never blocks.
+    pub(super) fn try_apply(
+        &self,
+        committed: &mut VecDeque<Committed<Live>>,
+    ) -> Result<Option<Applied<Live>>, String> {
+        if self.queue.pending.load(Ordering::Acquire) > 0 {
+            return Ok(None);
+        }
+        let Ok(mut writer) = self.writer.try_lock() else { return Ok(None) };
+        if writer.stage.store().must_wait() || writer.incoming.is_under_way() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let applied = writer.stage.apply_in_memory(committed).map_err(apply_failed)?;
+        writer.applied(started);
+        Ok(Some(applied))
+    }
+
+    /// Runs the apply thread until it is told to halt.
+    pub(super) fn run(&self, jobs: &Receiver<ApplyJob>) -> Result<(), String> {
+        // While both overlays are full, only the end of the flush matters: the rest waits, bounded by what the engine
+        // hands out.
+        let mut postponed = VecDeque::new();
         loop {
-            // While both overlays are full, only the end of the flush matters: the rest waits, bounded by what the
-            // engine hands out.
-            let job = match self.postponed.pop_front() {
+            let job = match postponed.pop_front() {
                 Some(job) => job,
-                None => match self.jobs.recv() {
+                None => match jobs.recv() {
                     Ok(job) => job,
                     Err(_) => return Ok(()),
                 },
@@ -62,28 +115,39 @@ impl ApplyThread {
             if matches!(job, ApplyJob::Halt) {
                 return Ok(());
             }
-            self.wait_for_room(&job)?;
-            self.carry_out(job)?;
-        }
-    }
-
-    fn wait_for_room(&mut self, job: &ApplyJob) -> Result<(), String> {
-        if !matches!(job, ApplyJob::Apply { .. }) {
-            return Ok(());
-        }
-        while self.stage.store().must_wait() {
-            match self.jobs.recv() {
-                Ok(flushed @ ApplyJob::Flushed(_)) => self.carry_out(flushed)?,
-                Ok(other) => self.postponed.push_back(other),
-                Err(_) => return Ok(()),
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            while matches!(job, ApplyJob::Apply(_)) && writer.stage.store().must_wait() {
+                match jobs.recv() {
+                    Ok(flushed @ ApplyJob::Flushed(_)) => {
+                        writer.carry_out(flushed)?;
+                        self.queue.pending.fetch_sub(1, Ordering::Release);
+                    }
+                    Ok(other) => postponed.push_back(other),
+                    Err(_) => return Ok(()),
+                }
             }
+            writer.carry_out(job)?;
+            drop(writer);
+            self.queue.pending.fetch_sub(1, Ordering::Release);
         }
-        Ok(())
     }
+}
 
+/// The store's single writer.
+pub(super) struct Writer {
+    pub(super) stage: ApplyStage,
+    pub(super) flushes: Sender<FlushJob>,
+    pub(super) events: UnboundedSender<Event<Live>>,
+    pub(super) hub: Arc<PeerHub>,
+    pub(super) streams: Streams,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) incoming: Incoming,
+}
+
+impl Writer {
     fn carry_out(&mut self, job: ApplyJob) -> Result<(), String> {
         match job {
-            ApplyJob::Apply { entries, origins } => self.apply(entries, origins)?,
+            ApplyJob::Apply(committed) => self.apply(committed)?,
             ApplyJob::Flushed(index) => {
                 let done = self.stage.store_mut().handle_flushed(index);
                 done.map_err(|error| format!("a flush of the store failed: {error}"))?;
@@ -133,9 +197,9 @@ impl ApplyThread {
         self.hub.offer_bulk(to, SnapshotFrame::Answer(answer).encode());
     }
 
-    fn apply(&mut self, entries: Vec<Entry>, origins: Vec<Option<Origin<Live>>>) -> Result<(), String> {
+    fn apply(&mut self, committed: VecDeque<Committed<Live>>) -> Result<(), String> {
         let started = Instant::now();
-        let applied = self.stage.apply(entries, origins).map_err(|error| format!("apply failed: {error}"))?;
+        let applied = self.stage.apply(committed.into()).map_err(apply_failed)?;
         for (answer, reply) in applied.answers {
             let _ = answer.send(reply); // a client that hung up is normal
         }
@@ -148,9 +212,14 @@ impl ApplyThread {
         for (to, frames) in by_peer {
             self.hub.send(to, frames); // lost: the peer's own deadline, or its broken connection, tells its client
         }
+        self.applied(started);
+        Ok(())
+    }
+
+    /// A batch that was begun at `started` is applied.
+    fn applied(&mut self, started: Instant) {
         self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
         self.maybe_flush();
-        Ok(())
     }
 
     fn install(&mut self, staged: StagedSnapshot, meta: SnapshotMeta) -> Result<(), String> {
@@ -181,10 +250,14 @@ impl ApplyThread {
 }
 
 /// Runs flushes, one after the other.
-pub(super) fn run_flushes(jobs: &Receiver<FlushJob>, done: &Sender<ApplyJob>) -> Result<(), String> {
+pub(super) fn run_flushes(jobs: &Receiver<FlushJob>, done: &ApplyQueue) -> Result<(), String> {
     for job in jobs {
         let index = job.run().map_err(|error| format!("a flush of the store failed: {error}"))?;
-        let _ = done.send(ApplyJob::Flushed(index));
+        done.send(ApplyJob::Flushed(index));
     }
     Ok(())
+}
+
+fn apply_failed(error: balsa_store::ApplyError) -> String {
+    format!("apply failed: {error}")
 }

@@ -1,9 +1,8 @@
-//! The engine's own thread: takes what came in, lets the engine make of it what it will, carries the effects out.
-//!
-//! It runs a single-threaded runtime of its own, for its queues and its tick; nothing on it ever blocks, so that no load
-//! of clients, no slow disk and no large page can hold up a heartbeat (hazard 45).
+//! The engine's turns on the [`EventLoop`]: takes what came in, lets the engine make of it what it will, carries the
+//! effects out. Nothing here ever blocks, so that no slow disk can hold up a heartbeat.
 
-use super::apply_thread::{self, ApplyJob, ApplyThread};
+use super::apply_thread::{self, ApplyJob, ApplyLane, Writer};
+use super::event_loop::EventLoop;
 use super::live::{Inputs, Live, Room};
 use super::snapshot_streams::{StreamSettings, Streams, Ways};
 use super::{Fatal, spawn};
@@ -14,11 +13,11 @@ use crate::engine::message::{self, PeerMessage};
 use crate::engine::snapshot_frame::{Answer, SnapshotFrame};
 use crate::engine::snapshot_receive::Incoming;
 use crate::engine::status::Status;
-use crate::engine::{Effect, Engine, EngineConfig, Event, LogJob, OfferDecision};
+use crate::engine::{Committed, Effect, Engine, EngineConfig, Event, LogJob, OfferDecision};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
 use arc_swap::ArcSwap;
-use balsa_raft::{Entry, Index, NodeId};
+use balsa_raft::{Index, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender as ThreadSender;
@@ -63,22 +62,28 @@ pub struct Wiring {
 pub struct Running {
     /// Resolves once leadership is with somebody else.
     pub handed_over: oneshot::Receiver<()>,
+    engine_ended: oneshot::Receiver<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
-    /// Waits until all threads have ended, which they do after [`Inputs::Halt`].
+    /// Waits until the engine and all of its threads have ended, which they do after [`Inputs::Halt`]. Blocks.
     pub fn join(self) {
+        let _ = self.engine_ended.blocking_recv(); // dropped when it has
         for thread in self.threads {
             let _ = thread.join(); // a panic was reported by the runtime already
         }
     }
 }
 
-/// Starts all threads of a booted node.
-pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::Result<Running> {
+/// Starts the engine of a booted node on its loop, and the threads beside it.
+pub fn start(
+    booted: Booted,
+    config: EngineConfig,
+    wiring: Wiring,
+    event_loop: &mut EventLoop,
+) -> std::io::Result<Running> {
     let (log_jobs, log_queue) = thread_mpsc::channel();
-    let (apply_jobs, apply_queue) = thread_mpsc::channel();
     let (flush_jobs, flush_queue) = thread_mpsc::channel();
     let (events, told) = mpsc::unbounded_channel();
     let (handed_over_sender, handed_over) = oneshot::channel();
@@ -99,43 +104,44 @@ pub fn start(booted: Booted, config: EngineConfig, wiring: Wiring) -> std::io::R
     threads.push(spawn("balsa-log", fatal.clone(), move || {
         log_thread::run(log, &log_queue, &log_events, &log_metrics)
     })?);
-    let flushed = apply_jobs.clone();
-    threads.push(spawn("balsa-flush", fatal.clone(), move || {
-        apply_thread::run_flushes(&flush_queue, &flushed)
-    })?);
-    let apply_thread = ApplyThread {
+    let (apply_lane, apply_queue) = ApplyLane::new(Writer {
         stage: apply,
-        jobs: apply_queue,
         flushes: flush_jobs,
         events: events.clone(),
         hub: wiring.hub.clone(),
         streams: streams.clone(),
         metrics: wiring.metrics.clone(),
         incoming: Incoming::default(),
-        postponed: VecDeque::new(),
-    };
-    threads.push(spawn("balsa-apply", fatal.clone(), move || apply_thread.run())?);
+    });
+    // Without the writer, which owns the other end of this thread's queue.
+    let flushed = apply_lane.queue().clone();
+    threads.push(spawn("balsa-flush", fatal.clone(), move || {
+        apply_thread::run_flushes(&flush_queue, &flushed)
+    })?);
+    let applying = apply_lane.clone();
+    threads.push(spawn("balsa-apply", fatal, move || applying.run(&apply_queue))?);
 
     let driver = Driver {
         engine,
         wiring,
         log_jobs,
-        apply_jobs,
+        apply_lane,
         streams,
         handed_over: Some(handed_over_sender),
         outgoing: BTreeMap::new(),
         proposed: VecDeque::new(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    threads.push(spawn("balsa-engine", fatal, move || runtime.block_on(driver.run(told)))?);
-    Ok(Running { handed_over, threads })
+    let engine_ended = event_loop
+        .drive(Box::pin(driver.run(told)))
+        .ok_or_else(|| std::io::Error::other("the event loop has an engine, or has ended"))?;
+    Ok(Running { handed_over, engine_ended, threads })
 }
 
 struct Driver {
     engine: Engine<Live>,
     wiring: Wiring,
     log_jobs: ThreadSender<LogJob>,
-    apply_jobs: ThreadSender<ApplyJob>,
+    apply_lane: ApplyLane,
     streams: Streams,
     handed_over: Option<oneshot::Sender<()>>,
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
@@ -167,10 +173,10 @@ impl Driver {
             }
             for input in inputs.drain(..) {
                 if matches!(input, Inputs::Halt) {
-                    self.apply_job(ApplyJob::Halt);
+                    self.apply_lane.send(ApplyJob::Halt);
                     return Ok(());
                 }
-                self.take_input(now, input);
+                self.take_input(now, input)?;
             }
             for request in requests.drain(..) {
                 let event = self.to_event(request);
@@ -182,7 +188,7 @@ impl Driver {
                 last_tick_ms = now;
                 self.engine.handle(now, Event::Tick);
             }
-            self.turn();
+            self.turn()?;
             self.wiring.turned_ms.store(now, Ordering::Relaxed);
             self.wiring.fresh_ms.store(self.engine.fresh_ms(), Ordering::Relaxed);
             if let Some(status) = self.engine.take_status() {
@@ -215,7 +221,7 @@ impl Driver {
         }
     }
 
-    fn take_input(&mut self, now: u64, input: Inputs) {
+    fn take_input(&mut self, now: u64, input: Inputs) -> Result<(), String> {
         match input {
             Inputs::Messages(from, frames) => {
                 for frame in frames {
@@ -228,7 +234,7 @@ impl Driver {
             Inputs::Bulk(from, frames, room) => {
                 for frame in frames {
                     match SnapshotFrame::decode(frame) {
-                        Ok(frame) => self.take_snapshot_frame(now, from, frame, &room),
+                        Ok(frame) => self.take_snapshot_frame(now, from, frame, &room)?,
                         Err(error) => {
                             tracing::warn!(peer = %from, %error, "a peer's snapshot frame was refused")
                         }
@@ -241,31 +247,46 @@ impl Driver {
             Inputs::Stop => self.engine.handle(now, Event::Stop),
             Inputs::Halt => {}
         }
+        Ok(())
     }
 
-    fn take_snapshot_frame(&mut self, now: u64, from: NodeId, frame: SnapshotFrame, room: &Room) {
+    fn take_snapshot_frame(
+        &mut self,
+        now: u64,
+        from: NodeId,
+        frame: SnapshotFrame,
+        room: &Room,
+    ) -> Result<(), String> {
         match frame {
             SnapshotFrame::Ask { term, offer } => {
                 self.engine.handle(now, Event::SnapshotOffered { from, term, offer });
-                self.turn(); // the store hears of it before the chunks that follow
+                self.turn()?; // the store hears of it before the chunks that follow
             }
             SnapshotFrame::Chunk { id, sequence, data } => {
                 let _room = room.clone();
-                self.apply_job(ApplyJob::SnapshotChunk { from, id, sequence, data, _room });
+                self.apply_lane.send(ApplyJob::SnapshotChunk { from, id, sequence, data, _room });
             }
             SnapshotFrame::Answer(answer) => self.streams.answer(from, answer),
         }
+        Ok(())
     }
 
-    /// Ends a batch of events and carries the effects out.
-    fn turn(&mut self) {
-        for effect in self.engine.finish() {
-            self.carry_out(effect);
+    /// Ends a batch of events and carries the effects out, with what follows from them at once.
+    fn turn(&mut self) -> Result<(), String> {
+        loop {
+            let effects = self.engine.finish();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.carry_out(effect)?;
+            }
         }
         self.send_outgoing();
+        Ok(())
     }
 
-    fn carry_out(&mut self, effect: Effect<Live>) {
+    fn carry_out(&mut self, effect: Effect<Live>) -> Result<(), String> {
         match effect {
             Effect::Send { to, message } => self.outgoing.entry(to).or_default().push(message),
             Effect::Log(job) => {
@@ -276,10 +297,7 @@ impl Driver {
                 }
                 let _ = self.log_jobs.send(job); // the log's thread is gone only when all stops
             }
-            Effect::Apply { entries, origins } => {
-                self.observe_commit(&entries);
-                self.apply_job(ApplyJob::Apply { entries, origins });
-            }
+            Effect::Apply(committed) => self.apply(committed)?,
             Effect::AnswerWrite(ticket, answer) => {
                 let _ = ticket.send(answer); // a client that hung up is normal
             }
@@ -294,14 +312,15 @@ impl Driver {
             Effect::Removed { returned } => {
                 let _ = self.wiring.removed.send(returned); // nobody looks while the process stops
             }
-            Effect::BeginSnapshot { to } => self.apply_job(ApplyJob::BeginSnapshot { to }),
+            Effect::BeginSnapshot { to } => self.apply_lane.send(ApplyJob::BeginSnapshot { to }),
             Effect::StreamSnapshot { to, term, meta } => self.streams.start(to, term, meta),
             Effect::DropSnapshot { to } => self.streams.drop_one(to),
             Effect::AnswerOffer { from, offer, decision } => {
                 let id = offer.id;
                 let answer = match decision {
                     OfferDecision::Accept => {
-                        return self.apply_job(ApplyJob::ReceiveSnapshot { from, offer });
+                        self.apply_lane.send(ApplyJob::ReceiveSnapshot { from, offer });
+                        return Ok(());
                     }
                     OfferDecision::Held => Answer::Installed { id },
                     OfferDecision::Refuse => Answer::Refused { id },
@@ -314,21 +333,38 @@ impl Driver {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Here and now as far as that needs no disk; the rest on the apply thread.
+    fn apply(&mut self, committed: Vec<Committed<Live>>) -> Result<(), String> {
+        self.observe_commit(&committed);
+        let mut committed = VecDeque::from(committed);
+        if let Some(applied) = self.apply_lane.try_apply(&mut committed)? {
+            for (ticket, answer) in applied.answers {
+                let _ = ticket.send(answer);
+            }
+            for (to, message) in applied.messages {
+                self.outgoing.entry(to).or_default().push(message);
+            }
+            let event = Event::Applied { index: applied.index, wants_compaction: applied.wants_compaction };
+            self.engine.handle(self.now_ms(), event);
+        }
+        if !committed.is_empty() {
+            self.apply_lane.send(ApplyJob::Apply(committed));
+        }
+        Ok(())
     }
 
     /// These entries are committed: how long did that take?
-    fn observe_commit(&mut self, entries: &[Entry]) {
+    fn observe_commit(&mut self, committed: &[Committed<Live>]) {
         if !self.engine.raft().is_leader() {
             self.proposed.clear();
         }
-        let Some(last) = entries.last() else { return };
-        while let Some((_, since)) = self.proposed.pop_front_if(|(index, _)| *index <= last.index) {
+        let Some(last) = committed.last().map(|committed| committed.entry.index) else { return };
+        while let Some((_, since)) = self.proposed.pop_front_if(|(index, _)| *index <= last) {
             self.wiring.metrics.commit_seconds.observe(since.elapsed().as_secs_f64());
         }
-    }
-
-    fn apply_job(&self, job: ApplyJob) {
-        let _ = self.apply_jobs.send(job); // the apply thread is gone only when all stops
     }
 
     /// Hands each peer its messages in one piece. What could not be queued is told to the engine, which tries again at

@@ -2,9 +2,9 @@
 //!
 //! | thread | owns | does |
 //! | --- | --- | --- |
-//! | `balsa-engine` | the [`Engine`](crate::engine::Engine) | takes events in batches, carries effects out |
+//! | `balsa-engine` | the [`EventLoop`]: [`Engine`](crate::engine::Engine), peers' streams | takes events in batches, carries effects out |
 //! | `balsa-log` | the log | *persist*: one fdatasync for all writes at hand |
-//! | `balsa-apply` | the store's single writer | *apply*, *respond* |
+//! | `balsa-apply` | its turn as the store's single writer | *apply*, *respond*, where that may read the disk |
 //! | `balsa-flush` | nothing | writes frozen overlays into the embedded engine |
 //!
 //! Queues: clients' requests are bounded and refused when full; peers' messages are bounded and push back on their
@@ -15,12 +15,14 @@
 
 mod apply_thread;
 mod engine_thread;
+mod event_loop;
 mod gauges;
 mod live;
 mod log_thread;
 mod snapshot_streams;
 
 pub use engine_thread::{Running, Wiring, start};
+pub use event_loop::EventLoop;
 pub use gauges::set_transport;
 pub use live::{Inputs, Live, Room};
 pub use snapshot_streams::StreamSettings;

@@ -33,6 +33,13 @@ impl Reply {
     }
 }
 
+impl Put {
+    /// Applying it needs nothing of what was there before.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.condition.is_none() && !self.want_previous
+    }
+}
+
 impl Store {
     pub(crate) fn apply_operation(&mut self, index: u64, operation: &Operation) -> Result<Reply, ApplyError> {
         let condition = match operation {
@@ -72,7 +79,7 @@ impl Store {
     }
 
     fn put(&mut self, put: &Put) -> Result<Answer, StoreError> {
-        if put.condition.is_none() && !put.want_previous {
+        if put.is_plain() {
             return Ok(Answer::Put(PutDone { revision: self.put_plain(put), previous: None }));
         }
         let current = self.current(&put.key)?;

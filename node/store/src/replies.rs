@@ -157,10 +157,14 @@ impl Replies {
         Ok(())
     }
 
+    /// Whether there is something to drop.
+    pub(crate) fn has_expired(&self, now_ms: u64) -> bool {
+        self.order.front().is_some_and(|(recorded_ms, _)| self.is_expired(*recorded_ms, now_ms))
+    }
+
     fn expire_one(&mut self, side: &mut SideLayers<'_>, now_ms: u64) -> Result<bool, StoreError> {
-        match self.order.front() {
-            Some((recorded_ms, _)) if self.is_expired(*recorded_ms, now_ms) => {}
-            _ => return Ok(false),
+        if !self.has_expired(now_ms) {
+            return Ok(false);
         }
         if let Some((_, key)) = self.order.pop_front() {
             self.drop_key(side, &key)?;

@@ -99,6 +99,11 @@ impl Sessions {
         Ok(())
     }
 
+    /// Whether there is something to drop.
+    pub(crate) fn has_expired(&self, now_ms: u64) -> bool {
+        self.order.first().is_some_and(|(used_ms, _)| self.is_expired(*used_ms, now_ms))
+    }
+
     fn expire_one(&mut self, side: &mut SideLayers<'_>, now_ms: u64) -> Result<bool, StoreError> {
         match self.order.first() {
             Some(&(used_ms, number)) if self.is_expired(used_ms, now_ms) => {

@@ -151,9 +151,25 @@ impl Store {
     /// Applies a command; `index` must be the one after [`Store::applied_index`]. After an error the store must not be
     /// used any more: what the entry did may be half done.
     pub fn apply(&mut self, index: u64, entry: &Bytes) -> Result<Reply, ApplyError> {
+        let (time_ms, command) = decode(index, entry)?;
+        self.apply_decoded(index, time_ms, command)
+    }
+
+    /// As [`Store::apply`], where that touches memory alone: a plain PUT. `None`: it might read the engine; nothing was
+    /// done.
+    pub fn apply_in_memory(&mut self, index: u64, entry: &Bytes) -> Result<Option<Reply>, ApplyError> {
+        let (time_ms, command) = decode(index, entry)?;
+        let now_ms = self.position.time_ms.max(time_ms);
+        let is_plain = command.request.is_none()
+            && matches!(&command.operation, Some(Operation::Put(put)) if put.is_plain());
+        if !is_plain || self.replies.has_expired(now_ms) || self.sessions.has_expired(now_ms) {
+            return Ok(None);
+        }
+        self.apply_decoded(index, time_ms, command).map(Some)
+    }
+
+    fn apply_decoded(&mut self, index: u64, time_ms: u64, command: Command) -> Result<Reply, ApplyError> {
         self.assert_next(index);
-        let (time_ms, command) =
-            command::decode(entry).map_err(|source| ApplyError::Undecodable { index, source })?;
         let Command { request, operation } = command;
         let operation = operation.ok_or(ApplyError::Unknown { index, what: "an operation" })?;
         // A clock that runs backwards would be the leader's bug; replies must not come back to life by it.
@@ -390,6 +406,10 @@ impl Store {
         self.publish();
         Ok(())
     }
+}
+
+fn decode(index: u64, entry: &Bytes) -> Result<(u64, Command), ApplyError> {
+    command::decode(entry).map_err(|source| ApplyError::Undecodable { index, source })
 }
 
 fn refusal(answer: Answer) -> Reply {

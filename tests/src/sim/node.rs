@@ -11,9 +11,9 @@ use balsa_node::engine::snapshot_frame::Offer;
 use balsa_node::engine::snapshot_receive::Incoming;
 use balsa_node::engine::snapshot_send::Outgoing;
 use balsa_node::engine::status::ClusterId;
-use balsa_node::engine::{Engine, EngineConfig, LogJob, Origin, Tickets};
+use balsa_node::engine::{Committed, Engine, EngineConfig, LogJob, Tickets};
 use balsa_raft::membership::Membership;
-use balsa_raft::{Entry, Index, NodeId, Raft};
+use balsa_raft::{Index, NodeId, Raft};
 use balsa_store::{FlushJob, MemoryEngine, Reader, StoreConfig};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,8 +34,13 @@ impl Tickets for Sim {
 
 /// Work for the apply stage, as the shell queues it.
 pub enum ApplyJob {
-    /// Apply these, answer those.
-    Apply(Vec<Entry>, Vec<Option<Origin<Sim>>>),
+    /// Apply these and answer who waits for them.
+    Apply {
+        /// The entries.
+        committed: VecDeque<Committed<Sim>>,
+        /// Whether memory is enough so far.
+        in_memory: bool,
+    },
     /// A flush has ended.
     Flushed(u64),
     /// Begin a snapshot.

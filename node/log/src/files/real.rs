@@ -1,5 +1,6 @@
 //! The disk of this machine, by std and rustix. Unix only.
 
+use super::direct::Direct;
 use super::{Disk, DiskFile};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -12,16 +13,25 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    direct: Option<Direct>,
+}
+
+impl RealFile {
+    fn boxed(file: File) -> Box<dyn DiskFile> {
+        Box::new(RealFile { file, direct: None })
+    }
+}
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        Ok(RealFile::boxed(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(RealFile::boxed(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -80,31 +90,43 @@ impl Disk for RealDisk {
     }
 }
 
+/// Whether this is what the system said.
+pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
 impl DiskFile for RealFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, offset)
+        match &self.direct {
+            Some(direct) if direct.write_all_at(buf, offset)? => Ok(()),
+            _ => self.file.write_all_at(buf, offset),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.0.set_len(len_bytes)
+        self.file.set_len(len_bytes)
+    }
+
+    fn prefer_direct(&mut self) {
+        self.direct = Direct::reopen(&self.file);
     }
 
     fn allocate_zeroed(&self, len_bytes: u64) -> io::Result<()> {
         // First in one piece, so that the blocks lie together and a full disk is noticed at once. Then real zeros:
         // blocks that were only reserved still change metadata, and cost a journal commit, when first written.
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len_bytes) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len_bytes) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -112,7 +134,7 @@ impl DiskFile for RealFile {
         let mut offset = 0;
         while offset < len_bytes {
             let bytes = (len_bytes - offset).min(zeros.len() as u64);
-            self.0.write_all_at(&zeros[..bytes as usize], offset)?;
+            self.file.write_all_at(&zeros[..bytes as usize], offset)?;
             offset += bytes;
         }
         Ok(())

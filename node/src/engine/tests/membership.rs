@@ -113,8 +113,8 @@ impl Node {
             for effect in self.engine.finish() {
                 match effect {
                     Effect::Log(LogJob::Persist { token, .. }) => more.push(Event::Persisted(token)),
-                    Effect::Apply { entries, .. } => {
-                        let index = entries.last().unwrap().index;
+                    Effect::Apply(committed) => {
+                        let index = committed.last().unwrap().entry.index;
                         more.push(Event::Applied { index, wants_compaction: None });
                     }
                     Effect::Send { to, message } => self.sent.push((to, message)),

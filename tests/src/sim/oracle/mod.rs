@@ -135,7 +135,11 @@ impl Oracle {
     }
 
     /// A node was told to apply these.
-    pub fn committed(&mut self, node: NodeId, entries: &[Entry]) -> Result<(), Violation> {
+    pub fn committed<'a>(
+        &mut self,
+        node: NodeId,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<(), Violation> {
         for entry in entries {
             let hash = xxhash_rust::xxh3::xxh3_64(&entry.data);
             let at = entry.index.0 as usize - 1;

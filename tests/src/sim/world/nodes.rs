@@ -165,10 +165,13 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.send(place, to, message),
             Effect::Log(job) => self.log_begins(place, job),
-            Effect::Apply { entries, origins } => {
+            Effect::Apply(committed) => {
                 let id = self.nodes[place].id;
-                self.oracle.committed(id, &entries)?;
-                self.process(place).apply_queue.push_back(ApplyJob::Apply(entries, origins));
+                self.oracle.committed(id, committed.iter().map(|committed| &committed.entry))?;
+                // Both ways get their share, and no draw of its own decides.
+                let in_memory = committed.first().is_some_and(|first| first.entry.index.0.is_multiple_of(2));
+                let job = ApplyJob::Apply { committed: committed.into(), in_memory };
+                self.process(place).apply_queue.push_back(job);
                 Ok(())
             }
             Effect::AnswerWrite(ticket, answer) => self.write_answered(ticket, answer),

@@ -92,7 +92,7 @@ impl World {
     pub(super) fn pump_apply(&mut self, place: Place) {
         let node = &mut self.nodes[place];
         let Some(process) = &mut node.process else { return };
-        let waits = matches!(process.apply_queue.front(), Some(ApplyJob::Apply(..)))
+        let waits = matches!(process.apply_queue.front(), Some(ApplyJob::Apply { .. }))
             && process.apply.store().must_wait();
         if !process.apply_running && !process.apply_queue.is_empty() && !waits {
             process.apply_running = true;
@@ -118,8 +118,17 @@ impl World {
         let failed =
             |what: &str, error: &dyn std::fmt::Display| Violation(format!("node {place}: {what}: {error}"));
         match job {
-            ApplyJob::Apply(entries, origins) => {
-                let applied = self.process(place).apply.apply::<Sim>(entries, origins);
+            ApplyJob::Apply { mut committed, in_memory } => {
+                let process = self.process(place);
+                let applied = if in_memory {
+                    let applied = process.apply.apply_in_memory(&mut committed);
+                    if !committed.is_empty() {
+                        process.apply_queue.push_front(ApplyJob::Apply { committed, in_memory: false });
+                    }
+                    applied
+                } else {
+                    process.apply.apply(committed.into())
+                };
                 let applied = applied.map_err(|error| failed("apply fails", &error))?;
                 self.process(place).incoming.handle_applied(applied.index);
                 self.check_applied(place)?;
