@@ -20,7 +20,8 @@ pub(crate) async fn call(
 ) -> Result<(StatusCode, Bytes), String> {
     let say = |error: &dyn Display| format!("http://{address}{path}: {error}");
     let exchange = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| say(&error))?;
+        let found = crate::resolve::resolve(address).await.map_err(|error| say(&error))?;
+        let stream = TcpStream::connect(&found[..]).await.map_err(|error| say(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| say(&error))?;
         let driver = tokio::spawn(connection);

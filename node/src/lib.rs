@@ -34,3 +34,4 @@ pub mod repair;
 mod address;
 mod durable_file;
 mod http_call;
+mod resolve;

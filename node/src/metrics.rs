@@ -89,6 +89,19 @@ pub struct Metrics {
     pub voters: IntGauge,
     /// Members that do not.
     pub learners: IntGauge,
+    /// On the leader: voters that answer it, itself included. 0 where this node does not lead.
+    pub voters_answering: IntGauge,
+    /// On the leader: members that do not answer it. 0 where this node does not lead.
+    pub members_silent: IntGauge,
+    /// Where in the log `digest` was taken: a multiple of [`crate::engine::apply_stage::DIGEST_INTERVAL`]; 0: not yet since start.
+    pub digest_index: IntGauge,
+    /// What of the state's digest fits into a sample: equal on all nodes at equal `digest_index`.
+    pub digest: IntGauge,
+
+    /// Bytes that the data folder's disk has left.
+    pub disk_available_bytes: IntGauge,
+    /// Bytes below which writes are refused.
+    pub disk_headroom_bytes: IntGauge,
 
     /// The store's revision.
     pub revision: IntGauge,
@@ -289,6 +302,28 @@ impl Metrics {
             applied_index: r.gauge("balsa_applied_index", "Applied up to this index.")?,
             voters: r.gauge("balsa_voters", "Members that vote.")?,
             learners: r.gauge("balsa_learners", "Members that do not vote.")?,
+            voters_answering: r.gauge(
+                "balsa_voters_answering",
+                "On the leader: voters that answer it, itself included; 0 on others.",
+            )?,
+            members_silent: r.gauge(
+                "balsa_members_silent",
+                "On the leader: members that do not answer it; 0 on others.",
+            )?,
+            digest_index: r.gauge(
+                "balsa_digest_index",
+                "The index that balsa_digest belongs to; 0: none since start.",
+            )?,
+            digest: r.gauge(
+                "balsa_digest",
+                "52 bits of the state's digest at balsa_digest_index: equal on all nodes.",
+            )?,
+            disk_available_bytes: r
+                .gauge("balsa_disk_available_bytes", "Bytes that the disk of the data folder has left.")?,
+            disk_headroom_bytes: r.gauge(
+                "balsa_disk_headroom_bytes",
+                "Below this many bytes left on the disk, writes are refused.",
+            )?,
             revision: r.gauge("balsa_revision", "The store's revision.")?,
             log_bytes: r.gauge("balsa_log_size_bytes", "Bytes of the log on disk.")?,
             store_bytes: r.gauge("balsa_store_size_bytes", "Bytes of the store on disk.")?,
@@ -338,10 +373,17 @@ impl Metrics {
         }
     }
 
-    /// Sets how many entries the member in `slot` is behind; 0 where this node does not lead.
-    pub fn set_peer_lag(&self, slot: u32, entries: u64) {
-        let gauge = &self.peer_lag[slot.min(SLOTS_MAX) as usize];
-        gauge.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    /// Sets how many entries the members in these slots are behind, and that no other is; empty where this node does not
+    /// lead. Of those that share a series, the one that is furthest behind counts.
+    pub fn set_peer_lags(&self, lags: impl Iterator<Item = (u32, u64)>) {
+        let mut by_series = [0; SLOTS_MAX as usize + 1];
+        for (slot, entries) in lags {
+            let lag = &mut by_series[slot.min(SLOTS_MAX) as usize];
+            *lag = i64::try_from(entries).unwrap_or(i64::MAX).max(*lag);
+        }
+        for (gauge, lag) in self.peer_lag.iter().zip(by_series) {
+            gauge.set(lag);
+        }
     }
 
     /// All of it as text, in Prometheus's exposition format.
@@ -370,8 +412,8 @@ mod tests {
         metrics.set_peer_refused(Refusal::Malformed, 1);
         metrics.set_role(RoleLabel::Candidate);
         metrics.set_role(RoleLabel::Leader);
-        metrics.set_peer_lag(2, 7);
-        metrics.set_peer_lag(99, 8);
+        metrics.set_peer_lags([(1, 3)].into_iter());
+        metrics.set_peer_lags([(2, 7), (99, 8), (98, 5)].into_iter());
         let text = text(&metrics);
         for line in [
             r#"balsa_http_requests_total{method="PUT",route="/v1/kv/{key}",status="4xx"} 1"#,
@@ -382,6 +424,7 @@ mod tests {
             r#"balsa_peer_refused_total{reason="malformed"} 1"#,
             r#"balsa_role{role="leader"} 1"#,
             r#"balsa_role{role="candidate"} 0"#,
+            r#"balsa_peer_lag_entries{slot="1"} 0"#,
             r#"balsa_peer_lag_entries{slot="2"} 7"#,
             r#"balsa_peer_lag_entries{slot="other"} 8"#,
             concat!(r#"balsa_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),

@@ -46,7 +46,7 @@ const CONTROL_QUEUE: usize = 64;
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a held data folder is tried again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the transport's counters are brought to the metrics.
+/// How often the transport's counters and the disk's room are brought to the metrics.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a node looks whether the cluster knows its addresses, until it does.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
@@ -252,7 +252,8 @@ async fn live(
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
     let (own_cluster, own_slot) = (member.cluster, member.slot);
     tokio::spawn(finish_founding(folder.clone(), member));
-    let counting = tokio::spawn(count_transport(hub.clone(), counted, metrics));
+    metrics.disk_headroom_bytes.set(i64::try_from(config.disk_headroom_bytes).unwrap_or(i64::MAX));
+    let counting = tokio::spawn(count(hub.clone(), counted, folder.clone(), metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
     let announcing = tokio::spawn(announce(api_handle.clone(), addresses));
     let kubernetes_api = settings.kubernetes.clone();
@@ -266,10 +267,17 @@ async fn live(
         recorded = returned(&folder, &mut told_removed, kubernetes_api.as_ref(), own_slot) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {
+        let led = status.load().role == Role::Leader;
         tracing::info!("stopping: leadership is handed over, requests under way are answered");
         let _ = inputs.send(Inputs::Stop).await;
         let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
         let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
+        let now = status.load();
+        match now.leader.filter(|leader| led && Some(*leader) != now.node) {
+            Some(to) => tracing::info!(%to, term = %now.term, "leadership was handed over"),
+            None if led => tracing::warn!(term = %now.term, "nobody took leadership over in time"),
+            None => {}
+        }
     }
     stop_clients.send_replace(true);
     if outcome.is_ok() {
@@ -440,10 +448,16 @@ async fn finish_founding(folder: Folder, member: Member) {
     }
 }
 
-/// Brings the transport's counters to the metrics.
-async fn count_transport(hub: Arc<PeerHub>, inbound: Inbound, metrics: Arc<Metrics>) {
+/// Brings to the metrics what is counted elsewhere: the transport's counters and the room on the disk.
+async fn count(hub: Arc<PeerHub>, inbound: Inbound, folder: Folder, metrics: Arc<Metrics>) {
     loop {
         shell::set_transport(&metrics, &hub.stats(), &inbound.stats());
+        let folder = folder.clone();
+        // A disk that hangs holds up this thread alone.
+        let free = tokio::task::spawn_blocking(move || folder.disk.free_bytes(&folder.path)).await;
+        if let Ok(Ok(free)) = free {
+            metrics.disk_available_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
+        }
         tokio::time::sleep(COUNT_INTERVAL).await;
     }
 }

@@ -21,4 +21,6 @@ pub mod proxy;
 
 pub mod strike;
 
+pub mod k8s;
+
 pub mod acceptance;

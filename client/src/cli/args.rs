@@ -153,6 +153,19 @@ BALSA_LEADER_ADDRESS (for clients) and BALSA_LEADER_PEER_ADDRESS. As in
 
 It writes keys below failover-test/ and leaves them there.")]
     FailoverTest(FailoverArgs),
+    /// A steady load, for as long as something else is done to the cluster; then check that no client noticed and
+    /// nothing is lost
+    #[command(after_help = "\
+It ends after --duration, when the key of --until is there, or when it is interrupted, whatever comes first; then it
+reads every write back. As in
+
+  balsa load --until stop &
+  kubectl rollout restart statefulset/balsa && kubectl rollout status statefulset/balsa
+  balsa put stop 1; wait
+
+Times without a write of 50 ms or more are told with when they began (in JSON). Exit code 1: a violation or an error.
+It writes keys below load/ and leaves them there.")]
+    Load(LoadArgs),
     /// Measure puts and gets: throughput, latencies, and what the servers spend on them
     #[command(after_help = "\
 A closed loop: each connection sends its next request when it has its answer. Connections are spread evenly over
@@ -295,6 +308,29 @@ pub struct FailoverArgs {
     #[arg(long, default_value_t = 8)]
     pub clients: usize,
     /// Deadline of an operation under load
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub operation_timeout: Duration,
+}
+
+/// A steady load.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct LoadArgs {
+    /// End after this time
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// End when this key is there
+    #[arg(long, value_name = "KEY")]
+    pub until: Option<String>,
+    /// Writes a second
+    #[arg(long, default_value_t = 200)]
+    pub writes_per_second: u32,
+    /// Reads a second
+    #[arg(long, default_value_t = 200)]
+    pub reads_per_second: u32,
+    /// Clients that share the load
+    #[arg(long, default_value_t = 8)]
+    pub clients: usize,
+    /// Deadline of an operation
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub operation_timeout: Duration,
 }

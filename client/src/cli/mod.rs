@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod load;
 mod measure;
 mod output;
 mod strike;
@@ -135,6 +136,7 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
             served.map_err(|error| Stop::Test(format!("the baseline's server failed: {error}")))
         }
         Command::FailoverTest(test) => strike::run(&endpoints, test, output).await.map_err(Stop::Test),
+        Command::Load(args) => load::run(&endpoints, &client, args, output).await.map_err(Stop::Test),
     }
 }
 

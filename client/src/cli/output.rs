@@ -90,9 +90,8 @@ impl Output {
         });
     }
 
-    /// The failover test's table, in either format: its JSON is for later.
     pub(super) fn report(&self, report: &Report) {
-        self.bytes(format!("{report}\n").as_bytes());
+        self.print(report, || report.to_string());
     }
 
     pub(super) fn bench(&self, report: &crate::bench::Report) {

@@ -2,7 +2,7 @@
 
 use super::args::FailoverArgs;
 use super::output::Output;
-use crate::failover::{self, Command, Failure, Plan, Processes};
+use crate::failover::{self, Command, Failure, Plan, Processes, Report};
 use std::path::PathBuf;
 
 /// Runs the test; an error is what a person should read, the table is printed before.
@@ -35,6 +35,11 @@ pub(super) async fn run(endpoints: &[&str], args: FailoverArgs, output: &Output)
     };
     let report = report.map_err(|failure| failure.0)?;
     output.report(&report);
+    judge(&report)
+}
+
+/// What a person should read of it, if anything.
+pub(super) fn judge(report: &Report) -> Result<(), String> {
     match (report.violations().len(), report.errors()) {
         (0, 0) => Ok(()),
         (0, errors) => Err(format!("{errors} operations failed before their deadline was over")),

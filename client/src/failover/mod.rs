@@ -31,7 +31,7 @@ mod verify;
 
 pub use command::Command;
 pub use processes::Processes;
-pub use report::{Counts, Report};
+pub use report::{Counts, Pause, Report};
 
 use crate::{Client, ExactlyOnce};
 use balsa_wire::cluster::{ClusterAnswer, Health, Member, Role};

@@ -3,21 +3,27 @@
 use super::record::{Found, Records, Wrote};
 use super::verify::Findings;
 use balsa_wire::problem::Outcome;
+use serde::Serialize;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What a failover test measured and found.
-#[derive(Clone, Debug)]
+/// What a failover test measured and found. As JSON, its times are in milliseconds.
+#[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The load's writes.
     pub writes: Counts,
     /// The load's reads.
     pub reads: Counts,
     /// For each strike, the longest time between two acknowledged writes from then until the next strike.
+    #[serde(rename = "gaps_ms", serialize_with = "all_ms")]
     pub gaps: Vec<Duration>,
     /// The longest time between two acknowledged writes, of the whole load.
+    #[serde(rename = "gap_longest_ms", serialize_with = "ms")]
     pub gap_longest: Duration,
+    /// Every time without an acknowledged write that was worth the word, in order.
+    pub pauses: Vec<Pause>,
     /// The longest operation.
+    #[serde(rename = "operation_longest_ms", serialize_with = "ms")]
     pub operation_longest: Duration,
     /// Acknowledged writes that are not there, a sentence each.
     pub lost: Vec<String>,
@@ -31,8 +37,17 @@ pub struct Report {
     pub first_errors: Vec<String>,
 }
 
+/// A time without an acknowledged write, of 50 ms or more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Pause {
+    /// When it began, by this machine's clock, in milliseconds since 1970.
+    pub began_unix_ms: u64,
+    /// How long it was, in milliseconds.
+    pub ms: u64,
+}
+
 /// Operations by outcome.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Counts {
     /// With success.
     pub ok: u64,
@@ -56,6 +71,8 @@ impl Counts {
     }
 }
 
+/// From where on a time without an acknowledged write is a [`Pause`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// How many errors are told word by word.
 const ERRORS_TOLD: usize = 5;
 
@@ -66,6 +83,7 @@ impl Report {
             reads: Counts::default(),
             gaps: Vec::new(),
             gap_longest: Duration::ZERO,
+            pauses: Vec::new(),
             operation_longest: Duration::ZERO,
             lost: findings.lost,
             twice: findings.twice,
@@ -107,6 +125,7 @@ impl Report {
         }
         acknowledged.sort_unstable();
         (report.gap_longest, report.gaps) = gaps(&acknowledged, strikes);
+        report.pauses = pauses(&acknowledged, Instant::now(), SystemTime::now());
         report
     }
 
@@ -149,6 +168,25 @@ fn gaps(acknowledged: &[Instant], strikes: &[Instant]) -> (Duration, Vec<Duratio
     (longest(None, None), after_each.collect())
 }
 
+/// `now` is one moment by both clocks.
+fn pauses(acknowledged: &[Instant], now: Instant, now_by_calendar: SystemTime) -> Vec<Pause> {
+    let pause = |before: Instant, after: Instant| {
+        let began = now_by_calendar.checked_sub(now.saturating_duration_since(before))?;
+        let began = began.duration_since(UNIX_EPOCH).ok()?;
+        Some(Pause { began_unix_ms: began.as_millis() as u64, ms: (after - before).as_millis() as u64 })
+    };
+    let pairs = acknowledged.windows(2).filter(|pair| pair[1] - pair[0] >= PAUSE_MIN);
+    pairs.filter_map(|pair| pause(pair[0], pair[1])).collect()
+}
+
+fn ms<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_millis() as u64)
+}
+
+fn all_ms<S: serde::Serializer>(times: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(times.iter().map(|time| time.as_millis() as u64))
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "            all       ok   not applied   applied   unknown")?;
@@ -183,6 +221,16 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_has_its_place_in_the_calendar() {
+        let zero = Instant::now();
+        let at = |ms: u64| zero + Duration::from_millis(ms);
+        let now = UNIX_EPOCH + Duration::from_millis(10_000);
+        let found = pauses(&[0, 10, 59, 109, 400].map(at), at(1_000), now);
+        let right = [Pause { began_unix_ms: 9_059, ms: 50 }, Pause { began_unix_ms: 9_109, ms: 291 }];
+        assert_eq!(found, right);
+    }
 
     #[test]
     fn gaps_are_of_the_strike_that_they_follow() {

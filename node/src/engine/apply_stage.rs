@@ -19,9 +19,23 @@ use std::io;
 /// The place in the log of the snapshot that was last installed (or was about to be), in the data folder.
 const INSTALLING: &str = "installing.snapshot";
 
+/// Every so many entries, all nodes publish the digest of their state, so that anybody can compare them (hazard 33). It is a
+/// chain: states that went apart once differ at every later index.
+pub const DIGEST_INTERVAL: u64 = 256;
+
+/// The digest of the state at a multiple of [`DIGEST_INTERVAL`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Where in the log.
+    pub index: Index,
+    /// The digest there.
+    pub digest: u128,
+}
+
 /// The store and its single writer.
 pub struct ApplyStage {
     store: Store,
+    checkpoint: Option<Checkpoint>,
     folder: Folder,
     headroom_bytes: u64,
 }
@@ -61,12 +75,17 @@ impl ApplyStage {
     /// A stage over an open store; `folder` is the data folder. Snapshots are received only while the disk has more than
     /// `headroom_bytes` left: the rest is for what must go on.
     pub fn new(store: Store, folder: Folder, headroom_bytes: u64) -> ApplyStage {
-        ApplyStage { store, folder, headroom_bytes }
+        ApplyStage { store, checkpoint: None, folder, headroom_bytes }
     }
 
     /// Whether the disk has room for more of a snapshot.
     pub fn has_room(&self) -> bool {
         self.folder.disk.free_bytes(&self.folder.path).is_ok_and(|free| free > self.headroom_bytes)
+    }
+
+    /// The newest digest to compare with those of others, if one was passed since start.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.checkpoint
     }
 
     /// The store.
@@ -117,6 +136,7 @@ impl ApplyStage {
             }
             if entry.kind != EntryKind::Command {
                 self.store.apply_empty(entry.index.0);
+                self.maybe_note_digest(entry.index);
                 continue;
             }
             let reply = match reach {
@@ -129,6 +149,7 @@ impl ApplyStage {
                     }
                 },
             };
+            self.maybe_note_digest(entry.index);
             match origin {
                 Some(Origin::Local(ticket)) => answers.push((ticket, Ok(reply))),
                 Some(Origin::Peer { node, id }) => {
@@ -143,6 +164,12 @@ impl ApplyStage {
         self.store.publish();
         let index = Index(self.store.applied_index());
         Ok(Applied { answers, messages, index, wants_compaction: self.store.wants_compaction() })
+    }
+
+    fn maybe_note_digest(&mut self, index: Index) {
+        if index.0.is_multiple_of(DIGEST_INTERVAL) {
+            self.checkpoint = Some(Checkpoint { index, digest: self.store.position().digest });
+        }
     }
 
     /// Puts a snapshot's state in place of the store's, durably, and says whether it did: one at or below what is applied

@@ -6,6 +6,7 @@
 use super::decide::{Seen, StatefulSet};
 use crate::engine::status::ClusterId;
 use crate::life::identity::hex_id;
+use crate::resolve;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
@@ -200,7 +201,8 @@ impl Api {
                 .header(header::CONTENT_TYPE, "application/merge-patch+json")
                 .body(Full::new(patch.map_or_else(Bytes::new, |patch| patch.to_string().into())))
                 .map_err(|error| error.to_string())?;
-            let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+            let found = resolve::resolve(address).await.map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(&found[..]).await.map_err(|error| error.to_string())?;
             if scheme == "http" {
                 return send(stream, request).await;
             }

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 
 pub(super) const PATH: &str = "/peer/v1/control";
 /// The largest reply that is read, in bytes.
@@ -106,7 +106,7 @@ async fn call(address: &str, payload: Bytes, limit: Duration) -> Result<Bytes, C
 
 /// Tries all addresses of the name; each has an equal share of the time, so that a dead one leaves some to the others.
 async fn connect(address: &str, limit: Duration) -> io::Result<TcpStream> {
-    let found: Vec<SocketAddr> = lookup_host(address).await?.collect();
+    let found: Vec<SocketAddr> = crate::resolve::resolve(address).await?;
     let share = limit / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no addresses");
     for candidate in found {

@@ -25,7 +25,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -42,7 +42,7 @@ pub struct Resolver(Arc<dyn Fn(String) -> Lookup + Send + Sync>);
 impl Resolver {
     /// The system's.
     pub fn system() -> Resolver {
-        Resolver::new(|address| async move { Ok(lookup_host(address).await?.collect()) })
+        Resolver::new(|address| async move { crate::resolve::resolve(&address).await })
     }
 
     /// Any function from `host:port` to addresses.

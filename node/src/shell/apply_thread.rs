@@ -241,6 +241,9 @@ impl Writer {
     fn publish_stats(&self) {
         let store = self.stage.store();
         gauges::set_store(&self.metrics, &store.position(), &store.stats());
+        if let Some(checkpoint) = self.stage.checkpoint() {
+            gauges::set_digest(&self.metrics, checkpoint);
+        }
         self.metrics.snapshots_in.set(i64::from(self.incoming.is_under_way()));
     }
 

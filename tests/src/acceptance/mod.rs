@@ -4,7 +4,8 @@
 //! wrong ends it at once, with what the nodes said last.
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`], [`bench_ratio`], [`limping`], [`soak`]. The simulator's bar is a program of its own, `simulate`.
+//! [`membership`], [`bench_ratio`], [`limping`], [`soak`]; on a Kubernetes cluster: [`k8s_chart`], [`k8s_install`],
+//! [`k8s_metrics`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`], [`k8s_heal`], [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
 
@@ -28,3 +29,12 @@ pub mod load;
 pub mod many_keys;
 pub mod membership;
 pub mod soak;
+
+pub mod k8s_chart;
+pub mod k8s_failover;
+pub mod k8s_heal;
+pub mod k8s_install;
+pub mod k8s_metrics;
+pub mod k8s_quorum_loss;
+pub mod k8s_scale;
+pub mod k8s_upgrade;

@@ -39,7 +39,7 @@ pub async fn run() -> Outcome<String> {
 }
 
 async fn lines(dev: &mut Process, base_port: u16) -> Outcome<String> {
-    let mut session = Session { revision: 0, compared: 0 };
+    let mut session = Session::new();
     for round in ["first", "again, after a restart of everything"] {
         let started = Instant::now();
         dev.start()?;
@@ -69,14 +69,24 @@ async fn lines(dev: &mut Process, base_port: u16) -> Outcome<String> {
 }
 
 /// What the answers must be, line after line.
-struct Session {
+pub(super) struct Session {
     revision: u64,
     compared: u64,
 }
 
 impl Session {
-    /// The four lines of the README, in their very words.
-    fn four_lines(&mut self, port: u16) -> Outcome<()> {
+    /// With a cluster that nothing was written to yet.
+    pub(super) fn new() -> Session {
+        Session { revision: 0, compared: 0 }
+    }
+
+    /// How many answers were as they must be.
+    pub(super) fn compared(&self) -> u64 {
+        self.compared
+    }
+
+    /// The four lines of the README, in their very words, at this port of this machine.
+    pub(super) fn four_lines(&mut self, port: u16) -> Outcome<()> {
         let before = self.compared;
         self.put(port, "exampleKey", "\"exampleValue\"")?;
         self.is_there(port, "exampleKey", "\"exampleValue\"")?;

@@ -1,8 +1,10 @@
-//! The bars that run real processes: `acceptance crash-loop --quick`. The last line is the verdict.
+//! The bars that run real processes, or on a real Kubernetes cluster: `acceptance crash-loop --quick`. The last line is
+//! the verdict.
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    bad_input, bench_ratio, crash_loop, failover, limping, many_keys, membership, seed_curl, soak,
+    bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_heal, k8s_install,
+    k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership, seed_curl, soak,
 };
 use balsa_tests::failure::{Context, Outcome};
 use balsa_tests::strike::How;
@@ -131,6 +133,60 @@ enum Bar {
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
     },
+    /// The chart lints, gives what is recorded, and is taken by the API server.
+    K8sChart {
+        /// End within a minute (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// `helm install` to three ready voters in time, curl through port-forwards, `helm test`.
+    K8sInstall {
+        /// End within a minute or so: one strike of `helm test`.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Metrics, alerts and dashboard against a real Prometheus and a living cluster.
+    K8sMetrics {
+        /// End within a minute (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// `kubectl scale` up and down under load, also onto kept volumes, and to nothing and back.
+    K8sScale {
+        /// End within two minutes or so: once up and down.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Pods, volumes and nodes are lost under load, and nobody lifts a hand.
+    K8sHeal {
+        /// End within two minutes or so: lost volumes only.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Two of three members and their volumes are lost: who says so, and what `recover` saves.
+    K8sQuorumLoss {
+        /// End within two minutes or so: without the alert.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// A rolling restart and an upgrade under load.
+    K8sUpgrade {
+        /// End within two minutes (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The leader is killed and its Pod deleted by force, under load.
+    K8sFailover {
+        /// End within a minute or so: two of each.
+        #[arg(long)]
+        quick: bool,
+        /// How often its process is killed.
+        #[arg(long)]
+        kills: Option<u32>,
+        /// How often its Pod is deleted.
+        #[arg(long)]
+        deletions: Option<u32>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -168,6 +224,19 @@ fn main() -> ExitCode {
         Bar::Soak { quick, duration, clients } => {
             let duration = Duration::from_secs(duration.unwrap_or(if quick { 45 } else { 1_200 }));
             conclude("soak", &run(soak::run(&soak::Options { duration, clients, small: quick })))
+        }
+        Bar::K8sChart { quick: _ } => conclude("k8s-chart", &run(k8s_chart::run())),
+        Bar::K8sInstall { quick } => conclude("k8s-install", &run(k8s_install::run(quick))),
+        Bar::K8sMetrics { quick: _ } => conclude("k8s-metrics", &run(k8s_metrics::run())),
+        Bar::K8sScale { quick } => conclude("k8s-scale", &run(k8s_scale::run(quick))),
+        Bar::K8sHeal { quick } => conclude("k8s-heal", &run(k8s_heal::run(quick))),
+        Bar::K8sQuorumLoss { quick } => conclude("k8s-quorum-loss", &run(k8s_quorum_loss::run(quick))),
+        Bar::K8sUpgrade { quick: _ } => conclude("k8s-upgrade", &run(k8s_upgrade::run())),
+        Bar::K8sFailover { quick, kills, deletions } => {
+            let each = if quick { 2 } else { 10 };
+            let (kills, deletions) = (kills.unwrap_or(each), deletions.unwrap_or(each));
+            let options = k8s_failover::Options { kills, deletions };
+            conclude("k8s-failover", &run(k8s_failover::run(&options)))
         }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };

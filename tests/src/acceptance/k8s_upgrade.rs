@@ -1,0 +1,93 @@
+//! `k8s-upgrade`: a rolling restart and a `helm upgrade` under load. No operation fails within its deadline, nothing is
+//! lost, writes are held up only for as long as the bar says, and a leader hands over before its Pod stops.
+
+use crate::failure::{Outcome, ensure};
+use crate::k8s::{Attached, Lab, Load, NAME, Namespace, Release, Steady};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The longest time without a write.
+const GAP_MAX_MS: u64 = 300;
+/// How long a rollout may take.
+const ROLLOUT_LIMIT: Duration = Duration::from_secs(150);
+/// How long the load runs undisturbed before and after.
+const CALM: Duration = Duration::from_secs(1);
+const MEMBERS: u32 = 3;
+/// What a node says when another has taken over from it.
+const HANDED_OVER: &str = "leadership was handed over";
+
+/// Runs the bar; gives its figures.
+pub async fn run() -> Outcome<String> {
+    let lab = Lab::find().await?;
+    let namespace = Namespace::create(&lab, "balsa-upgrade").await?;
+    match roll_and_judge(&namespace).await {
+        Ok(figures) => Ok(figures),
+        Err(failure) => Err(namespace.explain(failure).await),
+    }
+}
+
+async fn roll_and_judge(namespace: &Namespace) -> Outcome<String> {
+    let release = Release::install(namespace, &[]).await?;
+    release.wait_until_whole(MEMBERS, ROLLOUT_LIMIT).await?;
+    let restart = roll(&release, "rolling restart", async || {
+        namespace.kubectl(&["rollout", "restart", &format!("statefulset/{NAME}")]).await.map(|_| ())
+    });
+    let restart = restart.await?;
+    let upgrade =
+        roll(&release, "helm upgrade", async || release.upgrade(&["config.log_filter=debug"]).await);
+    let upgrade = upgrade.await?;
+    Ok(format!("{restart}; {upgrade}; 0 lost, 0 twice, 0 errors"))
+}
+
+/// Rolls all Pods under load by `deed`.
+async fn roll(release: &Release<'_>, what: &str, deed: impl AsyncFnOnce() -> Outcome<()>) -> Outcome<String> {
+    let namespace = release.namespace();
+    let pod = format!("load-{}", what.replace(' ', "-"));
+    let load = Load::start(namespace, &pod, &Steady::default()).await?;
+    let before: BTreeMap<String, String> =
+        release.pods().await?.into_iter().map(|pod| (pod.name, pod.uid)).collect();
+    let attached = before.keys().map(|pod| Ok((pod, Attached::to(namespace, pod)?)));
+    let attached: Vec<(&String, Attached)> = attached.collect::<Outcome<_>>()?;
+    tokio::time::sleep(CALM).await;
+    let started = Instant::now();
+    deed().await?;
+    release.wait_for_rollout(ROLLOUT_LIMIT).await?;
+    release.wait_until_whole(MEMBERS, ROLLOUT_LIMIT).await?;
+    let took = started.elapsed();
+    tokio::time::sleep(CALM).await;
+    let report = load.finish().await?;
+    let mut handed_over = Vec::new();
+    for (pod, mut attached) in attached {
+        if attached.wait().await?.contains(HANDED_OVER) {
+            handed_over.push(pod);
+        }
+    }
+    println!(
+        "{what}: {:.1} s, longest gap {} ms, longest operation {} ms, pauses {:?}, handed over by {handed_over:?}",
+        took.as_secs_f64(),
+        report.gap_longest_ms,
+        report.operation_longest_ms,
+        report.pauses.iter().map(|pause| pause.ms).collect::<Vec<_>>()
+    );
+    let kept: Vec<String> = release
+        .pods()
+        .await?
+        .into_iter()
+        .filter(|pod| before.get(&pod.name) == Some(&pod.uid))
+        .map(|pod| pod.name)
+        .collect();
+    ensure(kept.is_empty(), || format!("{what} left {kept:?} as they were"))?;
+    report.ensure_unharmed()?;
+    ensure(report.gap_longest_ms <= GAP_MAX_MS, || {
+        format!("{what}: {} ms without a write; the bar is {GAP_MAX_MS} ms", report.gap_longest_ms)
+    })?;
+    ensure(!handed_over.is_empty(), || {
+        format!("{what}: no leader said that it handed over before it stopped")
+    })?;
+    Ok(format!(
+        "{what} {:.0} s, {} writes, longest gap {} ms",
+        took.as_secs_f64(),
+        report.writes.ok,
+        report.gap_longest_ms
+    ))
+}

@@ -1,0 +1,29 @@
+//! Balsa on a real Kubernetes cluster, through what its users have: kubectl, helm, the chart, the image.
+//!
+//! [`Lab`] is the cluster and its tools, [`Namespace`] a place in it that is gone afterwards, [`Release`] an installed
+//! chart and the questions that tests ask of it, [`Load`] a Pod with the client's steady load, [`Forward`] a port-forward,
+//! [`Prometheus`] one that scrapes it,
+//! [`process`] what this machine sees of containers. Nothing here waits for a time: it polls a condition until a
+//! deadline.
+
+mod attached;
+mod command;
+mod forward;
+mod lab;
+mod load;
+mod namespace;
+pub mod process;
+mod prometheus;
+mod release;
+
+pub use attached::Attached;
+pub use command::run as run_command;
+pub use forward::Forward;
+pub use lab::Lab;
+pub use load::{Load, LoadReport, Pause, Steady};
+pub use namespace::Namespace;
+pub use prometheus::Prometheus;
+pub use release::{Pod, Release, chart};
+
+/// The name that bars give their release, and so to its StatefulSet.
+pub const NAME: &str = "balsa";
