@@ -40,10 +40,21 @@ impl ServeArgs {
             None => Settings::default(),
             Some(path) => read_file(path)?,
         };
-        let config = Config::from_settings(self.settings.over(file));
+        let mut config = Config::from_settings(self.settings.over(file));
+        if config.kubernetes_stateful_set.is_some() && config.kubernetes_api.is_none() {
+            config.kubernetes_api = api_of_this_pod();
+        }
         config.validate()?;
         Ok(config)
     }
+}
+
+/// What Kubernetes tells every Pod in its environment.
+fn api_of_this_pod() -> Option<String> {
+    let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (host, port) = (said("KUBERNETES_SERVICE_HOST")?, said("KUBERNETES_SERVICE_PORT")?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    Some(format!("https://{host}:{port}"))
 }
 
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
@@ -198,6 +209,11 @@ settings! {
         /// [default: 60000]
         snapshot_patience_ms: u64 = 60_000, "BALSA_SNAPSHOT_PATIENCE_MS", "MS";
 
+        /// The folder with token, ca.crt and namespace of this Pod's account in Kubernetes
+        /// [default: /var/run/secrets/kubernetes.io/serviceaccount]
+        kubernetes_account: PathBuf = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount"),
+            "BALSA_KUBERNETES_ACCOUNT", "DIR";
+
         /// How the node's own log is written [default: text]
         log_format: LogFormat = LogFormat::Text, "BALSA_LOG_FORMAT", "FORMAT";
         /// What the node's own log holds: LEVEL or MODULE=LEVEL, by commas [default: info]
@@ -218,6 +234,11 @@ settings! {
         door_threads: usize, "BALSA_DOOR_THREADS", "N";
         /// A client URL of a running cluster to join, in place of --initial-peers
         join: String, "BALSA_JOIN", "URL";
+        /// The StatefulSet of Kubernetes whose Pod this node is: members follow its replicas, and blank disks found nothing
+        /// where a cluster was founded before
+        kubernetes_stateful_set: String, "BALSA_KUBERNETES_STATEFUL_SET", "NAME";
+        /// The API server of Kubernetes; not given: the one that Kubernetes names in every Pod
+        kubernetes_api: String, "BALSA_KUBERNETES_API", "URL";
     }
 }
 

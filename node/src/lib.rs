@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Modules in reading order: [`engine`] (the node as one deterministic state machine), [`shell`] (threads that run it),
-//! [`peer`] and [`http`] (the doors), [`life`] (identity, founding, joining), [`server`] (a process of all that),
-//! [`config`], [`metrics`], [`dev`] (a cluster on one machine).
+//! [`peer`] and [`http`] (the doors), [`life`] (identity, founding, joining), [`kubernetes`] (a node in a StatefulSet), [`server`] (a process of all that),
+//! [`config`], [`metrics`], [`dev`] (a cluster on one machine), [`repair`] (of a
+//! data folder, offline).
 
 pub mod engine;
 
@@ -21,11 +22,14 @@ pub mod peer;
 
 pub mod life;
 
+pub mod kubernetes;
+
 pub mod config;
 pub mod metrics;
 pub mod server;
 
 pub mod dev;
+pub mod repair;
 
 mod address;
 mod durable_file;

@@ -1,9 +1,12 @@
-//! The server binary: `balsa-node serve` runs a node, `balsa-node dev` a cluster on this machine.
+//! The server binary: `balsa-node serve` runs a node, `balsa-node dev` a cluster on this machine; the rest is for
+//! Kubernetes and for repair.
 
-use balsa_node::config::{Config, LogFormat, ServeArgs};
+use balsa_node::config::{Config, LogFormat, ServeArgs, Settings};
 use balsa_node::dev::{self, DevArgs};
-use balsa_node::server;
-use clap::{Parser, Subcommand};
+use balsa_node::kubernetes::pre_stop;
+use balsa_node::{repair, server};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -25,6 +28,18 @@ struct Cli {
 enum Command {
     /// Run one node
     Serve(Box<ServeArgs>),
+    /// What Kubernetes runs before it stops a Pod: waits until the member is removed, if its Pod was scaled in
+    PreStop(Box<ServeArgs>),
+    /// Quorum lost for good: make a new cluster of what this data folder holds
+    Recover {
+        #[command(flatten)]
+        repair: RepairArgs,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give up what this data folder holds, and keep it aside: its node starts as a blank one
+    SetAside(RepairArgs),
     /// Run a cluster of nodes on this machine, each a process of its own
     Dev(DevArgs),
 }
@@ -32,6 +47,9 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(*args),
+        Command::PreStop(args) => pre_stop(*args),
+        Command::Recover { repair, json } => recover(repair, json),
+        Command::SetAside(args) => set_aside(&args),
         Command::Dev(args) => run(1, dev::run(args, terminated())),
     };
     match outcome {
@@ -48,6 +66,50 @@ fn serve(args: ServeArgs) -> Result<(), String> {
     start_logging(&config)?;
     let threads = config.door_threads().max(1);
     run(threads, async { server::serve(config, terminated()).await.map_err(|error| error.to_string()) })
+}
+
+fn pre_stop(args: ServeArgs) -> Result<(), String> {
+    let config = args.load().map_err(|error| error.to_string())?;
+    run(1, async {
+        let released = pre_stop::wait(&config).await?;
+        eprintln!("balsa-node: the Pod may stop: {released}");
+        Ok(())
+    })
+}
+
+/// What repair works on.
+#[derive(Args)]
+struct RepairArgs {
+    /// The data folder; no process may run on it
+    #[arg(long, env = "BALSA_DATA", value_name = "DIR", default_value = "balsa-data")]
+    data: PathBuf,
+    /// Do it; without this, it only says what it would do
+    #[arg(long)]
+    yes: bool,
+}
+
+fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
+    let config = Config::from_settings(Settings { data: Some(args.data), ..Settings::default() });
+    let recovery = repair::recover(&config, args.yes).map_err(|error| error.to_string())?;
+    match json {
+        true => {
+            println!("{}", serde_json::to_string(&recovery.to_answer()).map_err(|error| error.to_string())?)
+        }
+        false => println!("{recovery}"),
+    }
+    Ok(())
+}
+
+fn set_aside(args: &RepairArgs) -> Result<(), String> {
+    let kept = repair::set_aside(&args.data, args.yes).map_err(|error| error.to_string())?;
+    match (kept, args.yes) {
+        (None, _) => println!("{} is blank", args.data.display()),
+        (Some(kept), true) => println!("what was there is in {}", kept.display()),
+        (Some(kept), false) => {
+            println!("it would go to {}; nothing was done: say --yes to do it", kept.display())
+        }
+    }
+    Ok(())
 }
 
 fn start_logging(config: &Config) -> Result<(), String> {

@@ -6,13 +6,15 @@
 //!
 //! A node that learns that it was removed records that first of all. Where its disk has just returned to a cluster that
 //! went on without it, it ends its life here and begins another one, under a new identity ([`life::set_aside`]). Where it
-//! ran when it was removed, somebody meant it to go: it stays, not ready, until it is stopped; started again, it joins.
+//! ran when it was removed, somebody meant it to go: it stays, not ready, until it is stopped; started again, it joins. In
+//! a StatefulSet that wants its Pod it begins anew at once: nobody would start it again there.
 
 use crate::config::Config;
 use crate::engine::boot::{self, BootConfig, BootError};
 use crate::engine::handle::{AdminError, AdminRequest, Handle, ReadError, Request, WriteError};
 use crate::engine::status::{Phase, Role, Status};
 use crate::http::{self, ApiState};
+use crate::kubernetes;
 use crate::life::identity::{self, Identity, IdentityError};
 use crate::life::incarnation;
 use crate::life::{self, ControlCall, FolderLock, LockError, Member};
@@ -264,12 +266,15 @@ async fn live(
     let counting = tokio::spawn(count(hub.clone(), counted, folder.clone(), metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
     let announcing = tokio::spawn(announce(api_handle.clone(), addresses));
+    let kubernetes_api = settings.kubernetes.clone();
+    let following =
+        kubernetes_api.clone().map(|api| tokio::spawn(kubernetes::follow(api, api_handle.clone())));
 
     let outcome = tokio::select! {
         reason = fatal.reported() => Err(ServeError::Fatal(reason)),
         () = shutdown => Ok(End::Stopped),
         why = life::among_strangers(own_cluster, own_slot, &settings, &api_handle) => Err(ServeError::Member(why)),
-        recorded = returned(&folder, &mut told_removed) => recorded.map(|()| End::Returned),
+        recorded = returned(&folder, &mut told_removed, kubernetes_api.as_ref(), own_slot) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {
         tracing::info!("stopping: leadership is handed over, requests under way are answered");
@@ -289,17 +294,30 @@ async fn live(
     let _ = peer_door.await; // another life needs its address
     answering.abort();
     announcing.abort();
+    if let Some(following) = following {
+        following.abort();
+    }
     counting.abort();
     drop(hub);
     drop(lock);
     outcome
 }
 
-/// Records a removal as soon as it is known; resolves where this disk has just returned, and is to begin anew.
-async fn returned(folder: &Folder, told: &mut mpsc::UnboundedReceiver<bool>) -> Result<(), ServeError> {
+/// Records a removal as soon as it is known; resolves where this disk is to begin anew: it has just returned, or its Pod
+/// is wanted all the same.
+async fn returned(
+    folder: &Folder,
+    told: &mut mpsc::UnboundedReceiver<bool>,
+    kubernetes_api: Option<&kubernetes::Api>,
+    slot: u32,
+) -> Result<(), ServeError> {
     while let Some(returned) = told.recv().await {
         record_removal(folder).map_err(|error| ServeError::Member(error.to_string()))?;
         if returned {
+            return Ok(());
+        }
+        if let Some(api) = kubernetes_api {
+            kubernetes::wanted_again(api, slot).await;
             return Ok(());
         }
     }

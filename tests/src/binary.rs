@@ -23,6 +23,12 @@ pub fn cli() -> Outcome<PathBuf> {
     FOUND.get_or_init(|| find(&CLI)).clone()
 }
 
+/// The deploy tool's binary; built at most once a process.
+pub fn deploy() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| find(&DEPLOY)).clone()
+}
+
 /// A file that cargo makes of this workspace.
 struct Wanted {
     /// The name of the file.
@@ -53,6 +59,13 @@ const CLI: Wanted = Wanted {
     package: "balsa-client",
     variable: "BALSA_CLI",
     sources: &["client/src", "client/wire/src", "Cargo.lock"],
+};
+
+const DEPLOY: Wanted = Wanted {
+    name: "balsa-deploy",
+    package: "balsa-deploy",
+    variable: "BALSA_DEPLOY",
+    sources: &["deploy/src", "deploy/rendered", "client/src", "client/wire/src", "Cargo.lock"],
 };
 
 const LIMP_DISK: Wanted = Wanted {

@@ -183,6 +183,46 @@ impl Cluster {
         self.add_at(address.to_string(), &peer_address, &place)
     }
 
+    /// Starts one more node at this slot with the founders of node 0; gives its place.
+    pub fn add_beyond_founders(&mut self, slot: u32) -> Outcome<usize> {
+        let founders = self.argument(0, "--initial-peers")?;
+        let peer_address = free_address()?;
+        let place = ["--slot", &slot.to_string(), "--initial-peers", &founders].map(str::to_string);
+        self.add(&peer_address, &place)
+    }
+
+    /// What a node was started with.
+    fn argument(&self, node: usize, name: &str) -> Outcome<String> {
+        let arguments = &self.nodes[node].process.recipe().arguments;
+        let at = arguments.iter().position(|argument| argument == name);
+        let value = at.and_then(|at| arguments.get(at + 1)).cloned();
+        value.ok_or_else(|| Failure(format!("the arguments have no {name}")))
+    }
+
+    /// Runs `pre-stop` for a node with the settings that it has, and waits until it lets the node go; gives what it said.
+    pub async fn pre_stop(&self, node: usize) -> Outcome<String> {
+        let recipe = self.nodes[node].process.recipe();
+        let arguments = std::iter::once("pre-stop").chain(recipe.arguments[1..].iter().map(String::as_str));
+        let done = tokio::process::Command::new(binary::node()?).args(arguments).kill_on_drop(true).output();
+        let done = done.await.context("run pre-stop")?;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        ensure(done.status.success(), || format!("pre-stop ended with {}: {said}", done.status))?;
+        Ok(said)
+    }
+
+    /// Runs a command of repair on the data folder of a node that does not run; gives what it said.
+    pub async fn repair(&mut self, node: usize, command: &str, arguments: &[&str]) -> Outcome<String> {
+        let data = self.process(node).recipe().data.clone();
+        let mut run = tokio::process::Command::new(binary::node()?);
+        let done = run.args([command, "--data", binary::text(&data)?]).args(arguments).output().await;
+        let done = done.context(format!("run {command}"))?;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        ensure(done.status.success(), || {
+            format!("{command} ended with {}: {said}{}", done.status, String::from_utf8_lossy(&done.stderr))
+        })?;
+        Ok(said)
+    }
+
     /// Deletes all that is in the data folder of a node that does not run.
     pub fn wipe(&mut self, node: usize) -> Outcome<()> {
         let data = &self.process(node).recipe().data;

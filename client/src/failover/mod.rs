@@ -57,8 +57,10 @@ pub struct Plan {
     pub calm: Duration,
     /// How long the cluster may take to name a new leader, and to be whole again before the next strike.
     pub patience: Duration,
-    /// What all keys begin with. They are left in the cluster.
+    /// What all keys begin with.
     pub prefix: String,
+    /// The keys are deleted once all was read back; else they are left in the cluster.
+    pub clean: bool,
 }
 
 impl Plan {
@@ -74,6 +76,7 @@ impl Plan {
             calm: Duration::from_secs(1),
             patience: Duration::from_secs(60),
             prefix: format!("failover-test/{:08x}", crate::transport::random()),
+            clean: false,
         }
     }
 
@@ -138,6 +141,9 @@ pub async fn under_load(
     let records = load.finish().await;
     let moments = outcome?;
     let findings = verify::read_back(&client, &records.writes).await?;
+    if plan.clean {
+        verify::delete_all(&client, &records.writes).await?;
+    }
     Ok(Report::of(records, findings, &moments))
 }
 

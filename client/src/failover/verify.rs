@@ -1,4 +1,4 @@
-//! Basic operations before the load, and every write read back after it.
+//! Basic operations before the load, and every write read back, and deleted, after it.
 
 use super::Failure;
 use super::load::deviation;
@@ -64,6 +64,26 @@ pub(super) async fn read_back(client: &Client, writes: &[Write]) -> Result<Findi
         all.unknown_applied += found.unknown_applied;
     }
     Ok(all)
+}
+
+/// Deletes what was written.
+pub(super) async fn delete_all(client: &Client, writes: &[Write]) -> Result<(), Failure> {
+    let mut deleters = JoinSet::new();
+    for deleter in 0..READERS {
+        let mine: Vec<String> =
+            writes.iter().skip(deleter).step_by(READERS).map(|write| write.key.clone()).collect();
+        let client = client.clone();
+        deleters.spawn(async move {
+            for key in mine {
+                client.delete(key).await.map_err(write_failed)?;
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    while let Some(deleted) = deleters.join_next().await {
+        deleted.map_err(|error| Failure(format!("a deleter ended: {error}")))??;
+    }
+    Ok(())
 }
 
 impl Findings {

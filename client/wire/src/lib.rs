@@ -6,6 +6,7 @@
 //! - [`kv`]: answers about keys and sessions
 //! - [`cluster`]: the cluster's state, and requests to change its members
 //! - [`problem`]: errors (RFC 9457), their stable codes and the outcome of the write
+//! - [`repair`]: what the node's offline repair prints for programs
 //! - [`percent`]: keys in paths; [`base64`]: bytes in JSON
 //! - [`header`]: names of headers of our own
 //!
@@ -18,3 +19,4 @@ pub mod header;
 pub mod kv;
 pub mod percent;
 pub mod problem;
+pub mod repair;

@@ -3,6 +3,7 @@
 use super::Config;
 use crate::engine::EngineConfig;
 use crate::engine::boot::BootConfig;
+use crate::kubernetes::Api;
 use crate::life::{Member, Settings};
 use crate::peer::PeerConfig;
 use crate::shell::StreamSettings;
@@ -32,7 +33,14 @@ impl Config {
             peer_address: self.peer_address(),
             client_address: self.client_address(),
             log: self.log(),
+            kubernetes: self.kubernetes(),
         }
+    }
+
+    /// The Kubernetes around this node; `None`: it runs elsewhere.
+    pub fn kubernetes(&self) -> Option<Api> {
+        let (url, stateful_set) = (self.kubernetes_api.as_ref()?, self.kubernetes_stateful_set.as_ref()?);
+        Some(Api::new(url, self.kubernetes_account.clone(), stateful_set))
     }
 
     /// The peers' door.
@@ -64,12 +72,13 @@ impl Config {
             alive_ms: 2 * self.election_timeout_ms,
             handover_ms: self.handover_timeout_ms,
         };
-        let store = StoreConfig {
-            overlay_bytes: self.overlay_bytes,
-            history_revisions: self.history_revisions,
-            ..StoreConfig::default()
-        };
-        BootConfig { engine, raft, log: self.log(), store, disk_headroom_bytes: self.disk_headroom_bytes }
+        BootConfig {
+            engine,
+            raft,
+            log: self.log(),
+            store: self.store(),
+            disk_headroom_bytes: self.disk_headroom_bytes,
+        }
     }
 
     /// How snapshots are sent; `incarnation` as above.
@@ -81,7 +90,17 @@ impl Config {
         }
     }
 
-    fn log(&self) -> LogConfig {
+    /// The store.
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig {
+            overlay_bytes: self.overlay_bytes,
+            history_revisions: self.history_revisions,
+            ..StoreConfig::default()
+        }
+    }
+
+    /// The log.
+    pub fn log(&self) -> LogConfig {
         LogConfig {
             segment_bytes: self.log_segment_bytes,
             salt: crate::life::mint_id(),

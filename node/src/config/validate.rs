@@ -14,6 +14,7 @@ impl Config {
     /// Checks every setting and how they relate.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_places()?;
+        self.validate_kubernetes()?;
         self.validate_times()?;
         self.validate_sizes()
     }
@@ -44,6 +45,9 @@ impl Config {
                     format!("1 to {INITIAL_PEERS_MAX} nodes found a cluster, these are {count}")
                 })?;
                 let slot = self.founding_slot();
+                if self.kubernetes_stateful_set.is_some() {
+                    return Ok(()); // a slot beyond the founders joins by them
+                }
                 require(peers.0.iter().any(|(founder, _)| *founder == slot), "slot", slot, || {
                     format!(
                         "a founder has one of the slots of initial_peers ({peers}); any other node takes join"
@@ -64,6 +68,23 @@ impl Config {
                 )
             }),
         }
+    }
+
+    fn validate_kubernetes(&self) -> Result<(), ConfigError> {
+        let Some(name) = &self.kubernetes_stateful_set else { return Ok(()) };
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+        let is_name = (1..=253).contains(&name.len()) && name.bytes().all(fits);
+        require(is_name, "kubernetes_stateful_set", name, || "it takes the name of a StatefulSet".into())?;
+        require(self.slot.is_some(), "slot", "not set", || {
+            "in a StatefulSet it is the ordinal of the Pod".into()
+        })?;
+        require(self.join.is_none(), "join", self.join.as_deref().unwrap_or_default(), || {
+            "in a StatefulSet nodes find one another by initial_peers".into()
+        })?;
+        let api = self.kubernetes_api.as_deref();
+        require(api.is_some_and(is_api_url), "kubernetes_api", api.unwrap_or("not set"), || {
+            "it takes https://HOST:PORT of the API server, or http://HOST:PORT of a proxy to it".into()
+        })
     }
 
     fn validate_times(&self) -> Result<(), ConfigError> {
@@ -140,6 +161,10 @@ impl Config {
                 .into()
         })
     }
+}
+
+fn is_api_url(url: &str) -> bool {
+    url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).is_some_and(is_address)
 }
 
 fn require(

@@ -6,7 +6,10 @@ use super::join::{self, JoinRequest};
 use super::set_aside::set_aside;
 use crate::engine::boot::{self, BootError};
 use crate::engine::status::ClusterId;
+use crate::kubernetes::Api;
+use crate::kubernetes::api::{Mark, Marked};
 use crate::peer::call_control;
+use crate::repair;
 use balsa_log::{Folder, Log, LogConfig, LogIdentity};
 use balsa_raft::membership::Membership;
 use balsa_raft::{NodeId, Raft};
@@ -30,6 +33,8 @@ pub struct Settings {
     pub client_address: String,
     /// The log's settings.
     pub log: LogConfig,
+    /// The Kubernetes around this node, which remembers whether a cluster was founded here; `None`: it runs elsewhere.
+    pub kubernetes: Option<Api>,
 }
 
 /// A question at the control door, and where its answer goes.
@@ -84,6 +89,14 @@ pub enum MemberError {
          or move the data folder away so that the node joins again under a new identity"
     )]
     LogMissing,
+    /// A repair was cut off.
+    #[error(
+        "a recovery of this data folder was begun and has not ended: run `balsa-node recover --yes` on it once more"
+    )]
+    Recovering,
+    /// The disk failed.
+    #[error("the data folder cannot be read: {0}")]
+    Io(#[from] std::io::Error),
     /// The process stops.
     #[error("stopped while waiting to become a member")]
     Stopped,
@@ -96,11 +109,16 @@ pub async fn become_member(
     calls: &mut mpsc::Receiver<ControlCall>,
     lobby: &Lobby,
 ) -> Result<Member, MemberError> {
+    if repair::is_under_way(folder)? {
+        return Err(MemberError::Recovering);
+    }
     let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;
     match identity::load(folder)? {
         Some(known) if known.removed => {
             let own = set_aside(folder, &known, mint_id())?;
-            Blank { folder, settings, lobby, identity: Some(own) }.become_member(calls).await
+            Blank { folder, settings, lobby, identity: Some(own), more_peers: Vec::new() }
+                .become_member(calls)
+                .await
         }
         None if has_log => Err(MemberError::IdentityMissing),
         Some(known) if has_log => {
@@ -111,7 +129,11 @@ pub async fn become_member(
             Ok(member)
         }
         Some(known) if known.begun => Err(MemberError::LogMissing),
-        known => Blank { folder, settings, lobby, identity: known }.become_member(calls).await,
+        known => {
+            Blank { folder, settings, lobby, identity: known, more_peers: Vec::new() }
+                .become_member(calls)
+                .await
+        }
     }
 }
 
@@ -173,6 +195,8 @@ struct Blank<'a> {
     settings: &'a Settings,
     lobby: &'a Lobby,
     identity: Option<Identity>,
+    /// Where members may be beside the founders' slots.
+    more_peers: Vec<(u32, String)>,
 }
 
 impl Blank<'_> {
@@ -186,22 +210,33 @@ impl Blank<'_> {
                     "this data folder was joining a cluster by --join: give it again".to_string(),
                 ));
             }
-            self.wait("a peer that is a member of the cluster to join".to_string());
-            let (_, client_address) = find_member(self.peers_but(self.settings.slot)).await;
-            return self.join(&client_address).await;
+            return self
+                .join_by_peers("a peer that is a member of the cluster to join".to_string(), calls)
+                .await;
         }
         let Some(slot) = self.settings.slot else {
             return Err(MemberError::Settings("setting slot is missing: founding needs it".to_string()));
         };
+        if !self.settings.initial_peers.contains_key(&slot) {
+            let what = format!("a peer that is a member: slot {slot} is no founder, and joins");
+            return self.join_by_peers(what, calls).await;
+        }
+        if let Some(founded) = self.founded_before().await {
+            return self.join_by_peers(founded, calls).await;
+        }
         if self.settings.initial_peers.keys().next() == Some(&slot) {
-            self.propose(slot).await
+            self.propose(slot, calls).await
         } else {
             self.wait_for_proposal(slot, calls).await
         }
     }
 
     /// The lowest slot: asks all others until all have agreed.
-    async fn propose(mut self, slot: u32) -> Result<Member, MemberError> {
+    async fn propose(
+        mut self,
+        slot: u32,
+        calls: &mut mpsc::Receiver<ControlCall>,
+    ) -> Result<Member, MemberError> {
         let proposal = match self.identity.take() {
             Some(recorded) => recorded,
             None => {
@@ -249,6 +284,9 @@ impl Blank<'_> {
                 }
             }
         }
+        if let Some(founded) = self.leave_mark(ClusterId(cluster)).await {
+            return self.join_by_peers(founded, calls).await;
+        }
         let first = founding::first_membership(&proposal.founders, &clients);
         self.create_log(&proposal, Some(&first))?;
         tracing::info!(cluster = %ClusterId(cluster), founders = clients.len(), "all founders agreed: the cluster begins");
@@ -264,17 +302,97 @@ impl Blank<'_> {
     ) -> Result<Member, MemberError> {
         let cluster = ClusterId(cluster);
         tracing::warn!(slot, %cluster, "a peer is a member of a cluster already: this blank disk joins that one");
-        if identity::load(self.folder)?.is_some() {
-            identity::discard(self.folder)?; // nothing was ever said or voted under it
-        }
-        self.identity = None;
+        self.forget_proposal()?;
         self.join(client_address).await
     }
 
-    /// The founders' peer addresses without that of a slot.
+    /// Gives up what was agreed to in a founding that this disk never began: nothing was ever said or voted under it.
+    fn forget_proposal(&mut self) -> Result<(), IdentityError> {
+        if self.identity.take_if(|identity| !identity.founders.is_empty()).is_some() {
+            identity::discard(self.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Joins whatever cluster a peer is a member of, and founds nothing. Waits for one for as long as it takes.
+    async fn join_by_peers(
+        mut self,
+        what: String,
+        calls: &mut mpsc::Receiver<ControlCall>,
+    ) -> Result<Member, MemberError> {
+        self.wait(what);
+        if let (Some(api), Some(slot)) = (&self.settings.kubernetes, self.settings.slot) {
+            self.more_peers = api.peers(&self.settings.peer_address, slot).await;
+        }
+        let peers = self.peers_but(self.settings.slot);
+        let (_, client_address) = tokio::select! {
+            found = find_member(peers) => found,
+            () = refuse_founding(calls) => return Err(MemberError::Stopped),
+        };
+        self.forget_proposal()?;
+        self.join(&client_address).await
+    }
+
+    /// On Kubernetes: what to wait for, where a cluster was founded here that this disk has no part in. Its volumes may
+    /// be lost or only late: a blank disk cannot tell, and founds nothing beside it (hazard 20).
+    async fn founded_before(&self) -> Option<String> {
+        let api = self.settings.kubernetes.as_ref()?;
+        let mark = self.read_mark(api).await;
+        self.founded_by_others(api, &mark)
+    }
+
+    fn founded_by_others(&self, api: &Api, mark: &Mark) -> Option<String> {
+        let cluster = mark.cluster?;
+        let own = self.identity.as_ref().and_then(|identity| identity.cluster);
+        (own != Some(cluster)).then(|| {
+            format!(
+                "a member of cluster {cluster}, which was founded here (ConfigMap {}): this disk is blank and founds no \
+                 other beside it. Where all members are lost, recover or restore",
+                api.mark_name()
+            )
+        })
+    }
+
+    /// On Kubernetes: all have agreed to found `cluster`, and before it begins its mark is left, once for all. Gives
+    /// what to wait for where somebody else's is there.
+    async fn leave_mark(&self, cluster: ClusterId) -> Option<String> {
+        let api = self.settings.kubernetes.as_ref()?;
+        loop {
+            let mark = self.read_mark(api).await;
+            if mark.cluster.is_some() {
+                return self.founded_by_others(api, &mark);
+            }
+            match api.leave_mark(&mark, cluster).await {
+                Ok(Marked::Done) => return None,
+                Ok(Marked::Conflict) => {}
+                Err(why) => {
+                    self.wait(format!("the API server to take the mark of the founding ({why})"));
+                    tokio::time::sleep(JOIN_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn read_mark(&self, api: &Api) -> Mark {
+        loop {
+            match api.mark().await {
+                Ok(mark) => return mark,
+                Err(why) => {
+                    self.wait(format!(
+                        "the API server to say whether a cluster was founded here before ({why})"
+                    ));
+                    tokio::time::sleep(JOIN_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// The peer addresses of the founders, and of others where they are known, without that of a slot.
     fn peers_but(&self, slot: Option<u32>) -> Vec<(u32, String)> {
-        let peers = self.settings.initial_peers.iter().filter(|(peer, _)| Some(**peer) != slot);
-        peers.map(|(slot, address)| (*slot, address.clone())).collect()
+        let founders = &self.settings.initial_peers;
+        let others = self.more_peers.iter().filter(|(peer, _)| !founders.contains_key(peer));
+        let peers = founders.iter().map(|(peer, address)| (*peer, address.clone())).chain(others.cloned());
+        peers.filter(|(peer, _)| Some(*peer) != slot).collect()
     }
 
     /// Every other slot: answers the proposer until told to begin, or until a peer proves to be a member already.
@@ -437,6 +555,17 @@ impl Joined {
         }
         let slot = slot.ok_or("the cluster's answer does not list this node")?;
         Ok(Joined { cluster, slot, peers })
+    }
+}
+
+/// Answers founders for a disk that joins. Ends when the process does.
+async fn refuse_founding(calls: &mut mpsc::Receiver<ControlCall>) {
+    while let Some((question, reply_to)) = calls.recv().await {
+        let reply = match serde_json::from_slice::<Question>(&question) {
+            Ok(Question::Hello) => Reply::NoMember,
+            _ => Reply::Refused { why: "this node is about to join a cluster, and founds none".to_string() },
+        };
+        let _ = reply_to.send(encode(&reply));
     }
 }
 

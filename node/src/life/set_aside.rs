@@ -23,19 +23,8 @@ const STATE: &str = "state";
 
 /// Sets the data of `removed` aside; gives the identity under which the disk asks to be taken in again.
 pub fn set_aside(folder: &Folder, removed: &Identity, new_id: u64) -> Result<Identity, IdentityError> {
-    assert!(removed.removed, "the data of a member is set aside: {removed:?}");
-    let disk = &folder.disk;
-    let name = format!("{PREFIX}{:016x}", removed.node.0);
-    let aside = Folder { disk: disk.clone(), path: folder.path.join(&name) };
-    disk.create_dir_all(&aside.path)?;
-    identity::save(&aside, removed)?;
-    for from in [boot::log_folder(folder).path, folder.path.join(STATE)] {
-        if let (true, Some(file_name)) = (disk.exists(&from)?, from.file_name()) {
-            disk.rename(&from, &aside.path.join(file_name))?;
-        }
-    }
-    disk.sync_dir(&aside.path)?;
-    disk.sync_dir(&folder.path)?;
+    move_data(folder, removed)?;
+    let (disk, kept) = (&folder.disk, kept_in(folder, removed.node));
     let own = Identity {
         cluster: removed.cluster,
         node: NodeId(new_id),
@@ -47,16 +36,39 @@ pub fn set_aside(folder: &Folder, removed: &Identity, new_id: u64) -> Result<Ide
         removed: false,
     };
     identity::save(folder, &own)?;
-    for older in disk.list(&folder.path)?.iter().filter(|older| older.starts_with(PREFIX) && **older != name)
-    {
-        disk.remove_dir_all(&folder.path.join(older))?;
+    for older in disk.list(&folder.path)?.iter().filter(|older| older.starts_with(PREFIX)) {
+        let older = folder.path.join(older);
+        if older != kept.path {
+            disk.remove_dir_all(&older)?;
+        }
     }
     disk.sync_dir(&folder.path)?;
     tracing::warn!(
-        removed = %removed.node, new = %own.node, kept_in = %aside.path.display(),
+        removed = %removed.node, new = %own.node, kept_in = %kept.path.display(),
         "this disk's identity was removed from its cluster: its data is set aside, and it joins under a new identity"
     );
     Ok(own)
+}
+
+/// Where the data of a removed member is kept.
+pub fn kept_in(folder: &Folder, removed: NodeId) -> Folder {
+    Folder { disk: folder.disk.clone(), path: folder.path.join(format!("{PREFIX}{:016x}", removed.0)) }
+}
+
+/// Moves log and state of `removed` there, with a copy of its identity; what was moved already stays.
+pub fn move_data(folder: &Folder, removed: &Identity) -> Result<(), IdentityError> {
+    assert!(removed.removed, "the data of a member is set aside: {removed:?}");
+    let (disk, kept) = (&folder.disk, kept_in(folder, removed.node));
+    disk.create_dir_all(&kept.path)?;
+    identity::save(&kept, removed)?;
+    for from in [boot::log_folder(folder).path, folder.path.join(STATE)] {
+        if let (true, Some(file_name)) = (disk.exists(&from)?, from.file_name()) {
+            disk.rename(&from, &kept.path.join(file_name))?;
+        }
+    }
+    disk.sync_dir(&kept.path)?;
+    disk.sync_dir(&folder.path)?;
+    Ok(())
 }
 
 #[cfg(test)]

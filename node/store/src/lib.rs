@@ -36,6 +36,7 @@ mod side;
 mod flush;
 mod reader;
 mod snapshot;
+mod succession;
 mod sweep;
 
 pub mod engine;
@@ -52,3 +53,4 @@ pub use position::{FEATURE_LEVEL, Position};
 pub use reader::{Page, Reader, Stats, View};
 pub use snapshot::{SnapshotSink, SnapshotSource, StagedSnapshot};
 pub use store::Store;
+pub use succession::{SUCCESSION_STEP, Succession};

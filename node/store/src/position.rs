@@ -1,7 +1,7 @@
 //! Where in the log a state is, and what belongs to a state as a whole.
 //!
 //! `swept <= compacted <= revision`, `last_clear <= revision`, and revisions never exceed what entries up to
-//! `applied_index` made. Between what is durable and what is applied: `durable.applied_index <= applied_index`.
+//! `applied_index` made, successions apart: there both leap. Between what is durable and what is applied: `durable.applied_index <= applied_index`.
 
 use bytes::Bytes;
 

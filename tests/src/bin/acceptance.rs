@@ -3,8 +3,9 @@
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_install, k8s_metrics,
-    k8s_upgrade, limping, many_keys, membership, nemesis, seed_curl, soak,
+    bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_heal, k8s_install,
+    k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership, nemesis, seed_curl,
+    soak,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -177,6 +178,24 @@ enum Bar {
         #[arg(long)]
         quick: bool,
     },
+    /// `kubectl scale` up and down under load, also onto kept volumes, and to nothing and back.
+    K8sScale {
+        /// End within two minutes or so: once up and down.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Pods, volumes and nodes are lost under load, and nobody lifts a hand.
+    K8sHeal {
+        /// End within two minutes or so: lost volumes only.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Two of three members and their volumes are lost: who says so, and what `recover` saves.
+    K8sQuorumLoss {
+        /// End within two minutes or so: without the alert.
+        #[arg(long)]
+        quick: bool,
+    },
     /// A rolling restart and an upgrade under load.
     K8sUpgrade {
         /// End within two minutes (this bar always does).
@@ -250,6 +269,9 @@ fn main() -> ExitCode {
         Bar::K8sChart { quick: _ } => conclude("k8s-chart", &run(k8s_chart::run())),
         Bar::K8sInstall { quick } => conclude("k8s-install", &run(k8s_install::run(quick))),
         Bar::K8sMetrics { quick: _ } => conclude("k8s-metrics", &run(k8s_metrics::run())),
+        Bar::K8sScale { quick } => conclude("k8s-scale", &run(k8s_scale::run(quick))),
+        Bar::K8sHeal { quick } => conclude("k8s-heal", &run(k8s_heal::run(quick))),
+        Bar::K8sQuorumLoss { quick } => conclude("k8s-quorum-loss", &run(k8s_quorum_loss::run(quick))),
         Bar::K8sUpgrade { quick: _ } => conclude("k8s-upgrade", &run(k8s_upgrade::run())),
         Bar::K8sFailover { quick, kills, deletions } => {
             let each = if quick { 2 } else { 10 };

@@ -1,0 +1,256 @@
+//! The one door to a Kubernetes cluster: reads an installation into [`Observed`], and makes the few changes there are.
+//!
+//! Nodes are asked through the API server's proxy to their Pods, so this works from wherever `kubectl` does.
+
+use crate::observed::{Claim, Observed, Pod, Set};
+use crate::{Failure, Outcome};
+use balsa_wire::cluster::{ClusterAnswer, TransferLeadership};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Client, Config, config::KubeConfigOptions};
+use serde_json::{Value, json};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// How long a node may take to answer.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The name of the node's container.
+pub const CONTAINER: &str = "balsa";
+
+/// Which installation, and how to reach it.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server's client.
+    pub client: Client,
+    /// The installation's namespace.
+    pub namespace: String,
+    /// The name of its StatefulSet.
+    pub name: String,
+    /// The port on which nodes serve clients.
+    pub port: u16,
+}
+
+fn failed(doing: &str, error: &dyn Display) -> Failure {
+    Failure(format!("cannot {doing}: {error}"))
+}
+
+impl Context {
+    /// By a kubeconfig (and its `context`), or as a Pod by its own account.
+    pub async fn connect(
+        context: Option<String>,
+        namespace: Option<String>,
+        name: String,
+        port: u16,
+    ) -> Outcome<Context> {
+        let config = match context {
+            None => Config::infer().await.map_err(|error| failed("find a cluster", &error))?,
+            Some(context) => {
+                let options = KubeConfigOptions { context: Some(context), ..KubeConfigOptions::default() };
+                Config::from_kubeconfig(&options).await.map_err(|error| failed("find a cluster", &error))?
+            }
+        };
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| failed("make a client", &error))?;
+        Ok(Context { client, namespace, name, port })
+    }
+
+    /// The StatefulSets.
+    pub fn sets(&self) -> Api<StatefulSet> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The Pods.
+    pub fn pods(&self) -> Api<core::Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// All there is to know now.
+    pub async fn observe(&self) -> Outcome<Observed> {
+        let set =
+            self.sets().get_opt(&self.name).await.map_err(|error| failed("read the StatefulSet", &error))?;
+        let pods = self.pods().list(&ListParams::default()).await;
+        let pods = pods.map_err(|error| failed("list Pods", &error))?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
+        let claims =
+            claims.list(&ListParams::default()).await.map_err(|error| failed("list claims", &error))?;
+        let marks: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mark = marks.get_opt(&self.mark_name()).await.map_err(|error| failed("read the mark", &error))?;
+        let mut observed = Observed {
+            set: set.as_ref().map(read_set),
+            pods: pods.iter().filter_map(|pod| self.read_pod(pod)).collect(),
+            claims: claims.iter().filter_map(|claim| self.read_claim(claim)).collect(),
+            mark: mark.and_then(|mark| mark.data).and_then(|mut data| data.remove("cluster")),
+        };
+        observed.pods.sort_by_key(|pod| pod.ordinal);
+        observed.claims.sort_by_key(|claim| claim.ordinal);
+        let mut asking = tokio::task::JoinSet::new();
+        for pod in &observed.pods {
+            let (context, ordinal) = (self.clone(), pod.ordinal);
+            asking.spawn(async move { (ordinal, context.ask(ordinal).await) });
+        }
+        while let Some(Ok((ordinal, told))) = asking.join_next().await {
+            if let Some(pod) = observed.pods.iter_mut().find(|pod| pod.ordinal == ordinal) {
+                pod.told = told.ok();
+            }
+        }
+        Ok(observed)
+    }
+
+    /// The name of the ConfigMap with the mark of the founding.
+    pub fn mark_name(&self) -> String {
+        format!("{}-founding", self.name)
+    }
+
+    /// The name of a Pod.
+    pub fn pod_name(&self, ordinal: u32) -> String {
+        format!("{}-{ordinal}", self.name)
+    }
+
+    fn ordinal(&self, name: &str) -> Option<u32> {
+        name.strip_prefix(&self.name)?.strip_prefix('-')?.parse().ok()
+    }
+
+    fn read_pod(&self, pod: &core::Pod) -> Option<Pod> {
+        let owner =
+            pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "StatefulSet")?;
+        let ordinal = self.ordinal(pod.metadata.name.as_deref()?).filter(|_| owner.name == self.name)?;
+        let status = pod.status.clone().unwrap_or_default();
+        let container =
+            status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
+        let ready = |condition: &core::PodCondition| condition.type_ == "Ready" && condition.status == "True";
+        let spec = pod.spec.as_ref();
+        let image =
+            spec.and_then(|spec| spec.containers.iter().find(|container| container.name == CONTAINER));
+        Some(Pod {
+            ordinal,
+            revision: label(&pod.metadata.labels, "controller-revision-hash"),
+            image: image.and_then(|container| container.image.clone()).unwrap_or_default(),
+            ready: status.conditions.iter().flatten().any(ready),
+            being_deleted: pod.metadata.deletion_timestamp.is_some(),
+            trouble: trouble(&status, container),
+            restarts: container.map_or(0, |container| u32::try_from(container.restart_count).unwrap_or(0)),
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            told: None,
+        })
+    }
+
+    fn read_claim(&self, claim: &PersistentVolumeClaim) -> Option<Claim> {
+        let name = claim.metadata.name.as_deref()?;
+        let (_, pod) = name.split_once('-')?; // the template's name, then the Pod's
+        let ordinal = self.ordinal(pod)?;
+        let status = claim.status.as_ref();
+        let capacity = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
+        Some(Claim {
+            name: name.to_owned(),
+            ordinal,
+            bound: status.and_then(|status| status.phase.as_deref()) == Some("Bound"),
+            capacity: capacity.map(|capacity| capacity.0.clone()),
+        })
+    }
+
+    /// Asks a node what it knows of the cluster.
+    pub async fn ask(&self, ordinal: u32) -> Outcome<ClusterAnswer> {
+        let text = self.call(ordinal, "GET", "v1/cluster", Vec::new()).await?;
+        serde_json::from_str(&text).map_err(|error| failed("understand a node", &error))
+    }
+
+    /// Has leadership handed to this member, asked of the node at `ordinal`.
+    pub async fn transfer(&self, ordinal: u32, to: &str) -> Outcome<()> {
+        let wanted = TransferLeadership { to: Some(to.to_owned()) };
+        let body = serde_json::to_vec(&wanted).map_err(|error| failed("write a request", &error))?;
+        self.call(ordinal, "POST", "v1/cluster/transfer-leadership", body).await.map(|_| ())
+    }
+
+    async fn call(&self, ordinal: u32, method: &str, path: &str, body: Vec<u8>) -> Outcome<String> {
+        let (namespace, pod, port) = (&self.namespace, self.pod_name(ordinal), self.port);
+        let uri = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
+        let request =
+            http::Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let request = request.body(body).map_err(|error| failed("make a request", &error))?;
+        let doing = format!("ask {pod}");
+        match tokio::time::timeout(NODE_TIMEOUT, self.client.request_text(request)).await {
+            Ok(answered) => answered.map_err(|error| failed(&doing, &error)),
+            Err(_) => Err(Failure(format!("{pod} does not answer in {} s", NODE_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Sets how many Pods are wanted.
+    pub async fn set_replicas(&self, replicas: u32) -> Outcome<()> {
+        self.patch_set("scale the StatefulSet", json!({"spec": {"replicas": replicas}})).await
+    }
+
+    /// Sets the ordinal from which on Pods are updated.
+    pub async fn set_partition(&self, partition: u32) -> Outcome<()> {
+        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition}});
+        self.patch_set("change the update's partition", json!({"spec": {"updateStrategy": strategy}})).await
+    }
+
+    /// Sets the node's image, and the partition with it, in one change.
+    pub async fn set_image(&self, image: &str, partition: u32) -> Outcome<()> {
+        let container = json!({"name": CONTAINER, "image": image});
+        let patch = json!({"spec": {
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": partition}},
+            "template": {"spec": {"containers": [container]}},
+        }});
+        let patched = self.sets().patch(&self.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        patched.map(|_| ()).map_err(|error| failed("set the image", &error))
+    }
+
+    async fn patch_set(&self, doing: &str, patch: Value) -> Outcome<()> {
+        let patched = self.sets().patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(|_| ()).map_err(|error| failed(doing, &error))
+    }
+
+    /// Writes the mark of the founding.
+    pub async fn set_mark(&self, cluster: &str) -> Outcome<()> {
+        let marks: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"data": {"cluster": cluster}}));
+        let patched = marks.patch(&self.mark_name(), &PatchParams::default(), &patch).await;
+        patched.map(|_| ()).map_err(|error| failed("write the mark", &error))
+    }
+
+    /// Deletes a Pod, as a drain would or with no grace at all.
+    pub async fn delete_pod(&self, ordinal: u32, by_force: bool) -> Outcome<()> {
+        let grace = DeleteParams { grace_period_seconds: by_force.then_some(0), ..DeleteParams::default() };
+        let deleted = self.pods().delete(&self.pod_name(ordinal), &grace).await;
+        deleted.map(|_| ()).map_err(|error| failed(&format!("delete {}", self.pod_name(ordinal)), &error))
+    }
+}
+
+fn label(labels: &Option<std::collections::BTreeMap<String, String>>, name: &str) -> String {
+    labels.as_ref().and_then(|labels| labels.get(name)).cloned().unwrap_or_default()
+}
+
+fn read_set(set: &StatefulSet) -> Set {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let pod = spec.template.spec.unwrap_or_default();
+    let container = pod.containers.into_iter().find(|container| container.name == CONTAINER);
+    let rolling = spec.update_strategy.and_then(|strategy| strategy.rolling_update);
+    let number = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok());
+    Set {
+        replicas: number(spec.replicas).unwrap_or(1),
+        image: container.and_then(|container| container.image).unwrap_or_default(),
+        revision: status.update_revision.unwrap_or_default(),
+        partition: rolling.and_then(|rolling| number(rolling.partition)).unwrap_or(0),
+        is_current: status.observed_generation == set.metadata.generation,
+        being_deleted: set.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// Why a Pod does not run.
+fn trouble(status: &core::PodStatus, container: Option<&core::ContainerStatus>) -> Option<String> {
+    let waiting = container.and_then(|container| container.state.as_ref()?.waiting.as_ref());
+    if let Some(waiting) = waiting {
+        let reason = waiting.reason.clone().unwrap_or_default();
+        return Some([reason, waiting.message.clone().unwrap_or_default()].join(" ").trim().to_owned());
+    }
+    let unmet = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    unmet.map(|condition| condition.message.clone().unwrap_or_else(|| "it cannot be scheduled".to_owned()))
+}

@@ -1,0 +1,407 @@
+//! The quorum is lost for good: one member's data goes on as a new cluster of one, and others join that.
+//!
+//! All that this member's log holds is applied, also what it does not know to be committed: an acknowledged write is on
+//! a majority, and a survivor that has it may not know more. What only the lost members had is lost. The new cluster has
+//! another id, its node another identity, and its revisions begin far above ([`balsa_store::Succession`]): nobody can
+//! take one for the other, and a lost member that comes back is a stranger.
+//!
+//! ```text
+//! recovering.json    ids of the new cluster, chosen once; while it is there, no node starts on this folder
+//! store              all of the log applied, then the leap, both durable
+//! log, identity.json ──moved, copied──▶ recovered-ID/   for a person who wants to look
+//! log                new, begins behind the leap with a membership of one
+//! identity.json      the new one
+//! recovering.json    removed
+//! ```
+//! In this order. What is left to do is read from the disk ([`next_step`], pure), so that a run that was cut off is
+//! ended by the next.
+
+use super::RepairError;
+use crate::config::Config;
+use crate::durable_file;
+use crate::engine;
+use crate::engine::boot::{self, BootError};
+use crate::engine::directory::{Directory, Member};
+use crate::engine::status::ClusterId;
+use crate::life::identity::{self, Identity, hex_id};
+use crate::life::{FolderLock, mint_id};
+use balsa_log::{Folder, Log, LogIdentity, RealDisk, Recovered};
+use balsa_raft::membership::Membership;
+use balsa_raft::ready::SnapshotMeta;
+use balsa_raft::{EntryKind, HardState, Index, NodeId, Term};
+use balsa_store::{FjallEngine, Store, StoreError, Succession};
+use balsa_wire::repair::RecoveryAnswer;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+const FILE: &str = "recovering.json";
+/// What the names of folders begin with that keep a recovered member's old log; its identity follows.
+const PREFIX: &str = "recovered-";
+
+/// A recovery on record: it was begun and has not ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Begun {
+    #[serde(with = "hex_id")]
+    old_cluster: u64,
+    #[serde(with = "hex_id")]
+    old_node: u64,
+    #[serde(with = "hex_id")]
+    new_cluster: u64,
+    #[serde(with = "hex_id")]
+    new_node: u64,
+    slot: u32,
+    peer_address: String,
+    client_address: String,
+    /// Known once all of the log is applied.
+    leap: Option<Leap>,
+}
+
+/// From the old cluster's numbers to the new one's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Leap {
+    applied_index: u64,
+    revision: u64,
+    term: u64,
+}
+
+/// What a recovery starts from, and comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// The cluster that lost its quorum.
+    pub old_cluster: ClusterId,
+    /// The member whose data goes on.
+    pub old_node: NodeId,
+    /// Its slot.
+    pub slot: u32,
+    /// Its last entry: of several survivors, the one with the highest term, then index, has most.
+    pub last: (Term, Index),
+    /// The revision of its state, before the rest of its log is applied.
+    pub revision: u64,
+    /// The other members of its cluster, as slot and address: they are given up.
+    pub others: Vec<(u32, String)>,
+    /// The new cluster and its node; `None`: nothing was done yet.
+    pub new: Option<(ClusterId, NodeId)>,
+}
+
+impl Recovery {
+    /// The same for programs.
+    pub fn to_answer(&self) -> RecoveryAnswer {
+        RecoveryAnswer {
+            cluster: self.old_cluster.to_string(),
+            node: self.old_node.to_string(),
+            slot: self.slot,
+            last_term: self.last.0.0,
+            last_index: self.last.1.0,
+            revision: self.revision,
+            new_cluster: self.new.map(|(cluster, _)| cluster.to_string()),
+            new_node: self.new.map(|(_, node)| node.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Recovery { old_cluster, old_node, slot, last: (term, index), revision, others, new } = self;
+        writeln!(f, "cluster       {old_cluster}")?;
+        writeln!(f, "member        {old_node}, slot {slot}")?;
+        writeln!(f, "last entry    term {term}, index {index}, state at revision {revision}")?;
+        for (slot, address) in others {
+            writeln!(f, "given up      slot {slot} at {address}")?;
+        }
+        match new {
+            Some((cluster, node)) => {
+                write!(f, "goes on as    cluster {cluster}, node {node}, a cluster of one")
+            }
+            None => write!(
+                f,
+                "Nothing was done. Recover the survivor whose last entry has the highest term, then index, and only if no \
+                 quorum can come back: what only the others have is lost. Say --yes to do it."
+            ),
+        }
+    }
+}
+
+/// What of a recovery is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Facts {
+    /// The leap is on record.
+    leap_known: bool,
+    /// The store has leapt.
+    leapt: bool,
+    /// The old log was moved away.
+    log_moved: bool,
+    /// There is a log.
+    has_log: bool,
+    /// The identity is the new one.
+    renamed: bool,
+}
+
+/// What is left to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    ApplyLog,
+    Leap,
+    MoveLog,
+    MakeLog,
+    Rename,
+    End,
+}
+
+fn next_step(facts: Facts) -> Step {
+    match facts {
+        Facts { leap_known: false, .. } => Step::ApplyLog,
+        Facts { leapt: false, .. } => Step::Leap,
+        Facts { log_moved: false, .. } => Step::MoveLog,
+        Facts { has_log: false, .. } => Step::MakeLog,
+        Facts { renamed: false, .. } => Step::Rename,
+        Facts { renamed: true, .. } => Step::End,
+    }
+}
+
+/// Whether a recovery of this folder was begun and has not ended.
+pub(crate) fn is_under_way(folder: &Folder) -> std::io::Result<bool> {
+    folder.disk.exists(&folder.path.join(FILE))
+}
+
+/// Recovers the member in the data folder of `config`, or says what it would do.
+pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
+    let _lock = FolderLock::try_take(&config.data)?;
+    let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
+    let mut work = Work { config, folder };
+    if work.begun()?.is_none() {
+        let found = work.look()?;
+        if !really {
+            return Ok(found);
+        }
+        work.begin(&found)?;
+    } else if !really {
+        return Err(RepairError::Refused(
+            "a recovery of this folder was begun and has not ended: say --yes".into(),
+        ));
+    }
+    loop {
+        let Some(begun) = work.begun()? else { break };
+        if work.take_step(&begun)? == Step::End {
+            return Ok(work.done(&begun));
+        }
+    }
+    Err(RepairError::Refused(format!("{FILE} vanished while it was worked on")))
+}
+
+struct Work<'a> {
+    config: &'a Config,
+    folder: Folder,
+}
+
+impl Work<'_> {
+    fn begun(&self) -> Result<Option<Begun>, RepairError> {
+        let Some(bytes) = durable_file::read(&self.folder, FILE)? else { return Ok(None) };
+        let damaged = |error| RepairError::Refused(format!("{FILE} is damaged: {error}"));
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    }
+
+    fn record(&self, begun: &Begun) -> Result<(), RepairError> {
+        let bytes = serde_json::to_vec(begun).map_err(std::io::Error::other)?;
+        Ok(durable_file::write(&self.folder, FILE, &bytes)?)
+    }
+
+    /// What is here, before anything was done.
+    fn look(&self) -> Result<Recovery, RepairError> {
+        let refuse = |why: &str| Err(RepairError::Refused(why.to_owned()));
+        let Some(own) = identity::load(&self.folder)? else {
+            return refuse("this data folder holds no identity: there is nothing to recover");
+        };
+        let Some(old_cluster) = own.cluster.filter(|_| own.begun) else {
+            return refuse("this node was never a member of a cluster: there is nothing to recover");
+        };
+        if own.removed {
+            return refuse(
+                "this member was removed from its cluster: its state is an old one. Recover one that was not",
+            );
+        }
+        let recovered = self.open_log(LogIdentity { cluster: old_cluster.0, node: own.node.0 })?;
+        let directory = last_directory(&recovered)?;
+        let Some(member) = directory.get(own.node) else {
+            return refuse("this node's log does not know it as a member: recover another one");
+        };
+        let last = recovered
+            .entries
+            .last()
+            .map_or((recovered.start.term, recovered.start.index), |entry| (entry.term, entry.index));
+        let others = directory.members.iter().filter(|other| other.id != own.node.0);
+        Ok(Recovery {
+            old_cluster,
+            old_node: own.node,
+            slot: member.slot,
+            last,
+            revision: self.open_store()?.position().revision,
+            others: others.map(|other| (other.slot, other.peer_address.clone())).collect(),
+            new: None,
+        })
+    }
+
+    fn begin(&self, found: &Recovery) -> Result<(), RepairError> {
+        let names = LogIdentity { cluster: found.old_cluster.0, node: found.old_node.0 };
+        let directory = last_directory(&self.open_log(names)?)?;
+        let member = directory.get(found.old_node).cloned().unwrap_or_default();
+        self.record(&Begun {
+            old_cluster: found.old_cluster.0,
+            old_node: found.old_node.0,
+            new_cluster: mint_id(),
+            new_node: mint_id(),
+            slot: found.slot,
+            peer_address: member.peer_address,
+            client_address: member.client_address,
+            leap: None,
+        })
+    }
+
+    fn facts(&self, begun: &Begun) -> Result<Facts, RepairError> {
+        let log_moved = self.folder.disk.exists(&self.aside(begun).join("log"))?;
+        let leapt = match begun.leap {
+            Some(leap) => self.open_store()?.applied_index() == leap.applied_index,
+            None => false,
+        };
+        let renamed = identity::load(&self.folder)?.is_some_and(|own| own.node.0 == begun.new_node);
+        let has_log = Log::exists(&boot::log_folder(&self.folder)).map_err(BootError::from)?;
+        Ok(Facts { leap_known: begun.leap.is_some(), leapt, log_moved, has_log, renamed })
+    }
+
+    fn take_step(&mut self, begun: &Begun) -> Result<Step, RepairError> {
+        let step = next_step(self.facts(begun)?);
+        match (step, begun.leap) {
+            (Step::ApplyLog, _) | (_, None) => self.apply_log(begun)?,
+            (Step::Leap, Some(leap)) => {
+                let to = Succession { applied_index: leap.applied_index, revision: leap.revision };
+                self.open_store()?.succeed(to)?;
+            }
+            (Step::MoveLog, _) => self.move_log(begun)?,
+            (Step::MakeLog, Some(leap)) => self.make_log(begun, leap)?,
+            (Step::Rename, _) => identity::save(&self.folder, &new_identity(begun))?,
+            (Step::End, _) => {
+                self.folder.disk.remove(&self.folder.path.join(FILE))?;
+                self.folder.disk.sync_dir(&self.folder.path)?;
+            }
+        }
+        Ok(step)
+    }
+
+    fn apply_log(&self, begun: &Begun) -> Result<(), RepairError> {
+        let recovered = self.open_log(LogIdentity { cluster: begun.old_cluster, node: begun.old_node })?;
+        let mut store = self.open_store()?;
+        if store.applied_index() < recovered.start.index.0 {
+            let (store, log) = (Index(store.applied_index()), recovered.start.index);
+            return Err(BootError::StateMissing { store, log }.into());
+        }
+        for entry in &recovered.entries {
+            match entry.kind {
+                _ if entry.index.0 <= store.applied_index() => {}
+                EntryKind::Command => drop(store.apply(entry.index.0, &entry.data)?),
+                _ => store.apply_empty(entry.index.0),
+            }
+            if let Some(job) = store.maybe_rotate() {
+                let index = job.run()?;
+                store.handle_flushed(index)?;
+            }
+        }
+        store.flush()?;
+        let to = store.succession().ok_or_else(|| {
+            RepairError::Refused(
+                "its revisions are too large to leap once more: restore a backup instead".into(),
+            )
+        })?;
+        let term = recovered.hard_state.term.0 + 1;
+        let leap = Leap { applied_index: to.applied_index, revision: to.revision, term };
+        self.record(&Begun { leap: Some(leap), ..begun.clone() })
+    }
+
+    fn move_log(&self, begun: &Begun) -> Result<(), RepairError> {
+        let (disk, aside) = (&self.folder.disk, self.aside(begun));
+        disk.create_dir_all(&aside)?;
+        if let Some(own) = identity::load(&self.folder)? {
+            identity::save(&Folder { disk: disk.clone(), path: aside.clone() }, &own)?;
+        }
+        disk.rename(&boot::log_folder(&self.folder).path, &aside.join("log"))?;
+        disk.sync_dir(&aside)?;
+        disk.sync_dir(&self.folder.path)?;
+        Ok(())
+    }
+
+    fn make_log(&self, begun: &Begun, leap: Leap) -> Result<(), RepairError> {
+        let mut directory = Directory::default();
+        directory.put(Member {
+            id: begun.new_node,
+            slot: begun.slot,
+            peer_address: begun.peer_address.clone(),
+            client_address: begun.client_address.clone(),
+            promote: false,
+        });
+        let voters = [NodeId(begun.new_node)].into();
+        let membership = Membership { voters, context: directory.to_context(), ..Membership::default() };
+        let term = Term(leap.term);
+        let start = SnapshotMeta { index: Index(leap.applied_index), term, membership: Arc::new(membership) };
+        let names = LogIdentity { cluster: begun.new_cluster, node: begun.new_node };
+        let log = boot::log_folder(&self.folder);
+        let hard_state = HardState { term, vote: None };
+        Log::create(log, self.config.log(), names, engine::log_start(&start), hard_state, &[])?;
+        Ok(())
+    }
+
+    fn aside(&self, begun: &Begun) -> std::path::PathBuf {
+        self.folder.path.join(format!("{PREFIX}{:016x}", begun.old_node))
+    }
+
+    fn open_log(&self, names: LogIdentity) -> Result<Recovered, RepairError> {
+        let opened = Log::open(boot::log_folder(&self.folder), self.config.log(), names);
+        Ok(opened.map(|(_, recovered)| recovered).map_err(BootError::from)?)
+    }
+
+    fn open_store(&self) -> Result<Store, RepairError> {
+        let folder: &Path = &self.folder.path.join("state");
+        let engine = FjallEngine::open(folder).map_err(StoreError::from)?;
+        Ok(Store::open(Arc::new(engine), self.config.store())?)
+    }
+
+    fn done(&self, begun: &Begun) -> Recovery {
+        let leap = begun.leap.map_or((0, 0, 0), |leap| (leap.term, leap.applied_index, leap.revision));
+        Recovery {
+            old_cluster: ClusterId(begun.old_cluster),
+            old_node: NodeId(begun.old_node),
+            slot: begun.slot,
+            last: (Term(leap.0), Index(leap.1)),
+            revision: leap.2,
+            others: Vec::new(),
+            new: Some((ClusterId(begun.new_cluster), NodeId(begun.new_node))),
+        }
+    }
+}
+
+fn new_identity(begun: &Begun) -> Identity {
+    Identity {
+        cluster: Some(ClusterId(begun.new_cluster)),
+        node: NodeId(begun.new_node),
+        slot: Some(begun.slot),
+        founders: Vec::new(),
+        proposer: false,
+        founded: true,
+        begun: true,
+        removed: false,
+    }
+}
+
+/// The members as the end of the log has them: a change that is in it counts, committed or not.
+fn last_directory(recovered: &Recovered) -> Result<Directory, RepairError> {
+    let entries = recovered.entries.iter().rev();
+    let last = entries.filter(|entry| entry.kind == EntryKind::Membership).map(|entry| &entry.data).next();
+    let encoded = last.unwrap_or(&recovered.start.membership);
+    let damaged = |error: &dyn fmt::Display| {
+        RepairError::Refused(format!("the membership in the log is damaged: {error}"))
+    };
+    let membership = Membership::decode(encoded).map_err(|error| damaged(&error))?;
+    Directory::from_context(&membership.context).map_err(|error| damaged(&error))
+}
+
+#[cfg(test)]
+mod tests;
