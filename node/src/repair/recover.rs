@@ -181,8 +181,7 @@ pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
             "a recovery of this folder was begun and has not ended: say --yes".into(),
         ));
     }
-    loop {
-        let Some(begun) = work.begun()? else { break };
+    while let Some(begun) = work.begun()? {
         if work.take_step(&begun)? == Step::End {
             return Ok(work.done(&begun));
         }
