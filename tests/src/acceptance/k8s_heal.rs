@@ -35,7 +35,8 @@ async fn heal_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> {
     let cluster = cluster_id(&release).await?;
     let mut figures = Vec::new();
     for slot in [2, 0] {
-        let report = under_load(&release, &format!("volume-{slot}"), None, async || {
+        let name = format!("volume-{slot}");
+        let report = under_load(&release, &name, None, async || {
             let started = Instant::now();
             lose(&release, slot).await?;
             release.wait_until_whole(MEMBERS, HEAL_LIMIT).await?;
@@ -166,7 +167,8 @@ async fn nodes_to_cut(release: &Release<'_>) -> Outcome<Vec<String>> {
 
 async fn cut(release: &Release<'_>, node: &str) -> Outcome<()> {
     let lab = release.namespace().lab();
-    let report = under_load(release, &format!("cut-{node}"), Some(node), async || {
+    let name = format!("cut-{node}");
+    let report = under_load(release, &name, Some(node), async || {
         lab.script(&["cut", node]).await?;
         tokio::time::sleep(CUT).await; // the bar's own measure
         lab.script(&["heal", node]).await?;

@@ -122,7 +122,7 @@ async fn leave_mark(State(state): Shared, headers: HeaderMap, body: Bytes) -> An
     }
     assert_eq!(headers["content-type"], "application/merge-patch+json");
     let patch: Value = serde_json::from_slice(&body).unwrap();
-    if patch["metadata"]["resourceVersion"] != state.version.to_string() {
+    if patch["metadata"]["resourceVersion"].as_str() != Some(&*state.version.to_string()) {
         return status(StatusCode::CONFLICT, "the object has been modified");
     }
     state.mark = Some(patch["data"].clone());
