@@ -16,6 +16,7 @@ use crate::engine::status::{Phase, Role, Status};
 use crate::http::{self, ApiState};
 use crate::kubernetes;
 use crate::life::identity::{self, Identity, IdentityError};
+use crate::life::incarnation;
 use crate::life::{self, ControlCall, FolderLock, LockError, Member};
 use crate::metrics::Metrics;
 use crate::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
@@ -68,6 +69,9 @@ pub enum ServeError {
     /// Its contents.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The record of its starts.
+    #[error("this start cannot be told from earlier ones: {0}")]
+    Incarnation(std::io::Error),
     /// Its place in the cluster.
     #[error("{0}")]
     Member(String),
@@ -215,7 +219,9 @@ async fn live(
         () = &mut shutdown => return Ok(End::Stopped),
     };
 
-    let incarnation = incarnation();
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now_us = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX);
+    let incarnation = incarnation::next(&folder, now_us).map_err(ServeError::Incarnation)?;
     let boot_config = config.boot(&member, incarnation);
     let booted = open(config, &folder, &boot_config).await?;
     if booted.torn_tail_bytes > 0 {
@@ -267,17 +273,10 @@ async fn live(
         recorded = returned(&folder, &mut told_removed, kubernetes_api.as_ref(), own_slot) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {
-        let led = status.load().role == Role::Leader;
         tracing::info!("stopping: leadership is handed over, requests under way are answered");
         let _ = inputs.send(Inputs::Stop).await;
         let patience = Duration::from_millis(config.handover_timeout_ms + 1_000);
         let _ = tokio::time::timeout(patience, &mut running.handed_over).await;
-        let now = status.load();
-        match now.leader.filter(|leader| led && Some(*leader) != now.node) {
-            Some(to) => tracing::info!(%to, term = %now.term, "leadership was handed over"),
-            None if led => tracing::warn!(term = %now.term, "nobody took leadership over in time"),
-            None => {}
-        }
     }
     stop_clients.send_replace(true);
     if outcome.is_ok() {
@@ -400,12 +399,6 @@ async fn open(
         Ok::<_, BootError>(booted)
     });
     Ok(opening.await.map_err(|error| ServeError::System(error.to_string()))??)
-}
-
-/// A number that rises with every start on one disk.
-fn incarnation() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX) & ((1 << 52) - 1)
 }
 
 /// Refuses requests until dropped.

@@ -1,4 +1,5 @@
-//! A cluster of real processes on loopback, each with a data folder of its own on a real disk.
+//! A cluster of real processes, each with a data folder of its own on a real disk: on loopback, or each in a network
+//! namespace of its own.
 //!
 //! It waits for conditions, never for time, and knows of a node only what the node says over HTTP. Dropped, it kills the
 //! processes that it started and removes their folders; where a test panics, it first prints what the nodes said last.
@@ -7,6 +8,8 @@ use crate::binary;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Answer, Ask, NoAnswer, send};
 use crate::limp_disk::{self, LimpDisk};
+use crate::nemesis::network::Network;
+use crate::nemesis::small_disk::SmallDisk;
 use crate::ports;
 use crate::process::{Process, Recipe, log_beside};
 use crate::proxy::Proxy;
@@ -33,6 +36,8 @@ pub struct Node {
     pub process: Process,
     /// Where it serves clients, `host:port`.
     pub address: String,
+    // After the process: a file system is taken away when nobody uses it.
+    small_disk: Option<SmallDisk>,
 }
 
 /// What the nodes' data lies on.
@@ -42,6 +47,8 @@ pub enum Disks {
     Sound,
     /// The same, but each node's limps when it is told to ([`Cluster::disk`]).
     Limping,
+    /// Each node has a small file system of its own, which can be filled ([`Cluster::small_disk`]), and limps, too.
+    Small,
 }
 
 /// A cluster; nodes are named by their place, from 0.
@@ -50,6 +57,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     arguments: Vec<String>,
     disks: Disks,
+    /// Not given: all nodes are on loopback.
+    network: Option<Network>,
     // After the nodes: fields drop in this order, and a folder goes after its process.
     folder: TempDir,
 }
@@ -63,7 +72,7 @@ impl Cluster {
     /// As [`Cluster::start`], on these disks.
     pub async fn start_on(disks: Disks, count: usize, arguments: &[&str]) -> Outcome<Cluster> {
         for _ in 1..START_ATTEMPTS {
-            let mut cluster = Cluster::found(disks, count, arguments)?;
+            let mut cluster = Cluster::found(disks, None, count, arguments)?;
             match cluster.wait_until_all_are_ready().await {
                 Err(_) if cluster.met_a_taken_port() => {}
                 outcome => return outcome.map(|()| cluster),
@@ -72,14 +81,27 @@ impl Cluster {
         Err(Failure(format!("ports were taken again and again in {START_ATTEMPTS} starts")))
     }
 
-    fn found(disks: Disks, count: usize, arguments: &[&str]) -> Outcome<Cluster> {
+    /// As [`Cluster::start_on`], with each node in a namespace of this network, which may have places for more nodes.
+    pub async fn start_in(
+        network: Network,
+        disks: Disks,
+        count: usize,
+        arguments: &[&str],
+    ) -> Outcome<Cluster> {
+        let mut cluster = Cluster::found(disks, Some(network), count, arguments)?;
+        let started = cluster.wait_until_all_are_ready().await;
+        started.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))?;
+        Ok(cluster)
+    }
+
+    fn found(disks: Disks, network: Option<Network>, count: usize, arguments: &[&str]) -> Outcome<Cluster> {
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(binary::scratch()?);
         let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
         let folder = folder.context("make a folder for a cluster")?;
-        let mut cluster = Cluster { nodes: Vec::new(), arguments, disks, folder };
+        let mut cluster = Cluster { nodes: Vec::new(), arguments, disks, network, folder };
         let mut peers = Vec::new();
         for slot in 0..count {
-            peers.push(format!("{slot}=127.0.0.1:{}", ports::free()?));
+            peers.push(format!("{slot}={}", cluster.peer_address(slot)?));
         }
         for (slot, peer) in peers.iter().enumerate() {
             let peer = peer.split_once('=').map_or(peer.as_str(), |(_, address)| address);
@@ -91,7 +113,24 @@ impl Cluster {
     }
 
     fn add(&mut self, peer_address: &str, place: &[String]) -> Outcome<usize> {
-        self.add_at(free_address()?, peer_address, place)
+        let address = match &self.network {
+            None => free_address()?,
+            Some(network) => network.client_address(self.nodes.len()),
+        };
+        self.add_at(address, peer_address, place)
+    }
+
+    /// Where the node that is number `node` is to serve its peers.
+    fn peer_address(&self, node: usize) -> Outcome<String> {
+        match &self.network {
+            None => free_address(),
+            Some(network) => {
+                ensure(node < network.size(), || {
+                    format!("the network has places for {} nodes", network.size())
+                })?;
+                Ok(network.peer_address(node))
+            }
+        }
     }
 
     fn add_at(&mut self, address: String, peer_address: &str, place: &[String]) -> Outcome<usize> {
@@ -105,18 +144,24 @@ impl Cluster {
         arguments.extend_from_slice(&self.arguments);
         let environment = match self.disks {
             Disks::Sound => Vec::new(),
-            Disks::Limping => limp_disk::environment(&data)?,
+            Disks::Limping | Disks::Small => limp_disk::environment(&data)?,
         };
-        let mut process = Process::new(Recipe { log: log_beside(&data), data, arguments, environment });
+        let small_disk = match self.disks {
+            Disks::Small => Some(SmallDisk::mount(&data)?),
+            Disks::Sound | Disks::Limping => None,
+        };
+        let runner = self.network.as_ref().map(|network| network.runner(number)).unwrap_or_default();
+        let mut process =
+            Process::new(Recipe { log: log_beside(&data), data, runner, arguments, environment });
         process.start()?;
-        self.nodes.push(Node { process, address });
+        self.nodes.push(Node { process, address, small_disk });
         Ok(number)
     }
 
     /// Starts one more node, which joins by the URL of node `by`; gives its place.
     pub fn join(&mut self, by: usize) -> Outcome<usize> {
         let url = format!("http://{}", self.address(by));
-        let peer_address = format!("127.0.0.1:{}", ports::free()?);
+        let peer_address = self.peer_address(self.nodes.len())?;
         self.add(&peer_address, &["--join".to_string(), url])
     }
 
@@ -178,10 +223,19 @@ impl Cluster {
         Ok(said)
     }
 
-    /// Deletes the data folder of a node that does not run.
+    /// Deletes all that is in the data folder of a node that does not run.
     pub fn wipe(&mut self, node: usize) -> Outcome<()> {
         let data = &self.process(node).recipe().data;
-        std::fs::remove_dir_all(data).context(format!("delete {}", data.display()))
+        let what = || format!("empty {}", data.display());
+        for entry in std::fs::read_dir(data).context(what())? {
+            let path = entry.context(what())?.path();
+            let removed = match path.is_dir() {
+                true => std::fs::remove_dir_all(&path),
+                false => std::fs::remove_file(&path),
+            };
+            removed.context(what())?;
+        }
+        Ok(())
     }
 
     /// Starts a second process on the data folder of node `of`, at a client address of its own; gives its place.
@@ -198,7 +252,7 @@ impl Cluster {
         let log = self.folder.path().join(format!("node-{}.log", self.nodes.len()));
         let mut process = Process::new(Recipe { log, arguments, ..recipe });
         process.start()?;
-        self.nodes.push(Node { process, address });
+        self.nodes.push(Node { process, address, small_disk: None });
         Ok(self.nodes.len() - 1)
     }
 
@@ -217,10 +271,21 @@ impl Cluster {
         &mut self.nodes[node].process
     }
 
-    /// A node's disk, in a cluster on [`Disks::Limping`].
+    /// A node's disk, in a cluster on [`Disks::Limping`] or [`Disks::Small`].
     pub fn disk(&self, node: usize) -> LimpDisk {
-        assert_eq!(self.disks, Disks::Limping, "a sound disk cannot be told anything");
+        assert_ne!(self.disks, Disks::Sound, "a sound disk cannot be told anything");
         LimpDisk::of(&self.nodes[node].process.recipe().data)
+    }
+
+    /// A node's own file system, in a cluster on [`Disks::Small`].
+    pub fn small_disk(&self, node: usize) -> Outcome<&SmallDisk> {
+        let disk = self.nodes[node].small_disk.as_ref();
+        disk.ok_or_else(|| Failure(format!("node {node} has no file system of its own")))
+    }
+
+    /// What lies between the nodes, in a cluster with a network of its own.
+    pub fn network(&self) -> Outcome<&Network> {
+        self.network.as_ref().ok_or_else(|| Failure("the nodes are all on loopback".into()))
     }
 
     /// Kills a node with -9.

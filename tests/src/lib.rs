@@ -19,6 +19,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 
+pub mod nemesis;
 pub mod strike;
 
 pub mod k8s;

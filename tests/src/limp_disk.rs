@@ -45,6 +45,27 @@ impl LimpDisk {
         self.tell(&format!("write_fails {ENOSPC}\n"))
     }
 
+    /// From now on every write fails with an I/O error.
+    pub fn fail_writes(&self) -> Outcome<()> {
+        self.tell(&format!("write_fails {EIO}\n"))
+    }
+
+    /// From now on what files held before a write is kept until it is synced, so that power can be lost
+    /// ([`LimpDisk::records`]).
+    pub fn keep_before(&self) -> Outcome<()> {
+        self.tell("keeps_before 1\n")
+    }
+
+    /// Where that is kept; see [`crate::nemesis::power`].
+    pub fn records(&self) -> PathBuf {
+        self.file.with_extension("before")
+    }
+
+    /// From now on the wall clock of the process is off by so much.
+    pub fn shift_wall_clock(&self, ms: i64) -> Outcome<()> {
+        self.tell(&format!("wall_clock_ms {ms}\n"))
+    }
+
     /// From now on the disk is sound; a stall under way goes on to its end.
     pub fn heal(&self) -> Outcome<()> {
         self.tell("")

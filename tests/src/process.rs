@@ -3,6 +3,7 @@
 use crate::binary;
 use crate::failure::{Context, Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ pub struct Recipe {
     pub data: PathBuf,
     /// Where what it says is appended.
     pub log: PathBuf,
+    /// What runs the binary, which comes after it: a command with its arguments; empty: nothing does.
+    pub runner: Vec<String>,
     /// All arguments.
     pub arguments: Vec<String>,
     /// Environment variables beside this process's own.
@@ -51,7 +54,10 @@ impl Process {
         let log = File::options().create(true).append(true).open(&self.recipe.log);
         let log = log.context(format!("write {}", self.recipe.log.display()))?;
         let binary = binary::node()?;
-        let child = Command::new(&binary)
+        let mut words = self.recipe.runner.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let program = words.next().unwrap_or_default();
+        let child = Command::new(program)
+            .args(words)
             .args(&self.recipe.arguments)
             .envs(self.recipe.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

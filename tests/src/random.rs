@@ -1,7 +1,7 @@
 //! The only source of randomness: a seeded generator (SplitMix64).
 
 /// A generator; equal seeds give equal numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Random {
     state: u64,
 }

@@ -7,6 +7,7 @@
 mod become_member;
 pub mod founding;
 pub mod identity;
+pub mod incarnation;
 mod join;
 mod lock;
 pub mod set_aside;

@@ -4,6 +4,9 @@
 //! [`ApplyLane::try_apply`]. All else waits its turn for the apply thread, for it may read the disk. The order of entries
 //! holds because the short way is taken only when the long one is empty.
 
+#[cfg(test)]
+mod tests;
+
 use super::gauges;
 use super::live::{Live, Room};
 use super::snapshot_streams::Streams;
@@ -96,6 +99,7 @@ impl ApplyLane {
         let started = Instant::now();
         let applied = writer.stage.apply_in_memory(committed).map_err(apply_failed)?;
         writer.applied(started);
+        writer.publish_stats();
         Ok(Some(applied))
     }
 
@@ -122,8 +126,9 @@ impl ApplyLane {
                         writer.carry_out(flushed)?;
                         self.queue.pending.fetch_sub(1, Ordering::Release);
                     }
+                    // A flush that failed never ends. What was not applied is in the log.
+                    Ok(ApplyJob::Halt) | Err(_) => return Ok(()),
                     Ok(other) => postponed.push_back(other),
-                    Err(_) => return Ok(()),
                 }
             }
             writer.carry_out(job)?;

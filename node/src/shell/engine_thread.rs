@@ -121,6 +121,7 @@ pub fn start(
     let applying = apply_lane.clone();
     threads.push(spawn("balsa-apply", fatal, move || applying.run(&apply_queue))?);
 
+    let halting = apply_lane.queue().clone();
     let driver = Driver {
         engine,
         wiring,
@@ -131,8 +132,13 @@ pub fn start(
         outgoing: BTreeMap::new(),
         proposed: VecDeque::new(),
     };
+    let driven = async move {
+        let outcome = driver.run(told).await;
+        halting.send(ApplyJob::Halt); // that thread holds an end of its own queue, and would wait for ever
+        outcome
+    };
     let engine_ended = event_loop
-        .drive(Box::pin(driver.run(told)))
+        .drive(Box::pin(driven))
         .ok_or_else(|| std::io::Error::other("the event loop has an engine, or has ended"))?;
     Ok(Running { handed_over, engine_ended, threads })
 }
@@ -173,7 +179,6 @@ impl Driver {
             }
             for input in inputs.drain(..) {
                 if matches!(input, Inputs::Halt) {
-                    self.apply_lane.send(ApplyJob::Halt);
                     return Ok(());
                 }
                 self.take_input(now, input)?;

@@ -84,6 +84,8 @@ struct Plan<'a> {
     reserved: HashMap<usize, usize>,
     /// By key: whether a write of unknown outcome could change it.
     is_open: Vec<bool>,
+    /// By key: from when on a write of unknown outcome could delete it.
+    may_vanish_ns: Vec<u64>,
     /// By place: the latest call among all known at or before it.
     known_ns: Vec<u64>,
     /// By place: the earliest answer among all at or after it.
@@ -114,6 +116,7 @@ impl<'a> Plan<'a> {
             unknown: Vec::new(),
             reserved: HashMap::new(),
             is_open: Vec::new(),
+            may_vanish_ns: Vec::new(),
             known_ns: Vec::new(),
             due_ns: Vec::new(),
             deletions: Vec::new(),
@@ -151,12 +154,19 @@ impl<'a> Plan<'a> {
 
     fn find_unknown(&mut self) {
         self.is_open = vec![false; self.keys.len()];
+        self.may_vanish_ns = vec![u64::MAX; self.keys.len()];
         for (at, operation) in self.history.operations.iter().enumerate() {
             if operation.outcome == Outcome::Unknown && operation.is_write() {
                 self.unknown.push(at);
-                match self.is_open.get_mut(self.key_of[at]) {
-                    Some(open) => *open = true,
-                    None => self.is_open.fill(true),
+                let keys = match self.key_of[at] {
+                    usize::MAX => 0..self.keys.len(),
+                    key => key..key + 1,
+                };
+                self.is_open[keys.clone()].fill(true);
+                if matches!(operation.kind, Kind::Delete { .. } | Kind::Clear { .. }) {
+                    for from_ns in &mut self.may_vanish_ns[keys] {
+                        *from_ns = operation.call_ns.min(*from_ns);
+                    }
                 }
             }
         }
@@ -278,8 +288,9 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        for absent in &mut self.absent {
-            absent.sort_by_key(|&at| self.history.operations[at].call_ns);
+        // Those that looked at one place hold up one another as little as they can in order of call.
+        for lookers in self.absent.iter_mut().chain(&mut self.exact) {
+            lookers.sort_by_key(|&at| self.history.operations[at].call_ns);
         }
         wrong.map_or(Ok(()), |(at, why)| Err(self.violation(at, why)))
     }
@@ -350,7 +361,7 @@ impl<'a> Plan<'a> {
             let at = places.partition_point(|place| *place <= behind);
             places.get(at).is_some_and(|place| self.known_ns[*place] <= by_ns)
         };
-        self.is_open[key] || next(&self.deletions[key]) || next(&self.clears)
+        self.may_vanish_ns[key] <= by_ns || next(&self.deletions[key]) || next(&self.clears)
     }
 
     fn violation(&self, misfit: usize, why: String) -> Box<Verdict> {

@@ -128,6 +128,22 @@ fn absent_reads_wait_for_a_deletion_that_comes_in_time() {
     fails(&[PUT, PUT_2, gone, wrong], "was 2");
 }
 
+/// Clients are recorded one after the other, not in the order of time.
+#[test]
+fn those_that_looked_at_one_revision_may_be_recorded_in_any_order() {
+    let put = r#"{"client":1,"op":"put","key":"a","value":1,"call_ns":10,"return_ns":20,"outcome":"ok","revision":1}"#;
+    let delete = |call: u64, back: u64| {
+        format!(
+            r#"{{"client":2,"op":"delete","key":"b","deleted":0,"call_ns":{call},"return_ns":{back},"outcome":"ok","revision":1}}"#
+        )
+    };
+    let next = r#"{"client":1,"op":"put","key":"a","value":2,"call_ns":50,"return_ns":60,"outcome":"ok","revision":2}"#;
+    let (earlier, later) = (delete(22, 25), delete(30, 35));
+    holds(&[put, next, &earlier, &later]);
+    holds(&[put, next, &later, &earlier]);
+    fails(&[put, next, &later, &delete(1, 9)], "it was answered at 9 ns");
+}
+
 #[test]
 fn missing_revisions_are_the_work_of_unknown_writes() {
     let lost = |key: &str, call: u64| {

@@ -6,6 +6,8 @@
 //! | `sync_stall_every 3` | but only every third one; not given: each |
 //! | `sync_fails 5` | a sync fails with this error number (5: EIO), without having synced |
 //! | `write_fails 28` | a write to a file fails with this error number (28: ENOSPC), without having written |
+//! | `keeps_before 1` | what files held before they were written is kept, until they are synced (`before`) |
+//! | `wall_clock_ms -3600000` | not the disk: the wall clock is off by that much. Time that only grows stays as it is |
 //!
 //! A file that is being replaced may be seen empty: nothing is ordered then. A line that makes no sense is a mistake of
 //! whoever wrote the test, and ends the process.
@@ -24,11 +26,22 @@ pub(crate) struct Order {
     pub(crate) sync_fails: Option<c_int>,
     /// Writes fail with this.
     pub(crate) write_fails: Option<c_int>,
+    /// What files held before is kept.
+    pub(crate) keeps_before: bool,
+    /// The wall clock is off by that much, in milliseconds.
+    pub(crate) wall_clock_ms: i64,
 }
 
 impl Default for Order {
     fn default() -> Order {
-        Order { sync_stall: Duration::ZERO, sync_stall_every: 1, sync_fails: None, write_fails: None }
+        Order {
+            sync_stall: Duration::ZERO,
+            sync_stall_every: 1,
+            sync_fails: None,
+            write_fails: None,
+            keeps_before: false,
+            wall_clock_ms: 0,
+        }
     }
 }
 
@@ -38,13 +51,15 @@ impl Order {
         let mut order = Order::default();
         for line in text.lines() {
             let parsed =
-                line.split_once(' ').and_then(|(name, number)| Some((name, number.parse::<u32>().ok()?)));
-            let errno = |number: u32| c_int::try_from(number).ok();
+                line.split_once(' ').and_then(|(name, number)| Some((name, number.parse::<i64>().ok()?)));
+            let errno = |number: i64| c_int::try_from(number).ok();
             match parsed {
-                Some(("sync_stall_ms", ms)) => order.sync_stall = Duration::from_millis(ms.into()),
-                Some(("sync_stall_every", count)) if count > 0 => order.sync_stall_every = count.into(),
+                Some(("sync_stall_ms", ms @ 0..)) => order.sync_stall = Duration::from_millis(ms as u64),
+                Some(("sync_stall_every", count @ 1..)) => order.sync_stall_every = count as u64,
                 Some(("sync_fails", number)) => order.sync_fails = errno(number),
                 Some(("write_fails", number)) => order.write_fails = errno(number),
+                Some(("keeps_before", number)) => order.keeps_before = number != 0,
+                Some(("wall_clock_ms", ms)) => order.wall_clock_ms = ms,
                 _ => panic!("a limping disk cannot be told `{line}`"),
             }
         }
@@ -58,12 +73,14 @@ mod tests {
 
     #[test]
     fn every_order_is_read() {
-        let text = "sync_stall_ms 150\nsync_stall_every 3\nsync_fails 5\nwrite_fails 28\n";
+        let text = "sync_stall_ms 150\nsync_stall_every 3\nsync_fails 5\nwrite_fails 28\nkeeps_before 1\nwall_clock_ms -7\n";
         let order = Order {
             sync_stall: Duration::from_millis(150),
             sync_stall_every: 3,
             sync_fails: Some(5),
             write_fails: Some(28),
+            keeps_before: true,
+            wall_clock_ms: -7,
         };
         assert_eq!(Order::read(text), order);
     }

@@ -4,8 +4,9 @@
 //! wrong ends it at once, with what the nodes said last.
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`], [`bench_ratio`], [`limping`], [`soak`]; on a Kubernetes cluster: [`k8s_chart`], [`k8s_install`],
-//! [`k8s_metrics`], [`k8s_upgrade`], [`k8s_failover`]. The simulator's bar is a program of its own, `simulate`.
+//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`]; on a Kubernetes cluster: [`k8s_chart`],
+//! [`k8s_install`], [`k8s_metrics`], [`k8s_upgrade`], [`k8s_failover`]. The simulator's bar is a program of its own,
+//! `simulate`.
 
 pub mod verdict;
 
@@ -28,6 +29,7 @@ pub mod limping;
 pub mod load;
 pub mod many_keys;
 pub mod membership;
+pub mod nemesis;
 pub mod soak;
 
 pub mod k8s_chart;

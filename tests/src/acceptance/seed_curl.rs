@@ -28,7 +28,13 @@ pub async fn run() -> Outcome<String> {
         ["dev", "--nodes", "3", "--base-port", &base_port.to_string(), "--data", binary::text(&data)?];
     let arguments = arguments.map(str::to_string).into();
     let log = folder.path().join("dev.log");
-    let mut dev = Process::new(Recipe { data: data.clone(), log, arguments, environment: Vec::new() });
+    let mut dev = Process::new(Recipe {
+        data: data.clone(),
+        log,
+        runner: Vec::new(),
+        arguments,
+        environment: Vec::new(),
+    });
     let outcome = lines(&mut dev, base_port).await;
     if dev.pid().is_some() {
         // Killed, it would leave its nodes behind; how it stops matters no more.

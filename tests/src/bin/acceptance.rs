@@ -4,9 +4,11 @@
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
     bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_install, k8s_metrics,
-    k8s_upgrade, limping, many_keys, membership, seed_curl, soak,
+    k8s_upgrade, limping, many_keys, membership, nemesis, seed_curl, soak,
 };
-use balsa_tests::failure::{Context, Outcome};
+use balsa_tests::failure::{Context, Failure, Outcome};
+use balsa_tests::nemesis::clients::Rate;
+use balsa_tests::nemesis::plan::Kind;
 use balsa_tests::strike::How;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -86,6 +88,30 @@ enum Bar {
         /// How often it goes around.
         #[arg(long)]
         rounds: Option<u32>,
+    },
+    /// All kinds of faults on real processes, each in a network namespace of its own; histories are judged. Needs root.
+    Nemesis {
+        /// End within a minute or so: most kinds of faults once, each for a short time.
+        #[arg(long)]
+        quick: bool,
+        /// For how long.
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// What all is drawn from: the same seed gives the same faults in the same order.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only these kinds of faults, by commas; not given: all.
+        #[arg(long, value_delimiter = ',', value_parser = kind)]
+        only: Vec<Kind>,
+        /// Operations a second that clients begin.
+        #[arg(long, default_value_t = 2_000)]
+        per_second: u32,
+        /// Clients.
+        #[arg(long, default_value_t = 48)]
+        clients: usize,
+        /// Keep all histories, also those in which nothing is wrong.
+        #[arg(long)]
+        keep: bool,
     },
     /// How fast puts and gets are, beside what HTTP alone costs and beside etcd, all in one run.
     ///
@@ -194,6 +220,20 @@ fn main() -> ExitCode {
             let load = membership::Load::default();
             conclude("membership", &run(membership::run(&membership::Options { rounds, load })))
         }
+        Bar::Nemesis { quick, minutes, seed, only, per_second, clients, keep } => {
+            let minutes = minutes.unwrap_or(if quick { 1 } else { nemesis::MINUTES });
+            let operations_least = if minutes < nemesis::MINUTES { 0 } else { nemesis::OPERATIONS };
+            let options = nemesis::Options {
+                duration: Duration::from_secs(minutes * 60),
+                hold_ms: if quick { (200, 1_000) } else { (1_000, 6_000) },
+                seed,
+                kinds: if only.is_empty() { Kind::ALL.to_vec() } else { only },
+                rate: Rate { clients, per_second },
+                keep,
+                operations_least,
+            };
+            conclude("nemesis", &run(nemesis::run(&options)))
+        }
         Bar::BenchRatio { quick, rounds } => bench_ratio::run(&bench_ratio::Options {
             quick,
             rounds: rounds.unwrap_or(if quick { 1 } else { 5 }),
@@ -222,6 +262,13 @@ fn main() -> ExitCode {
             conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))
         }
     }
+}
+
+fn kind(name: &str) -> Result<Kind, Failure> {
+    Kind::named(name).ok_or_else(|| {
+        let all: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        Failure(format!("there are {}", all.join(", ")))
+    })
 }
 
 fn strike(how: How, quick: bool, strikes: Option<u32>) -> Outcome<String> {

@@ -38,8 +38,18 @@ impl Direct {
         Some(Direct { file, memory: Mutex::default(), refused: AtomicBool::new(false) })
     }
 
-    /// Writes all of `bytes` at `offset`; false: it cannot be done this way, and nothing was written.
+    /// Writes all of `bytes` at `offset`; false: it cannot be done this way, and all of it is to be written in another.
     pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
+        self.write_pieces(bytes, offset, |piece, at| self.file.write_all_at(piece, at))
+    }
+
+    /// Brings `bytes` to where the disk can read them, piece by piece, each of which `write` writes.
+    fn write_pieces(
+        &self,
+        bytes: &[u8],
+        offset: u64,
+        mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let whole_sectors =
             bytes.len().is_multiple_of(SECTOR_BYTES) && offset.is_multiple_of(SECTOR_BYTES as u64);
         if !whole_sectors || self.refused.load(Ordering::Relaxed) {
@@ -54,9 +64,10 @@ impl Direct {
         for (piece, at) in bytes.chunks(PIECE_BYTES).zip((offset..).step_by(PIECE_BYTES)) {
             let aligned = &mut memory[start..start + piece.len()];
             aligned.copy_from_slice(piece);
-            match self.file.write_all_at(aligned, at) {
+            match write(aligned, at) {
                 Ok(()) => {}
-                Err(error) if at == offset && real::is(&error, Errno::INVAL) => {
+                // Any piece may be the first that is none of the disk's sectors.
+                Err(error) if real::is(&error, Errno::INVAL) => {
                     self.refused.store(true, Ordering::Relaxed);
                     return Ok(false);
                 }
@@ -64,5 +75,42 @@ impl Direct {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_of_large_sectors_refuses_once_wherever_it_first_can() {
+        const DISK_SECTOR_BYTES: u64 = 4096;
+        let file = tempfile::tempfile().unwrap();
+        for (bytes, offset, tried) in [(512, 4096, 1), (4096, 512, 1), (PIECE_BYTES + 512, 8192, 2)] {
+            let direct = Direct {
+                file: file.try_clone().unwrap(),
+                memory: Mutex::default(),
+                refused: AtomicBool::new(false),
+            };
+            let mut tries = 0;
+            let mut write = |piece: &[u8], at: u64| {
+                tries += 1;
+                let fits = at.is_multiple_of(DISK_SECTOR_BYTES)
+                    && (piece.len() as u64).is_multiple_of(DISK_SECTOR_BYTES);
+                if fits { Ok(()) } else { Err(Errno::INVAL.into()) }
+            };
+            let bytes = vec![7; bytes];
+            assert!(!direct.write_pieces(&bytes, offset, &mut write).unwrap());
+            assert!(!direct.write_pieces(&bytes, offset, &mut write).unwrap(), "it is not tried again");
+            assert_eq!(tries, tried);
+        }
+    }
+
+    #[test]
+    fn other_failures_are_told() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { file, memory: Mutex::default(), refused: AtomicBool::new(false) };
+        let failed = direct.write_pieces(&[7; 512], 0, |_, _| Err(Errno::IO.into())).unwrap_err();
+        assert!(real::is(&failed, Errno::IO));
     }
 }

@@ -7,7 +7,7 @@
 pub mod oracle;
 
 use balsa_raft::{
-    Change, Config, Entry, EntryKind, HardState, Index, Membership, Message, NodeId, Persist, Raft,
+    Body, Change, Config, Entry, EntryKind, HardState, Index, Membership, Message, NodeId, Persist, Raft,
     ReadConfirmed, ReadId, Ready, Restored, Role, SnapshotDecision, SnapshotMeta, SnapshotOutcome, Term,
 };
 use bytes::Bytes;
@@ -202,6 +202,7 @@ impl Cluster {
         let raft = node.raft.as_mut().expect("a running node");
         let status = raft.status();
         self.oracle.observe(raft, &status);
+        ready.send.iter().for_each(|message| check_promise(&node.disk, message));
         self.network.extend(ready.send);
         let seen = (status.role, status.term, status.leader, status.commit);
         let was = std::mem::replace(&mut node.last_seen, seen);
@@ -246,6 +247,7 @@ impl Cluster {
             token = Some(persist.token);
             send.extend(persist.then_send);
         }
+        send.iter().for_each(|message| check_promise(&node.disk, message));
         let (hard_state, token) = (node.disk.hard_state, token);
         self.oracle.voted(id, hard_state);
         self.network.extend(send);
@@ -441,6 +443,23 @@ impl Cluster {
         let running = self.nodes.values().filter_map(|node| node.raft.as_ref());
         running.filter(|raft| raft.is_leader()).max_by_key(|raft| raft.term()).map(Raft::id)
     }
+}
+
+/// What a message promises of its sender's disk must be on that disk when it leaves (hazard 2).
+fn check_promise(disk: &Disk, message: &Message) {
+    let HardState { term, vote } = disk.hard_state;
+    let voted = |candidate: NodeId| term > message.term || (term, vote) == (message.term, Some(candidate));
+    let held = |index: Index| {
+        let last = disk.entries.last().map_or(disk.snapshot.index, |entry| entry.index);
+        term > message.term || (term == message.term && last >= index)
+    };
+    let kept = match message.body {
+        Body::Vote { .. } => voted(message.from),
+        Body::VoteReply { granted: true } => voted(message.to),
+        Body::AppendAccepted { match_index } | Body::SnapshotInstalled { match_index } => held(match_index),
+        _ => true,
+    };
+    assert!(kept, "{message:?} leaves, and on disk are {:?} and {:?}", disk.hard_state, disk.entries);
 }
 
 /// Parses and prints entries' kinds in one letter.

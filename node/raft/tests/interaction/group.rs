@@ -7,16 +7,17 @@
 //! What etcd has and ours have not, an adapter can only stand in for: an entry that etcd appends where ours need none (a
 //! refused change, leaving a joint phase of one voter) becomes an empty command; a follower that is to forget its leader
 //! is made to wait until it need not stand by it any more; a timer that is set runs out at its tick. When a leader that was
-//! removed steps down it asks a successor to campaign, which etcd's does not: that message is lost.
+//! removed steps down it asks a successor to campaign, which etcd's does not: that message is lost. A joint phase that etcd's
+//! leader is told to leave later (`transition=explicit`) is left by ours at once; but nobody hears of it until then.
 
 use super::harness::{Cluster, Disk, State};
-use super::script::{Command, Known};
+use super::script::{Command, Known, Members};
 use balsa_raft::{
-    Body, Change, Config, HardState, Index, Membership, Message, NodeId, PeerState, Role, SnapshotMeta,
-    SnapshotOutcome, Term,
+    Body, Change, Config, EntryKind, HardState, Index, Membership, Message, NodeId, PeerState, Role,
+    SnapshotMeta, SnapshotOutcome, Term,
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A snapshot on its way: from, to, the sender's term, and what it holds.
@@ -35,6 +36,10 @@ pub(crate) struct Group {
     transfers: bool,
     /// A change was proposed, and all has not come to rest since.
     changing: bool,
+    /// The leader keeps to itself that it leaves a joint phase, until it is told to.
+    stays_joint: bool,
+    /// What it keeps.
+    kept: VecDeque<Message>,
     /// Their terms and ours.
     terms: BTreeMap<u64, u64>,
 }
@@ -205,6 +210,12 @@ impl Group {
         // A joint phase for one voter, which ours do without: they have no entry that leaves it, either.
         let leaves_at_once = command.option("transition") == Some("implicit") && changes.len() == 1;
         self.changing = true;
+        let explicit = command.option("transition") == Some("explicit");
+        if changes.is_empty() && std::mem::take(&mut self.stays_joint) {
+            let mut kept = std::mem::take(&mut self.kept);
+            self.cluster().network.append(&mut kept);
+            return;
+        }
         let cluster = self.cluster();
         if refused || changes.is_empty() {
             cluster.input_only(id, |raft| raft.propose(Bytes::new()).ok());
@@ -214,6 +225,8 @@ impl Group {
         if leaves_at_once {
             cluster.input_only(id, |raft| raft.propose(Bytes::new()).ok());
         }
+        let is_joint = cluster.raft(id).is_some_and(|raft| raft.membership().is_joint());
+        self.stays_joint = explicit && is_joint;
     }
 
     /// The node does all it has to; without asynchronous storage, durably.
@@ -248,6 +261,10 @@ impl Group {
         let rewrites = !self.check_quorum;
         let present = std::mem::take(&mut self.cluster().network);
         for mut message in present {
+            if self.stays_joint && leaves_joint(&message) {
+                self.kept.push_back(message);
+                continue;
+            }
             let wanted =
                 kind.is_none_or(|kind| kind == "MsgApp" && matches!(message.body, Body::Append { .. }));
             if !to.contains(&message.to) || !wanted || !self.cluster().nodes.contains_key(&message.to) {
@@ -346,7 +363,7 @@ impl Group {
     }
 
     /// Compares a node with what is known of etcd's.
-    pub(crate) fn compare(&mut self, node: u64, known: Known) -> Result<usize, String> {
+    pub(crate) fn compare(&mut self, node: u64, known: &Known) -> Result<usize, String> {
         let Some(raft) = self.cluster.as_ref().and_then(|cluster| cluster.raft(NodeId(node))) else {
             return Ok(0);
         };
@@ -365,7 +382,23 @@ impl Group {
             }
             compared += 1;
         }
+        if let Some(members) = &known.members {
+            compared += self.compare_members(node, members)?;
+        }
         Ok(compared)
+    }
+
+    /// Compares a node's membership with what etcd's has applied, where that is not joint: ours leaves sooner.
+    fn compare_members(&self, node: u64, known: &Members) -> Result<usize, String> {
+        let raft = self.cluster.as_ref().and_then(|cluster| cluster.raft(NodeId(node)));
+        let Some(raft) = raft.filter(|_| !self.changing && !self.stays_joint) else { return Ok(0) };
+        let set = |ids: &BTreeSet<NodeId>| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let ours = raft.membership();
+        let (voters, learners) = (set(&ours.voters), set(&ours.learners));
+        if ours.is_joint() || (&voters, &learners) != (&known.voters, &known.learners) {
+            return Err(format!("to node {node} the members are {ours:?}, to etcd's {known:?}"));
+        }
+        Ok(1)
     }
 
     fn compare_terms(&mut self, node: u64, theirs: u64, ours: u64) -> Result<(), String> {
@@ -421,6 +454,15 @@ impl Group {
         }
         Ok(theirs.len().max(1))
     }
+}
+
+/// Whether it tells of the end of a joint phase: a membership that follows upon one.
+fn leaves_joint(message: &Message) -> bool {
+    let Body::Append { entries, .. } = &message.body else { return false };
+    entries.iter().any(|entry| {
+        entry.kind == EntryKind::Membership
+            && Membership::decode(&entry.data).is_ok_and(|membership| !membership.is_joint())
+    })
 }
 
 /// The shortest election timeout, as in etcd's scripts.

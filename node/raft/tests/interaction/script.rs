@@ -55,12 +55,23 @@ fn parse(text: &str) -> Vec<Command<'_>> {
 }
 
 /// What etcd's nodes are known to be, as far as their output told.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Known {
     /// Whether it leads, and its term.
     pub(crate) role: Option<(bool, u64)>,
     /// Its commit index.
     pub(crate) commit: Option<u64>,
+    /// The members, to it; none while joint.
+    pub(crate) members: Option<Members>,
+}
+
+/// Who is a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Members {
+    /// In order.
+    pub(crate) voters: Vec<u64>,
+    /// In order.
+    pub(crate) learners: Vec<u64>,
 }
 
 /// Runs a script; gives how many facts were compared, or the first that differs.
@@ -101,7 +112,7 @@ pub(crate) fn run(text: &str, group: &mut Group) -> Result<usize, String> {
         let quiet = name == "stabilize" && command.nodes().is_empty();
         if quiet || at + 1 == commands.len() {
             for (node, known) in known.iter().enumerate() {
-                compared += group.compare(node as u64 + 1, *known).map_err(wrong)?;
+                compared += group.compare(node as u64 + 1, known).map_err(wrong)?;
             }
         }
     }
@@ -114,7 +125,7 @@ fn state(line: &str, group: &mut Group) -> Result<usize, String> {
     let node = node.parse().map_err(|_| "no number")?;
     let leads = rest.starts_with("StateLeader");
     let term = value(rest, "Term:").ok_or("no term")?;
-    let compared = group.compare(node, Known { role: Some((leads, term)), commit: None })?;
+    let compared = group.compare(node, &Known { role: Some((leads, term)), ..Known::default() })?;
     Ok(compared)
 }
 
@@ -148,6 +159,13 @@ fn learn(command: &Command<'_>, known: &mut [Known]) {
                     known.role = Some((role == "leader", term));
                 }
             }
+            ["INFO", node, "switched", "to", "configuration", ref members @ ..] => {
+                if let Some(known) =
+                    node.parse::<usize>().ok().and_then(|node| known.get_mut(node.checked_sub(1)?))
+                {
+                    known.members = members_of(members);
+                }
+            }
             ["HardState", ..] => {
                 if let Some(known) = handling.and_then(|node| known.get_mut(node - 1)) {
                     known.commit = value(line, "Commit:");
@@ -161,4 +179,16 @@ fn learn(command: &Command<'_>, known: &mut [Known]) {
 fn value(text: &str, name: &str) -> Option<u64> {
     let (_, rest) = text.split_once(name)?;
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// `voters=(1 2) learners=(3)`; none where it is joint: `voters=(2 3)&&(1 2)`.
+fn members_of(words: &[&str]) -> Option<Members> {
+    let text = words.join(" ");
+    let list = |name: &str| -> Vec<u64> {
+        let rest = text.split_once(name).map_or("", |(_, rest)| rest);
+        let list = rest.split_once(')').map_or("", |(list, _)| list);
+        list.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    let members = Members { voters: list("voters=("), learners: list("learners=(") };
+    (!text.contains("&&")).then_some(members)
 }
