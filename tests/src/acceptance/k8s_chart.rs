@@ -24,8 +24,11 @@ const REFUSED: [(&[&str], &str); 6] = [
 
 /// Runs the bar; gives its figures.
 pub async fn run() -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-chart").await?;
+    Namespace::with("balsa-chart", async |namespace| check(namespace).await).await
+}
+
+async fn check(namespace: &Namespace) -> Outcome<String> {
+    let lab = namespace.lab();
     let chart = chart();
     let chart = text(&chart)?;
     let sets = value_sets()?;
@@ -34,11 +37,11 @@ pub async fn run() -> Outcome<String> {
         let values = text(set)?;
         lab.call("helm", &["lint", "--strict", chart, "--values", values], "", LIMIT).await?;
         // A fixed namespace: the record must not name the one of this run.
-        let rendered = render(&lab, "golden", values).await?;
+        let rendered = render(lab, "golden", values).await?;
         if !is_recorded(&set.with_extension("golden.yaml"), &rendered)? {
             changed.push(set.display().to_string());
         }
-        let rendered = render(&lab, namespace.name(), values).await?;
+        let rendered = render(lab, namespace.name(), values).await?;
         let own: Vec<&str> = rendered.split("\n---\n").filter(|object| !object.contains(FOREIGN)).collect();
         let arguments =
             ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"];

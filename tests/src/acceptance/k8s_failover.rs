@@ -4,7 +4,7 @@
 
 use crate::cluster::eventually;
 use crate::failure::{Failure, Outcome, ensure};
-use crate::k8s::{Lab, Load, LoadReport, Namespace, Pod, Release, Steady, process};
+use crate::k8s::{Load, LoadReport, Namespace, Pod, Release, Steady, process};
 use std::time::{Duration, SystemTime};
 
 /// What to run.
@@ -28,12 +28,7 @@ const MEMBERS: u32 = 3;
 
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-failover").await?;
-    match strike_and_judge(&namespace, options).await {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-failover", async |namespace| strike_and_judge(namespace, options).await).await
 }
 
 async fn strike_and_judge(namespace: &Namespace, options: &Options) -> Outcome<String> {

@@ -6,7 +6,7 @@
 
 use crate::cluster::eventually;
 use crate::failure::{Failure, Outcome, ensure};
-use crate::k8s::{Lab, Load, LoadReport, NAME, Namespace, Pod, Release, Steady};
+use crate::k8s::{Load, LoadReport, NAME, NODE_PODS, Namespace, Pod, Release, Steady};
 use std::time::{Duration, Instant};
 
 /// How long until there are three voters again.
@@ -21,12 +21,7 @@ const MEMBERS: u32 = 3;
 
 /// Runs the bar; gives its figures. `quick`: lost volumes only.
 pub async fn run(quick: bool) -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-heal").await?;
-    match heal_and_judge(&namespace, quick).await {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-heal", async |namespace| heal_and_judge(namespace, quick).await).await
 }
 
 async fn heal_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> {
@@ -53,10 +48,11 @@ async fn heal_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> {
     if !quick {
         all_pods(&release).await?;
         drain(&release).await?;
-        for node in nodes_to_cut(&release).await? {
-            cut(&release, &node).await?;
+        let nodes = nodes_to_cut(&release).await?;
+        for node in &nodes {
+            cut(&release, node).await?;
         }
-        figures.push("all Pods at once, a drain, 2 cut nodes: 0 lost".into());
+        figures.push(format!("all Pods at once, a drain, {} cut nodes: 0 lost", nodes.len()));
     }
     last_volume(&release).await?;
     figures.push("the last volume lost: no empty cluster".into());
@@ -94,8 +90,8 @@ fn ensure_nothing_lost(report: &LoadReport) -> Outcome<()> {
 }
 
 async fn cluster_id(release: &Release<'_>) -> Outcome<String> {
-    eventually("a leader", PATIENCE, async || Ok(release.leader().await?.and_then(|(_, seen)| seen.cluster)))
-        .await
+    let seen = release.wait_for_leader(PATIENCE).await?;
+    seen.cluster.ok_or_else(|| Failure("a leader does not know its cluster".into()))
 }
 
 /// Deletes a Pod and its volume.
@@ -120,8 +116,7 @@ async fn all_pods(release: &Release<'_>) -> Outcome<()> {
     let namespace = release.namespace();
     let before = cluster_id(release).await?;
     let report = under_load(release, "all-pods", None, async || {
-        let selector = "app.kubernetes.io/component=node";
-        let delete = ["delete", "pods", "--selector", selector, "--grace-period=0", "--force"];
+        let delete = ["delete", "pods", "--selector", NODE_PODS, "--grace-period=0", "--force"];
         namespace.kubectl(&delete).await?;
         release.wait_until_whole(MEMBERS, PATIENCE).await.map(|_| ())
     });
@@ -142,7 +137,7 @@ async fn drain(release: &Release<'_>) -> Outcome<()> {
             "--force",
             "--timeout=50s",
         ];
-        let selector = ["--pod-selector", "app.kubernetes.io/component=node"];
+        let selector = ["--pod-selector", NODE_PODS];
         let drained = lab.kubectl(&[&drain[..], &selector[..]].concat()).await;
         lab.kubectl(&["uncordon", &leader.node]).await?;
         drained?;

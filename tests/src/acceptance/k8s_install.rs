@@ -3,7 +3,7 @@
 
 use super::seed_curl::Session;
 use crate::failure::{Context, Outcome, ensure};
-use crate::k8s::{Forward, Lab, NAME, Namespace, Release};
+use crate::k8s::{Forward, NAME, Namespace, Release};
 use std::time::{Duration, Instant};
 
 /// From `helm install` to three ready voters.
@@ -14,13 +14,7 @@ const MEMBERS: u32 = 3;
 
 /// Runs the bar; gives its figures.
 pub async fn run(quick: bool) -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-install").await?;
-    let outcome = install(&namespace, quick).await;
-    match outcome {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-install", async |namespace| install(namespace, quick).await).await
 }
 
 async fn install(namespace: &Namespace, quick: bool) -> Outcome<String> {

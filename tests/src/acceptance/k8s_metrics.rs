@@ -4,7 +4,7 @@
 
 use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
-use crate::k8s::{Forward, Lab, Load, Namespace, Prometheus, Release, Steady, chart};
+use crate::k8s::{Forward, Load, Namespace, Prometheus, Release, Steady, chart};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,12 +19,7 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the bar; gives its figures.
 pub async fn run() -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-metrics").await?;
-    match scrape(&namespace).await {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-metrics", async |namespace| scrape(namespace).await).await
 }
 
 async fn scrape(namespace: &Namespace) -> Outcome<String> {

@@ -4,7 +4,7 @@
 use crate::binary;
 use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
-use crate::k8s::{Lab, Load, NAME, Namespace, Prometheus, Release, Steady, run_command};
+use crate::k8s::{Load, NAME, Namespace, Prometheus, Release, Steady, run_command};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,7 @@ const ALERT: &str = "BalsaNoLeader";
 
 /// Runs the bar; gives its figures. `quick`: without the alert.
 pub async fn run(quick: bool) -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-quorum").await?;
-    match lose_and_recover(&namespace, quick).await {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-quorum", async |namespace| lose_and_recover(namespace, quick).await).await
 }
 
 async fn lose_and_recover(namespace: &Namespace, quick: bool) -> Outcome<String> {

@@ -5,7 +5,7 @@
 
 use crate::cluster::eventually;
 use crate::failure::{Outcome, ensure};
-use crate::k8s::{Lab, Load, NAME, Namespace, Release, Steady};
+use crate::k8s::{Load, NAME, Namespace, Release, Steady};
 use balsa_wire::cluster::StoreState;
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,7 @@ const MOST: u32 = 5;
 
 /// Runs the bar; gives its figures.
 pub async fn run(quick: bool) -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-scale").await?;
-    match scale_and_judge(&namespace, quick).await {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-scale", async |namespace| scale_and_judge(namespace, quick).await).await
 }
 
 async fn scale_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> {
@@ -85,8 +80,7 @@ async fn sleep_and_wake(release: &Release<'_>) -> Outcome<Duration> {
 /// The members' identities, with revision and digest of what they hold. Nobody writes.
 async fn state(release: &Release<'_>) -> Outcome<(Vec<String>, u64, String)> {
     release.wait_until_digests_agree(PATIENCE).await?;
-    let seen =
-        eventually("a leader", PATIENCE, async || Ok(release.leader().await?.map(|(_, seen)| seen))).await?;
+    let seen = release.wait_for_leader(PATIENCE).await?;
     let ids = seen.members.iter().map(|member| member.id.clone()).collect();
     let StoreState { revision, digest, .. } = seen.store;
     Ok((ids, revision, digest))

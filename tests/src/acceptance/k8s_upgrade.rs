@@ -2,7 +2,7 @@
 //! lost, writes are held up only for as long as the bar says, and a leader hands over before its Pod stops.
 
 use crate::failure::{Outcome, ensure};
-use crate::k8s::{Attached, Lab, Load, NAME, Namespace, Release, Steady};
+use crate::k8s::{Attached, Load, NAME, Namespace, Release, Steady};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,7 @@ const FOLLOWS: &str = "\"role\":\"Follower\"";
 
 /// Runs the bar; gives its figures.
 pub async fn run() -> Outcome<String> {
-    let lab = Lab::find().await?;
-    let namespace = Namespace::create(&lab, "balsa-upgrade").await?;
-    match roll_and_judge(&namespace).await {
-        Ok(figures) => Ok(figures),
-        Err(failure) => Err(namespace.explain(failure).await),
-    }
+    Namespace::with("balsa-upgrade", async |namespace| roll_and_judge(namespace).await).await
 }
 
 async fn roll_and_judge(namespace: &Namespace) -> Outcome<String> {

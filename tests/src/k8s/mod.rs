@@ -25,5 +25,7 @@ pub use namespace::Namespace;
 pub use prometheus::Prometheus;
 pub use release::{Pod, Release, chart};
 
+/// Selects the Pods of nodes among those of a release.
+pub const NODE_PODS: &str = "app.kubernetes.io/component=node";
 /// The name that bars give their release, and so to its StatefulSet.
 pub const NAME: &str = "balsa";

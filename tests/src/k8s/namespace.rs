@@ -1,6 +1,6 @@
 //! A namespace that enforces the `restricted` Pod security standard, and is gone afterwards.
 
-use super::Lab;
+use super::{Lab, NODE_PODS};
 use crate::failure::{Failure, Outcome};
 use std::process::Stdio;
 
@@ -15,8 +15,16 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one whose name begins with `prefix`.
-    pub async fn create(lab: &Lab, prefix: &str) -> Outcome<Namespace> {
+    /// Runs a bar in one whose name begins with `prefix`; a failure comes with what the cluster says of it.
+    pub async fn with(prefix: &str, bar: impl AsyncFnOnce(&Namespace) -> Outcome<String>) -> Outcome<String> {
+        let namespace = Namespace::create(&Lab::find().await?, prefix).await?;
+        match bar(&namespace).await {
+            Ok(figures) => Ok(figures),
+            Err(failure) => Err(namespace.explain(failure).await),
+        }
+    }
+
+    async fn create(lab: &Lab, prefix: &str) -> Outcome<Namespace> {
         let name = format!("{prefix}-{:x}", std::process::id());
         lab.kubectl(&["create", "namespace", &name]).await?;
         let namespace = Namespace { lab: lab.clone(), name };
@@ -41,12 +49,12 @@ impl Namespace {
     }
 
     /// Adds to a failure what the cluster says of it.
-    pub async fn explain(&self, Failure(why): Failure) -> Failure {
+    async fn explain(&self, Failure(why): Failure) -> Failure {
         let mut text = why;
         for arguments in [
             &["get", "statefulsets,pods,persistentvolumeclaims,jobs", "--output", "wide"][..],
             &["get", "events", "--sort-by", ".lastTimestamp"],
-            &["logs", "--prefix", "--tail", "40", "--selector", "app.kubernetes.io/component=node"],
+            &["logs", "--prefix", "--tail", "40", "--selector", NODE_PODS],
         ] {
             let said = self.kubectl(arguments).await.unwrap_or_else(|Failure(why)| why);
             text.push_str(&format!("\n--- kubectl {}\n{}", arguments.join(" "), last_lines(&said, 150)));

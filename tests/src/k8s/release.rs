@@ -1,6 +1,6 @@
 //! An installed chart, and what tests ask of it.
 
-use super::{NAME, Namespace};
+use super::{NAME, NODE_PODS, Namespace};
 use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use balsa_wire::cluster::{ClusterAnswer, Health, MembershipKind, Role};
@@ -73,9 +73,16 @@ impl Release<'_> {
 
     /// The Pods that are there now, in order of their names.
     pub async fn pods(&self) -> Outcome<Vec<Pod>> {
-        let selector = "app.kubernetes.io/component=node";
-        let arguments =
-            ["--namespace", self.namespace.name(), "get", "pods", "--selector", selector, "--output", "json"];
+        let arguments = [
+            "--namespace",
+            self.namespace.name(),
+            "get",
+            "pods",
+            "--selector",
+            NODE_PODS,
+            "--output",
+            "json",
+        ];
         let found = self.namespace.lab().kubectl_json(&arguments).await?;
         let mut pods: Vec<Pod> = found["items"].as_array().into_iter().flatten().map(pod).collect();
         pods.sort_by(|a, b| a.name.cmp(&b.name));
@@ -100,6 +107,11 @@ impl Release<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Waits until a Pod's node leads; gives what that says.
+    pub async fn wait_for_leader(&self, patience: Duration) -> Outcome<ClusterAnswer> {
+        eventually("a leader", patience, async || Ok(self.leader().await?.map(|(_, seen)| seen))).await
     }
 
     /// Waits until the members are exactly the slots below `count`, all of them healthy voters, and all Pods ready; gives
