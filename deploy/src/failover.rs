@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::{Failure, Outcome};
-use balsa_client::failover::{self, Plan, Report, Striker};
+use balsa_client::failover::{self, Plan, Striker};
 use balsa_wire::cluster::Member;
 
 /// Deletes the leader's Pod; its StatefulSet makes another.
@@ -59,13 +59,5 @@ pub async fn run(context: &Context, options: &Options) -> Outcome<()> {
     let mut striker = DeletePod { context: context.clone(), by_force: options.by_force };
     let report = failover::run(&plan, &mut striker).await.map_err(|failure| Failure(failure.0))?;
     println!("{report}");
-    judge(&report)
-}
-
-fn judge(report: &Report) -> Outcome<()> {
-    match (report.violations().len(), report.errors()) {
-        (0, 0) => Ok(()),
-        (0, errors) => Err(Failure(format!("{errors} operations failed before their deadline was over"))),
-        (violations, _) => Err(Failure(format!("{violations} violations of what was promised"))),
-    }
+    report.judge().map_err(|failure| Failure(failure.0))
 }

@@ -2,6 +2,7 @@
 
 use super::duration;
 use crate::bench::Op;
+use crate::failover::Plan;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -298,6 +299,14 @@ pub struct FailoverArgs {
     /// How often the leader is struck
     #[arg(long, default_value_t = 1)]
     pub kills: u32,
+    /// How heavy the load is.
+    #[command(flatten)]
+    pub rate: RateArgs,
+}
+
+/// How heavy a load is.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RateArgs {
     /// Writes a second
     #[arg(long, default_value_t = 200)]
     pub writes_per_second: u32,
@@ -312,6 +321,19 @@ pub struct FailoverArgs {
     pub operation_timeout: Duration,
 }
 
+impl RateArgs {
+    /// A plan with this load.
+    pub(super) fn plan(&self, named: Plan) -> Plan {
+        Plan {
+            clients: self.clients,
+            writes_per_second: self.writes_per_second,
+            reads_per_second: self.reads_per_second,
+            timeout: self.operation_timeout,
+            ..named
+        }
+    }
+}
+
 /// A steady load.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct LoadArgs {
@@ -321,18 +343,9 @@ pub struct LoadArgs {
     /// End when this key is there
     #[arg(long, value_name = "KEY")]
     pub until: Option<String>,
-    /// Writes a second
-    #[arg(long, default_value_t = 200)]
-    pub writes_per_second: u32,
-    /// Reads a second
-    #[arg(long, default_value_t = 200)]
-    pub reads_per_second: u32,
-    /// Clients that share the load
-    #[arg(long, default_value_t = 8)]
-    pub clients: usize,
-    /// Deadline of an operation
-    #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
-    pub operation_timeout: Duration,
+    /// How heavy the load is.
+    #[command(flatten)]
+    pub rate: RateArgs,
 }
 
 /// What to measure.

@@ -2,7 +2,6 @@
 
 use super::args::LoadArgs;
 use super::output::Output;
-use super::strike::judge;
 use crate::Client;
 use crate::failover::{self, Plan};
 use std::time::{Duration, Instant};
@@ -17,15 +16,8 @@ pub(super) async fn run(
     args: LoadArgs,
     output: &Output,
 ) -> Result<(), String> {
-    let named = Plan::new(endpoints.iter().copied());
-    let plan = Plan {
-        clients: args.clients,
-        writes_per_second: args.writes_per_second,
-        reads_per_second: args.reads_per_second,
-        timeout: args.operation_timeout,
-        prefix: named.prefix.replacen("failover-test", "load", 1),
-        ..named
-    };
+    let named = args.rate.plan(Plan::new(endpoints.iter().copied()));
+    let plan = Plan { prefix: named.prefix.replacen("failover-test", "load", 1), ..named };
     let report = failover::under_load(&plan, async || {
         let since = Instant::now();
         tokio::select! {
@@ -37,7 +29,7 @@ pub(super) async fn run(
     });
     let report = report.await.map_err(|failure| failure.0)?;
     output.report(&report);
-    judge(&report)
+    report.judge().map_err(|failure| failure.0)
 }
 
 async fn after(duration: Option<Duration>) {

@@ -2,7 +2,7 @@
 
 use super::args::FailoverArgs;
 use super::output::Output;
-use crate::failover::{self, Command, Failure, Plan, Processes, Report};
+use crate::failover::{self, Command, Failure, Plan, Processes};
 use std::path::PathBuf;
 
 /// Runs the test; an error is what a person should read, the table is printed before.
@@ -15,14 +15,7 @@ pub(super) async fn run(endpoints: &[&str], args: FailoverArgs, output: &Output)
         Some(processes) => processes.endpoints(),
         None => endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect(),
     };
-    let plan = Plan {
-        clients: args.clients,
-        writes_per_second: args.writes_per_second,
-        reads_per_second: args.reads_per_second,
-        timeout: args.operation_timeout,
-        strikes: args.kills,
-        ..Plan::new(endpoints)
-    };
+    let plan = Plan { strikes: args.kills, ..args.rate.plan(Plan::new(endpoints)) };
     let report = match &mut processes {
         Some(processes) => failover::run(&plan, processes).await,
         None => {
@@ -35,16 +28,7 @@ pub(super) async fn run(endpoints: &[&str], args: FailoverArgs, output: &Output)
     };
     let report = report.map_err(|failure| failure.0)?;
     output.report(&report);
-    judge(&report)
-}
-
-/// What a person should read of it, if anything.
-pub(super) fn judge(report: &Report) -> Result<(), String> {
-    match (report.violations().len(), report.errors()) {
-        (0, 0) => Ok(()),
-        (0, errors) => Err(format!("{errors} operations failed before their deadline was over")),
-        (violations, _) => Err(format!("{violations} violations of what was promised")),
-    }
+    report.judge().map_err(|failure| failure.0)
 }
 
 /// Starts the nodes of `--processes`.

@@ -1,5 +1,6 @@
 //! What a run found, and its table.
 
+use super::Failure;
 use super::record::{Found, Records, Wrote};
 use super::verify::Findings;
 use balsa_wire::problem::Outcome;
@@ -138,6 +139,15 @@ impl Report {
     /// Operations of the load without success.
     pub fn errors(&self) -> u64 {
         self.writes.errors() + self.reads.errors()
+    }
+
+    /// Whether all went as promised; if not, what a person should read of it.
+    pub fn judge(&self) -> Result<(), Failure> {
+        match (self.violations().len(), self.errors()) {
+            (0, 0) => Ok(()),
+            (0, errors) => Err(Failure(format!("{errors} operations failed before their deadline was over"))),
+            (violations, _) => Err(Failure(format!("{violations} violations of what was promised"))),
+        }
     }
 
     /// The middle one of [`Report::gaps`].
