@@ -171,11 +171,11 @@ pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
     let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
     let mut work = Work { config, folder };
     if work.begun()?.is_none() {
-        let found = work.look()?;
+        let (found, member) = work.look()?;
         if !really {
             return Ok(found);
         }
-        work.begin(&found)?;
+        work.begin(&found, member)?;
     } else if !really {
         return Err(RepairError::Refused(
             "a recovery of this folder was begun and has not ended: say --yes".into(),
@@ -206,8 +206,8 @@ impl Work<'_> {
         Ok(durable_file::write(&self.folder, FILE, &bytes)?)
     }
 
-    /// What is here, before anything was done.
-    fn look(&self) -> Result<Recovery, RepairError> {
+    /// What is here, before anything was done, and how the cluster knows this node.
+    fn look(&self) -> Result<(Recovery, Member), RepairError> {
         let refuse = |why: &str| Err(RepairError::Refused(why.to_owned()));
         let Some(own) = identity::load(&self.folder)? else {
             return refuse("this data folder holds no identity: there is nothing to recover");
@@ -222,7 +222,7 @@ impl Work<'_> {
         }
         let recovered = self.open_log(LogIdentity { cluster: old_cluster.0, node: own.node.0 })?;
         let directory = last_directory(&recovered)?;
-        let Some(member) = directory.get(own.node) else {
+        let Some(member) = directory.get(own.node).cloned() else {
             return refuse("this node's log does not know it as a member: recover another one");
         };
         let last = recovered
@@ -230,7 +230,7 @@ impl Work<'_> {
             .last()
             .map_or((recovered.start.term, recovered.start.index), |entry| (entry.term, entry.index));
         let others = directory.members.iter().filter(|other| other.id != own.node.0);
-        Ok(Recovery {
+        let found = Recovery {
             old_cluster,
             old_node: own.node,
             slot: member.slot,
@@ -238,13 +238,11 @@ impl Work<'_> {
             revision: self.open_store()?.position().revision,
             others: others.map(|other| (other.slot, other.peer_address.clone())).collect(),
             new: None,
-        })
+        };
+        Ok((found, member))
     }
 
-    fn begin(&self, found: &Recovery) -> Result<(), RepairError> {
-        let names = LogIdentity { cluster: found.old_cluster.0, node: found.old_node.0 };
-        let directory = last_directory(&self.open_log(names)?)?;
-        let member = directory.get(found.old_node).cloned().unwrap_or_default();
+    fn begin(&self, found: &Recovery, member: Member) -> Result<(), RepairError> {
         self.record(&Begun {
             old_cluster: found.old_cluster.0,
             old_node: found.old_node.0,

@@ -118,7 +118,8 @@ fn cut_off_after_any_step_the_next_run_ends_it_under_the_same_identity() {
         member(home.path());
         let config = config(home.path());
         let mut work = Work { config: &config, folder: folder(home.path()) };
-        work.begin(&work.look().unwrap()).unwrap();
+        let (found, member) = work.look().unwrap();
+        work.begin(&found, member).unwrap();
         for step in &steps[..cut] {
             let begun = work.begun().unwrap().unwrap();
             assert_eq!(work.take_step(&begun).unwrap(), *step);
