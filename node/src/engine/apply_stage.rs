@@ -99,8 +99,11 @@ impl ApplyStage {
     }
 
     /// Applies entries and makes their effects visible to readers. After an error the node must stop.
-    pub fn apply<T: Tickets>(&mut self, committed: Vec<Committed<T>>) -> Result<Applied<T>, ApplyError> {
-        self.apply_from(&mut committed.into(), Reach::Disk)
+    pub fn apply<T: Tickets>(
+        &mut self,
+        mut committed: VecDeque<Committed<T>>,
+    ) -> Result<Applied<T>, ApplyError> {
+        self.apply_from(&mut committed, Reach::Disk)
     }
 
     /// As [`ApplyStage::apply`], up to the first entry whose applying may read the disk; the rest stays in `committed`.

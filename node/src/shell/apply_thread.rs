@@ -204,7 +204,7 @@ impl Writer {
 
     fn apply(&mut self, committed: VecDeque<Committed<Live>>) -> Result<(), String> {
         let started = Instant::now();
-        let applied = self.stage.apply(committed.into()).map_err(apply_failed)?;
+        let applied = self.stage.apply(committed).map_err(apply_failed)?;
         for (answer, reply) in applied.answers {
             let _ = answer.send(reply); // a client that hung up is normal
         }

@@ -127,7 +127,7 @@ impl World {
                     }
                     applied
                 } else {
-                    process.apply.apply(committed.into())
+                    process.apply.apply(committed)
                 };
                 let applied = applied.map_err(|error| failed("apply fails", &error))?;
                 self.process(place).incoming.handle_applied(applied.index);
