@@ -9,10 +9,11 @@
 //! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
 //! - [`problem`]: the one match from errors to problem documents
 //! - `answer`, `headers`, `json`: writing answers
-//! - `state`, `in_flight`, `call`: what requests share
+//! - `state`, `in_flight`, `reads`, `call`: what requests share
 //!
 //! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
-//! refused, never ignored; no request waits on a lock or starts a task.
+//! refused, never ignored; no request waits on a lock, or starts a task but for a
+//! read that would wait for a slow disk.
 
 mod activity;
 mod answer;
