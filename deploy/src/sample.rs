@@ -33,6 +33,7 @@ pub(crate) fn installation(replicas: u32, members: &str, leader: Option<u32>) ->
             replicas,
             image: "balsa:1".into(),
             revision: "old".into(),
+            current_revision: "old".into(),
             is_current: true,
             ..Set::default()
         }),
