@@ -51,7 +51,8 @@ async fn roll_and_judge(namespace: &Namespace) -> Outcome<String> {
 
 /// The deploy tool's upgrade, while the cluster's level is looked at: not before all Pods have the image may it rise.
 async fn watch_upgrade(release: &Release<'_>, image: &str, level: u32) -> Outcome<()> {
-    let mut upgrading = pin!(deploy(release.namespace(), &["upgrade", image]));
+    let arguments = ["upgrade", image];
+    let mut upgrading = pin!(deploy(release.namespace(), &arguments));
     loop {
         tokio::select! {
             upgraded = &mut upgrading => return upgraded.map(|_| ()),
