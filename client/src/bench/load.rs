@@ -5,7 +5,7 @@
 
 use super::connection::{Connection, NoAnswer};
 use super::cpu;
-use super::requests::{Op, Prepared, prepare};
+use super::requests::{Kind, Op, Prepared, prepare};
 use super::{Failure, Load, Plan, Target};
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,13 +46,13 @@ struct Tally {
 pub(super) async fn run(plan: &Plan, target: &Target, load: Load) -> Result<Measured, Failure> {
     let latencies = Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS);
     let latencies = latencies.map_err(|error| Failure(error.to_string()))?;
+    let requests = requests_to_each(plan, target, load.op)?;
     let from = Instant::now() + plan.warmup;
     let until = from + plan.duration;
     let tally = Arc::new(Mutex::new(Tally { from, until, latencies, errors: 0, first_error: None }));
     let mut loops = Vec::new();
-    let prepared = requests(plan, target, load.op)?;
     for (number, at) in spread(load.connections, target.endpoints.len()).enumerate() {
-        let (address, requests) = (target.endpoints[at].clone(), prepared[at].clone());
+        let (address, requests) = (target.endpoints[at].clone(), requests[at].clone());
         let keys = Keys::new(number as u64, requests.len());
         loops.push(tokio::spawn(close_loop(address, requests, keys, tally.clone())));
     }
@@ -79,11 +79,11 @@ pub(super) async fn run(plan: &Plan, target: &Target, load: Load) -> Result<Meas
 /// Writes every key once, so that gets find them and puts overwrite.
 pub(super) async fn fill(plan: &Plan, target: &Target) -> Result<(), Failure> {
     let next = Arc::new(AtomicUsize::new(0));
+    let requests = requests_to_each(plan, target, Op::Put)?;
     let mut loops = Vec::new();
-    let prepared = requests(plan, target, Op::Put)?;
     for at in spread(FILLING_CONNECTIONS, target.endpoints.len()) {
         let address = target.endpoints[at].clone();
-        loops.push(tokio::spawn(fill_some(address, prepared[at].clone(), next.clone())));
+        loops.push(tokio::spawn(fill_some(address, requests[at].clone(), next.clone())));
     }
     for ended in loops {
         ended.await.map_err(|error| Failure(format!("a connection's task failed: {error}")))??;
@@ -112,14 +112,15 @@ fn spread(connections: usize, endpoints: usize) -> impl Iterator<Item = usize> {
     (0..connections).map(move |connection| connection % endpoints)
 }
 
-/// For each endpoint one request a key. All connections to it share them: they are far larger than what they say.
-fn requests(plan: &Plan, target: &Target, op: Op) -> Result<Vec<Arc<[Prepared]>>, Failure> {
-    let of = |host: &String| {
-        let prepared = (0..plan.keys).map(|key| prepare(target.kind, op, host, key, plan.value_bytes));
-        let prepared: Result<_, _> = prepared.collect();
-        prepared.map_err(|error| Failure(format!("`{host}` cannot be asked: {error}")))
-    };
-    target.endpoints.iter().map(of).collect()
+/// For each endpoint one request a key, which all connections to it share: made once, before the clock runs.
+fn requests_to_each(plan: &Plan, target: &Target, op: Op) -> Result<Vec<Arc<[Prepared]>>, Failure> {
+    target.endpoints.iter().map(|address| requests(plan, target.kind, op, address)).collect()
+}
+
+/// One request a key.
+fn requests(plan: &Plan, kind: Kind, op: Op, host: &str) -> Result<Arc<[Prepared]>, Failure> {
+    let prepared = (0..plan.keys).map(|key| prepare(kind, op, host, key, plan.value_bytes));
+    prepared.collect::<Result<_, _>>().map_err(|error| Failure(format!("`{host}` cannot be asked: {error}")))
 }
 
 /// An answer that was refused or is none, for a person; and whether the connection is of no use any more.
