@@ -244,6 +244,7 @@ fn read_set(set: &StatefulSet) -> Set {
         partition: rolling.and_then(|rolling| number(rolling.partition)).unwrap_or(0),
         is_current: status.observed_generation == set.metadata.generation,
         being_deleted: set.metadata.deletion_timestamp.is_some(),
+        available: number(status.available_replicas).unwrap_or(0),
         deletes_volumes: retention.as_deref() == Some("Delete"),
     }
 }

@@ -32,6 +32,8 @@ pub struct Set {
     pub is_current: bool,
     /// It is being deleted.
     pub being_deleted: bool,
+    /// Pods that have been ready for as long as the StatefulSet wants before the next one is touched.
+    pub available: u32,
     /// Volumes of Pods that are scaled in are deleted with them.
     pub deletes_volumes: bool,
 }

@@ -35,6 +35,7 @@ pub(crate) fn installation(replicas: u32, members: &str, leader: Option<u32>) ->
             revision: "old".into(),
             current_revision: "old".into(),
             is_current: true,
+            available: replicas,
             ..Set::default()
         }),
         pods: pods.collect(),

@@ -91,6 +91,10 @@ pub fn next(observed: &Observed, image: &str) -> Outcome<Step> {
     let Some(last) = (0..set.replicas).rev().find(|ordinal| !updated(*ordinal)) else {
         return Ok(if set.partition > 0 { Step::Settle } else { Step::Done });
     };
+    if set.available < set.replicas {
+        // Clients find it again by then: names lead to where a Pod was for a while.
+        return Ok(Step::Wait("all Pods to be ready for long enough".into()));
+    }
     if set.partition <= last {
         return Ok(Step::Wait(format!("Kubernetes to replace Pod {last}")));
     }
@@ -286,6 +290,9 @@ mod tests {
         wait(&half, "balsa:2", "Pod 2 to run: ImagePullBackOff");
         half.set.as_mut().unwrap().is_current = false;
         wait(&half, "balsa:2", "take note");
+        let mut young = happen(installation(3, "0 1 2", Some(0)), &Step::SetImage, "balsa:2");
+        young.set.as_mut().unwrap().available = 2;
+        wait(&young, "balsa:2", "ready for long enough");
         let asleep = installation(0, "", None);
         assert!(next(&asleep, "balsa:2").is_err());
     }

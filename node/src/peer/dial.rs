@@ -186,8 +186,7 @@ impl<I: Inbox> Dialer<I> {
     }
 
     async fn dial(&self, name: &str, came_from: Option<IpAddr>, told: &mut bool) -> End {
-        let came_from = came_from.and_then(|ip| Some(SocketAddr::new(ip, port(name)?)));
-        if let Some(address) = came_from.filter(|address| self.last_answer.get(name) != Some(*address))
+        if let Some(address) = came_from.and_then(|ip| Some(SocketAddr::new(ip, port(name)?)))
             && let end @ End::Broke { .. } = self.carry(name, address, told).await
         {
             return end; // else its name knows better
