@@ -297,6 +297,7 @@ impl SimNode {
     pub fn free_disk(&mut self) {
         self.disk_is_full = false;
         self.disk.set_capacity(None);
+        self.state.set_full(false);
     }
 
     /// The process's own clock, in ms: it runs at a rate of its own.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 44] = [
+pub const SITUATIONS: [&str; 45] = [
     "election won",
     "election won while joint",
     "joint phase",
@@ -16,6 +16,7 @@ pub const SITUATIONS: [&str; 44] = [
     "write overwritten",
     "write arrived late",
     "write waits for a full disk",
+    "flush waits for a full disk",
     "writes to the log in one",
     "precondition failed",
     "client retry",

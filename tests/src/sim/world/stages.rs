@@ -167,8 +167,12 @@ impl World {
             }
             ApplyJob::ReceiveSnapshot(from, offer) => {
                 let process = self.process(place);
-                let begun = process.incoming.begin(process.apply.store(), from, offer);
-                let answer = begun.map_err(|error| failed("a snapshot cannot be received", &error))?;
+                let id = offer.id;
+                let answer = match process.incoming.begin(process.apply.store(), from, offer) {
+                    Ok(answer) => answer,
+                    Err(error) if error.is_no_room() => process.incoming.refuse(id),
+                    Err(error) => return Err(failed("a snapshot cannot be received", &error)),
+                };
                 self.say(place, from, answer);
                 Ok(())
             }
@@ -259,8 +263,17 @@ impl World {
         match job.run() {
             Ok(index) => {
                 self.report.saw("flush");
+                self.process(place).log.set_takes_entries(true);
                 self.process(place).apply_queue.push_front(ApplyJob::Flushed(index));
                 self.pump_apply(place);
+                Ok(())
+            }
+            Err(error) if error.is_no_room() => {
+                self.report.saw("flush waits for a full disk");
+                let process = self.process(place);
+                process.log.set_takes_entries(false);
+                process.flush = Some(job);
+                self.plan(100 * MILLI, Happening::FlushDone { place, life });
                 Ok(())
             }
             Err(error) => self.disk_failed(place, "a flush fails", &error),

@@ -161,10 +161,11 @@ impl World {
                 self.mend_disk_after(place, MILLI.max(time / 2))
             }
             Fault::FullDisk(place, time) => {
-                let room = self.random.below(200 << 10);
+                let (room, store_too) = (self.random.below(200 << 10), self.random.chance(50));
                 let node = &mut self.nodes[place];
                 node.disk_is_full = true;
                 node.disk.set_capacity(Some(node.disk.used_bytes() + room));
+                node.state.set_full(store_too);
                 self.ends_after(time, move |world| {
                     world.nodes[place].free_disk();
                     Ok(())
