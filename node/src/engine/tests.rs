@@ -1,6 +1,7 @@
 //! One engine, told by hand what its peers say: what it answers, and when.
 
 mod membership;
+mod promises;
 
 use super::directory::{Directory, Member};
 use super::handle::WriteError;

@@ -74,11 +74,9 @@ impl Compaction {
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         match self.failure.get() {
             Some(error) => Err(error.clone()),
-            None if self.thread.as_ref().is_some_and(JoinHandle::is_finished) => Err(EngineError {
-                call: "compact",
-                message: "the thread has ended".into(),
-                no_room: false,
-            }),
+            None if self.thread.as_ref().is_some_and(JoinHandle::is_finished) => {
+                Err(EngineError { call: "compact", message: "the thread has ended".into(), no_room: false })
+            }
             None => Ok(()),
         }
     }

@@ -223,11 +223,16 @@ impl World {
     pub(super) fn take_down(&mut self, place: Place, power: bool, time: Micros) -> Result<(), Violation> {
         let node = &mut self.nodes[place];
         if let Some(process) = &mut node.process {
-            let running = std::mem::take(&mut process.log_running);
-            let mut jobs = if running.is_empty() { std::mem::take(&mut process.log_queue) } else { running };
+            let mut jobs = std::mem::take(&mut process.log_running);
+            // What waits may be taken along: a larger batch.
+            if jobs.is_empty() || self.random.chance(50) {
+                jobs.append(&mut process.log_queue);
+            }
             if !jobs.is_empty() {
-                // A call asks for room, one a job writes, one syncs; a new segment takes some more.
-                node.disk.halt_at(self.random.between(2, 4 + jobs.len() as u64));
+                // A call asks for room, one writes, one syncs; a new segment takes some more. Mostly it ends with all written
+                // and nothing synced: then the sectors of a batch may be kept or lost, each by itself.
+                let call = if self.random.chance(60) { 3 } else { self.random.between(2, 6) };
+                node.disk.halt_at(call);
                 let _ = process.log.run(&mut jobs); // it does not matter how far it got
                 self.report.saw(if power { "power lost in a write" } else { "killed in a write" });
             }
