@@ -116,7 +116,7 @@ impl<'a> Strikes<'a> {
     }
 
     /// Waits until all nodes are ready and writes are acknowledged; compares digests where indexes happen to be equal.
-    async fn recover(&mut self, what: &str) -> Outcome {
+    async fn recover(&mut self, what: &str) -> Outcome<()> {
         let (healed, before) = (Instant::now(), self.clients.acknowledged());
         self.all_run(what)?;
         while self.clients.acknowledged() < before + WRITES_AGAIN {
@@ -143,7 +143,7 @@ impl<'a> Strikes<'a> {
     }
 
     /// No member has ended by itself.
-    fn all_run(&mut self, what: &str) -> Outcome {
+    fn all_run(&mut self, what: &str) -> Outcome<()> {
         for node in self.members.clone() {
             let ended = self.cluster.process(node).ended()?;
             if ended.is_none() && self.cluster.process(node).pid().is_some() {
