@@ -23,6 +23,7 @@ mod store;
 
 mod config;
 mod error;
+mod outlook;
 mod position;
 
 mod digest;
@@ -50,7 +51,8 @@ pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
 pub use memory_engine::MemoryEngine;
-pub use position::{FEATURE_LEVEL, Position};
+pub use outlook::Outlook;
+pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};
 pub use reader::{Page, Reader, Stats, View};
 pub use snapshot::{SnapshotSink, SnapshotSource, StagedSnapshot};
 pub use store::Store;
