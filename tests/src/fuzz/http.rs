@@ -137,6 +137,7 @@ fn status() -> Status {
         caught_up: true,
         members: Vec::new(),
         leader_changes: 3,
+        feature_level: 1,
     }
 }
 

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 45] = [
+pub const SITUATIONS: [&str; 47] = [
     "election won",
     "election won while joint",
     "joint phase",
     "leader down while joint",
     "transfer done",
     "handed over before stopping",
+    "restarted as a newer build",
+    "feature level raised",
     "write forwarded",
     "write overwritten",
     "write arrived late",

@@ -241,7 +241,26 @@ impl World {
         let Some(process) = &self.nodes[place].process else { return Ok(()) };
         let position = process.apply.store().position();
         self.oracle.relations_hold(process.engine.raft(), process.apply.store())?;
-        self.oracle.applied(id, position.applied_index, position.digest)
+        self.oracle.applied(id, position.applied_index, position.digest)?;
+        self.check_level(position.level())
+    }
+
+    /// The feature level is raised only once every member goes as far.
+    fn check_level(&mut self, level: u32) -> Result<(), Violation> {
+        if level <= self.level {
+            return Ok(());
+        }
+        self.level = level;
+        self.report.saw("feature level raised");
+        let membership = &self.oracle.membership.1;
+        let behind = |node: &&SimNode| node.feature_level < level && membership.is_member(node.id);
+        match self.nodes.iter().find(behind) {
+            Some(node) => Err(Violation(format!(
+                "the feature level was raised to {level}, and {} reaches {}",
+                node.id, node.feature_level
+            ))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn start_flush(&mut self, place: Place) {
