@@ -6,7 +6,7 @@ use crate::engine::apply_stage::ApplyStage;
 use crate::engine::log_stage::LogStage;
 use balsa_log::{Folder, Log, LogConfig, LogIdentity, SimDisk};
 use balsa_raft::ready::PersistToken;
-use balsa_store::{MemoryEngine, Store, StoreConfig, command};
+use balsa_store::{MemoryEngine, Outlook, Store, StoreConfig, command};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
@@ -83,7 +83,7 @@ fn a_read_waits_until_its_index_is_applied() {
     };
     engine.handle(1, Event::Message { from: LEADER, message: reply });
     assert!(!may_read(&mut engine), "what was confirmed is not applied yet");
-    engine.handle(2, Event::Applied { index: Index(2), wants_compaction: None });
+    engine.handle(2, Event::Applied { index: Index(2), outlook: Outlook::default() });
     assert!(may_read(&mut engine));
 }
 
