@@ -1,8 +1,9 @@
 //! The engine's turns on the [`EventLoop`]: takes what came in, lets the engine make of it what it will, carries the
 //! effects out. Nothing here ever blocks, so that no slow disk can hold up a heartbeat.
 
-use super::apply_thread::{self, ApplyJob, ApplyLane, Writer};
+use super::apply_thread::{ApplyJob, ApplyLane, Writer};
 use super::event_loop::EventLoop;
+use super::flush_thread::{self, StoreRoom};
 use super::live::{Inputs, Live, Room};
 use super::snapshot_streams::{StreamSettings, Streams, Ways};
 use super::{Fatal, spawn};
@@ -100,9 +101,10 @@ pub fn start(
     let Booted { raft, log, apply, newest_stamp_ms, .. } = booted;
     let engine = Engine::<Live>::new(config, raft, newest_stamp_ms, apply.store().outlook());
 
-    let (log_events, log_metrics) = (events.clone(), wiring.metrics.clone());
+    let store_room = StoreRoom::default();
+    let (log_events, log_metrics, room) = (events.clone(), wiring.metrics.clone(), store_room.clone());
     threads.push(spawn("balsa-log", fatal.clone(), move || {
-        log_thread::run(log, &log_queue, &log_events, &log_metrics)
+        log_thread::run(log, &log_queue, &log_events, &room, &log_metrics)
     })?);
     let (apply_lane, apply_queue) = ApplyLane::new(Writer {
         stage: apply,
@@ -114,9 +116,9 @@ pub fn start(
         incoming: Incoming::default(),
     });
     // Without the writer, which owns the other end of this thread's queue.
-    let flushed = apply_lane.queue().clone();
+    let (flushed, metrics) = (apply_lane.queue().clone(), wiring.metrics.clone());
     threads.push(spawn("balsa-flush", fatal.clone(), move || {
-        apply_thread::run_flushes(&flush_queue, &flushed)
+        flush_thread::run(&flush_queue, &flushed, &store_room, &metrics)
     })?);
     let applying = apply_lane.clone();
     threads.push(spawn("balsa-apply", fatal, move || applying.run(&apply_queue))?);

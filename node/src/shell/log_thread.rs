@@ -1,5 +1,6 @@
 //! *Persist*: takes all jobs at hand, writes them as one, syncs once, tells the engine.
 
+use super::flush_thread::StoreRoom;
 use super::gauges::gauge;
 use super::live::Live;
 use crate::engine::log_stage::LogStage;
@@ -21,6 +22,7 @@ pub(super) fn run(
     mut stage: LogStage,
     jobs: &Receiver<LogJob>,
     events: &UnboundedSender<Event<Live>>,
+    store: &StoreRoom,
     metrics: &Arc<Metrics>,
 ) -> Result<(), String> {
     let mut queue = VecDeque::new();
@@ -50,6 +52,7 @@ pub(super) fn run(
         queue.extend(jobs.try_iter());
         let entries = queue.iter().map(LogJob::entries).sum::<usize>();
         let started = Instant::now();
+        stage.set_takes_entries(!store.is_full());
         let progress = stage.run(&mut queue).map_err(|error| format!("the log failed: {error}"))?;
         if let Some(token) = progress.durable {
             metrics.fsync_seconds.observe(started.elapsed().as_secs_f64());

@@ -12,6 +12,7 @@ impl World {
         let mut nodes: Vec<SimNode> = (0..PLACES.max(count)).map(|_| SimNode::blank()).collect();
         for (node, id) in nodes.iter_mut().zip(&ids) {
             node.put_disk(*id, Some(&ids), &settings);
+            node.feature_level = *random.pick(&[FIRST_LEVEL, FEATURE_LEVEL]);
         }
         nodes.iter_mut().for_each(|node| node.disk_delay = settings.disk_delay);
         let keys = *random.pick(&[2, 4, 12]);
@@ -44,6 +45,7 @@ impl World {
             cuts: 0,
             all_doomed: None,
             joint_doomed: None,
+            level: FIRST_LEVEL,
             absent: BTreeSet::new(),
             calm: false,
             oracle,
