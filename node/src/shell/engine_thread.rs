@@ -3,11 +3,11 @@
 
 use super::apply_thread::{self, ApplyJob, ApplyLane, Writer};
 use super::event_loop::EventLoop;
+use super::gauges;
 use super::live::{Inputs, Live, Room};
+use super::log_thread::{self, LogLane};
 use super::snapshot_streams::{StreamSettings, Streams, Ways};
 use super::{Fatal, spawn};
-use super::log_thread::{self, LogLane};
-use super::gauges;
 use crate::engine::boot::Booted;
 use crate::engine::handle::Request;
 use crate::engine::message::{self, PeerMessage};

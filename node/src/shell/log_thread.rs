@@ -89,8 +89,7 @@ impl LogLane {
             return None;
         }
         let writer = self.writer.try_lock().ok()?;
-        let quick =
-            writer.is_quick(Instant::now()) && writer.stage.ready_bytes() >= 2 * SMALL_BYTES as u64;
+        let quick = writer.is_quick(Instant::now()) && writer.stage.ready_bytes() >= 2 * SMALL_BYTES as u64;
         quick.then_some(writer)
     }
 

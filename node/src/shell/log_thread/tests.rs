@@ -15,7 +15,8 @@ const IDENTITY: LogIdentity = LogIdentity { cluster: 1, node: 1 };
 /// A lane to an empty log.
 fn lane(disk: &SimDisk) -> (LogLane, LogThread) {
     let start = LogStart { index: Index(0), term: Term(0), membership: Bytes::new() };
-    let log = Log::create(folder(disk), LogConfig::default(), IDENTITY, start, HardState::default(), &[]).unwrap();
+    let log =
+        Log::create(folder(disk), LogConfig::default(), IDENTITY, start, HardState::default(), &[]).unwrap();
     let stage = LogStage::new(log, folder(disk), 0);
     LogLane::new(Writer::new(stage, Arc::new(Metrics::new().unwrap())))
 }
