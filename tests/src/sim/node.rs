@@ -250,6 +250,7 @@ impl SimNode {
         raft.heartbeat_ticks = 3;
         raft.max_inflight_appends = settings.max_inflight_appends;
         raft.max_append_bytes = settings.max_append_bytes;
+        raft.gather_appends = settings.gather_appends;
         let config = BootConfig {
             engine: EngineConfig {
                 id: self.id,
@@ -340,6 +341,8 @@ pub struct Settings {
     pub log_hold_bytes: usize,
     /// The core's.
     pub max_inflight_appends: usize,
+    /// Entries wait for the answer to the append before them.
+    pub gather_appends: bool,
     /// The core's.
     pub max_append_bytes: usize,
     /// Bytes of a snapshot's chunk.

@@ -79,6 +79,7 @@ fn draw_settings(random: &mut Random) -> Settings {
         log_margin_bytes: *random.pick(&[0, 4 << 10, 16 << 10, 256 << 10]),
         log_hold_bytes: *random.pick(&[0, 64 << 10, 1 << 20]),
         max_inflight_appends: *random.pick(&[1, 4, 64]),
+        gather_appends: *random.pick(&[true, true, false]),
         max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
         chunk_bytes: *random.pick(&[512, 2 << 10, 8 << 10]),
         chunk_interval: *random.pick(&[4, 20, 100]) * MILLI,
