@@ -55,6 +55,7 @@ fn member(text: &str, leader: Option<u32>) -> Member {
         lag: Some(if text.contains('<') { 5_000 } else { 0 }),
         health: if text.contains('?') { Health::Unreachable } else { Health::Healthy },
         version: Some("0.1.0".into()),
+        feature_level: Some(2),
     }
 }
 
@@ -76,6 +77,7 @@ fn told(slot: u32, leader: Option<u32>, members: &[Member]) -> ClusterAnswer {
         last_index: 100 + u64::from(slot),
         commit_index: 100,
         caught_up: true,
+        feature_level: 2,
         store: StoreState { applied_index: 100, revision: 42, digest: "d".into() },
         members: if is_member { members.to_vec() } else { Vec::new() },
     }

@@ -221,6 +221,10 @@ settings! {
         kubernetes_account: PathBuf = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount"),
             "BALSA_KUBERNETES_ACCOUNT", "DIR";
 
+        /// To which feature level the node goes. The cluster's is raised once all members go further, and nobody can go back
+        /// to an older build then; lower than the default, it holds that off [default: 2]
+        feature_level: u32 = balsa_store::FEATURE_LEVEL, "BALSA_FEATURE_LEVEL", "N";
+
         /// How the node's own log is written [default: text]
         log_format: LogFormat = LogFormat::Text, "BALSA_LOG_FORMAT", "FORMAT";
         /// What the node's own log holds: LEVEL or MODULE=LEVEL, by commas [default: info]

@@ -52,6 +52,8 @@ pub struct Metrics {
     peer_refused: Vec<IntCounter>,
     /// By slot, the last one for all slots from [`SLOTS_MAX`].
     peer_lag: Vec<IntGauge>,
+    /// By slot, as `peer_lag`.
+    member_level: Vec<IntGauge>,
     /// By [`SnapshotEvent`].
     snapshots: Vec<IntCounter>,
 
@@ -77,6 +79,8 @@ pub struct Metrics {
     pub has_leader: IntGauge,
     /// Leader changes seen since start.
     pub leader_changes: IntCounter,
+    /// The cluster's feature level.
+    pub feature_level: IntGauge,
     /// The oldest entry in the log.
     pub first_index: IntGauge,
     /// The newest entry in the log.
@@ -232,6 +236,11 @@ impl Metrics {
             "On the leader: entries that the member in a slot does not yet hold durably.",
             &["slot"],
         )?;
+        let member_level = r.gauges(
+            "balsa_member_feature_level",
+            "The feature level to which the member in a slot goes, as it told; 0: there is none, or it did not.",
+            &["slot"],
+        )?;
         let snapshots = r.counters(
             "balsa_snapshots_total",
             "Snapshots: sent whole, received and installed, resumed after a break, failed.",
@@ -264,11 +273,8 @@ impl Metrics {
             peer_refused: Refusal::ALL
                 .map(|refusal| peer_refused.with_label_values(&[refusal.name()]))
                 .into(),
-            peer_lag: (0..SLOTS_MAX)
-                .map(|slot| slot.to_string())
-                .chain(["other".to_string()])
-                .map(|slot| peer_lag.with_label_values(&[&slot]))
-                .collect(),
+            peer_lag: by_slot(&peer_lag),
+            member_level: by_slot(&member_level),
             snapshots: SnapshotEvent::ALL.map(|(_, label)| snapshots.with_label_values(&[label])).into(),
             snapshots_out: in_progress.with_label_values(&["out"]),
             snapshots_in: in_progress.with_label_values(&["in"]),
@@ -303,6 +309,7 @@ impl Metrics {
             term: r.gauge("balsa_term", "The current term.")?,
             has_leader: r.gauge("balsa_has_leader", "1: a leader is known.")?,
             leader_changes: r.counter("balsa_leader_changes_total", "Leader changes seen since start.")?,
+            feature_level: r.gauge("balsa_feature_level", "The cluster's feature level.")?,
             first_index: r.gauge("balsa_log_first_index", "The oldest entry in the log.")?,
             last_index: r.gauge("balsa_log_last_index", "The newest entry in the log.")?,
             commit_index: r.gauge("balsa_commit_index", "Committed up to this index.")?,
@@ -397,12 +404,30 @@ impl Metrics {
         }
     }
 
+    /// Sets to which feature level the members in these slots go. Of those that share a series, the lowest counts.
+    pub fn set_member_levels(&self, levels: impl Iterator<Item = (u32, u32)>) {
+        let mut by_series: [Option<u32>; SLOTS_MAX as usize + 1] = Default::default();
+        for (slot, level) in levels {
+            let lowest = &mut by_series[slot.min(SLOTS_MAX) as usize];
+            *lowest = Some(lowest.map_or(level, |other| other.min(level)));
+        }
+        for (gauge, level) in self.member_level.iter().zip(by_series) {
+            gauge.set(level.unwrap_or_default().into());
+        }
+    }
+
     /// All of it as text, in Prometheus's exposition format.
     pub fn render(&self) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(64 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+/// A series for each slot, and one for all from [`SLOTS_MAX`].
+fn by_slot(gauges: &IntGaugeVec) -> Vec<IntGauge> {
+    let slots = (0..SLOTS_MAX).map(|slot| slot.to_string()).chain(["other".to_string()]);
+    slots.map(|slot| gauges.with_label_values(&[&slot])).collect()
 }
 
 #[cfg(test)]
@@ -425,6 +450,8 @@ mod tests {
         metrics.set_role(RoleLabel::Leader);
         metrics.set_peer_lags([(1, 3)].into_iter());
         metrics.set_peer_lags([(2, 7), (99, 8), (98, 5)].into_iter());
+        metrics.set_member_levels([(0, 1), (3, 1)].into_iter());
+        metrics.set_member_levels([(0, 2), (99, 2), (98, 1)].into_iter());
         let text = text(&metrics);
         for line in [
             r#"balsa_http_requests_total{method="PUT",route="/v1/kv/{key}",status="4xx"} 1"#,
@@ -438,6 +465,9 @@ mod tests {
             r#"balsa_peer_lag_entries{slot="1"} 0"#,
             r#"balsa_peer_lag_entries{slot="2"} 7"#,
             r#"balsa_peer_lag_entries{slot="other"} 8"#,
+            r#"balsa_member_feature_level{slot="0"} 2"#,
+            r#"balsa_member_feature_level{slot="3"} 0"#,
+            r#"balsa_member_feature_level{slot="other"} 1"#,
             concat!(r#"balsa_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

@@ -360,6 +360,7 @@ fn before_membership(config: &Config, waiting_for: &str) -> Status {
         commit_index: Index::ZERO,
         applied_index: Index::ZERO,
         caught_up: false,
+        feature_level: balsa_store::FIRST_LEVEL,
         members: Vec::new(),
         leader_changes: 0,
     }

@@ -64,11 +64,12 @@ impl Output {
         self.print(seen, || {
             let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
             let mut lines = format!(
-                "cluster   {}\nleader    {} at {}\nterm      {}\nrevision  {}\ncommitted {}\nasked     {} ({}, {})\n",
+                "cluster   {}\nleader    {} at {}\nterm      {}\nlevel     {}\nrevision  {}\ncommitted {}\nasked     {} ({}, {})\n",
                 text(&seen.cluster),
                 text(&seen.leader),
                 text(&seen.leader_address),
                 seen.term,
+                seen.feature_level,
                 seen.store.revision,
                 seen.commit_index,
                 text(&seen.node),
@@ -155,11 +156,12 @@ fn member_table(members: &[Member]) -> String {
             name(&member.health),
             member.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
             member.version.clone().unwrap_or_else(|| "-".to_owned()),
+            member.feature_level.map_or_else(|| "-".to_owned(), |level| level.to_string()),
             member.client_address.clone(),
             member.peer_address.clone(),
         ]
     });
-    table(&["slot", "id", "role", "health", "lag", "version", "clients", "peers"], rows)
+    table(&["slot", "id", "role", "health", "lag", "version", "level", "clients", "peers"], rows)
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

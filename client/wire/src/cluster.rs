@@ -37,6 +37,9 @@ pub struct ClusterAnswer {
     pub commit_index: u64,
     /// Whether it has applied what was committed when it first heard of its leader.
     pub caught_up: bool,
+    /// The cluster's feature level, as far as it has applied; 0: it did not say.
+    #[serde(default)]
+    pub feature_level: u32,
     /// Its store.
     pub store: StoreState,
     /// The members, by slot.
@@ -78,6 +81,9 @@ pub struct Member {
     pub health: Health,
     /// The software version it last told.
     pub version: Option<String>,
+    /// The feature level to which it goes, as it last told.
+    #[serde(default)]
+    pub feature_level: Option<u32>,
 }
 
 /// Where a node stands in its life.

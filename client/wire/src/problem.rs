@@ -146,6 +146,8 @@ codes! {
     Overwritten = "overwritten", "The write lost against another leader's";
     /// 503: too many recorded replies.
     ReplyTableFull = "reply_table_full", "The reply table is full";
+    /// 503: the cluster's feature level does not allow it yet; members with an older build hold it back.
+    FeatureLevel = "feature_level", "The cluster's feature level is too low";
     /// 503: the node is stopping.
     Stopping = "stopping", "The node is stopping";
     /// 503: the node was removed from the cluster; other members serve.

@@ -62,6 +62,7 @@ impl Config {
             slot: member.slot,
             incarnation,
             fixed_addresses,
+            feature_level: self.feature_level,
             max_writes: UNDER_WAY_MAX,
             max_reads: UNDER_WAY_MAX,
             read_retry_ms: READ_RETRY_MS,

@@ -102,6 +102,8 @@ fn errors_name_the_setting_its_value_and_what_would_be_right() {
         (said(|c| c.peer_listen = c.listen), "peer_listen is 127.0.0.1:3000: clients are there"),
         (said(|c| c.join = Some("http://h:3000".into())), "join is http://h:3000: initial_peers is set too"),
         (said(|c| c.data = PathBuf::new()), "data is empty: name a folder"),
+        (said(|c| c.feature_level = 0), "feature_level is 0: it takes 1 to 2"),
+        (said(|c| c.feature_level = 3), "feature_level is 3: it takes 1 to 2"),
         (said(|c| c.tick_ms = 0), "tick_ms is 0: it takes 1 to 1000"),
         (said(|c| c.heartbeat_ms = 15), "heartbeat_ms is 15: it must be a multiple of tick_ms (10)"),
         (said(|c| c.election_timeout_ms = 240), "election_timeout_ms is 240: it must be at least five times"),

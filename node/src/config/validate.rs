@@ -16,6 +16,8 @@ impl Config {
         self.validate_places()?;
         self.validate_kubernetes()?;
         self.validate_times()?;
+        let levels = (balsa_store::FIRST_LEVEL.into(), balsa_store::FEATURE_LEVEL.into());
+        between("feature_level", self.feature_level.into(), levels.0, levels.1)?;
         self.validate_sizes()
     }
 

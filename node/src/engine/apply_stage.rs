@@ -12,7 +12,7 @@ use balsa_log::Folder;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{EntryKind, Index, NodeId};
 use balsa_store::command::Reply;
-use balsa_store::{ApplyError, FlushJob, StagedSnapshot, Store, StoreError};
+use balsa_store::{ApplyError, FlushJob, Outlook, StagedSnapshot, Store, StoreError};
 use std::collections::VecDeque;
 use std::io;
 
@@ -67,8 +67,8 @@ pub struct Applied<T: Tickets> {
     pub messages: Vec<(NodeId, PeerMessage)>,
     /// Applied up to here.
     pub index: Index,
-    /// The store's history has grown beyond its bound.
-    pub wants_compaction: Option<u64>,
+    /// What that means to a leader.
+    pub outlook: Outlook,
 }
 
 impl ApplyStage {
@@ -166,7 +166,7 @@ impl ApplyStage {
         }
         self.store.publish();
         let index = Index(self.store.applied_index());
-        Ok(Applied { answers, messages, index, wants_compaction: self.store.wants_compaction() })
+        Ok(Applied { answers, messages, index, outlook: self.store.outlook() })
     }
 
     fn maybe_note_digest(&mut self, index: Index) {

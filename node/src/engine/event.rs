@@ -7,6 +7,7 @@ use super::snapshot_frame::Offer;
 use balsa_log::LogStart;
 use balsa_raft::ready::{PersistToken, SnapshotMeta};
 use balsa_raft::{Entry, HardState, Index, NodeId, Term};
+use balsa_store::Outlook;
 use balsa_store::command::Reply;
 use bytes::Bytes;
 use std::fmt;
@@ -82,8 +83,8 @@ pub enum Event<T: Tickets> {
     Applied {
         /// The last entry applied.
         index: Index,
-        /// The store's history has grown beyond its bound: compact to this revision.
-        wants_compaction: Option<u64>,
+        /// What that means to a leader.
+        outlook: Outlook,
     },
     /// The store's state up to here is durable: the log is not needed for it any more.
     Flushed(Index),
@@ -116,6 +117,8 @@ pub enum Event<T: Tickets> {
         meta: SnapshotMeta,
         /// The cluster time of its state, in ms.
         time_ms: u64,
+        /// What the state means to a leader.
+        outlook: Outlook,
     },
     /// Hand over and stop.
     Stop,

@@ -93,6 +93,16 @@ pub enum WriteError {
         /// Which bound was met.
         what: &'static str,
     },
+    /// The cluster's feature level does not allow it yet. Not applied.
+    #[error("this needs feature level {needed} and the cluster is at {level}: {held_by}")]
+    FeatureLevel {
+        /// What it needs.
+        needed: u32,
+        /// At which level the cluster is.
+        level: u32,
+        /// Which members hold it back.
+        held_by: String,
+    },
     /// The entry was overwritten by another leader's. Not applied.
     #[error("the write lost against another leader's")]
     Overwritten,

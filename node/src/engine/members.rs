@@ -244,7 +244,8 @@ impl<T: Tickets> Engine<T> {
     pub(super) fn introduce_to(&mut self, peer: NodeId) {
         let own = self.directory.get(self.config.id);
         let peer_address = own.map(|own| own.peer_address.clone()).unwrap_or_default();
-        let message = PeerMessage::Introduce { peer_address, build: BUILD.clone() };
+        let build = Build { feature_level: self.own_level(), ..BUILD.clone() };
+        let message = PeerMessage::Introduce { peer_address, build };
         self.effects.push(Effect::Send { to: peer, message });
     }
 
@@ -276,6 +277,17 @@ impl<T: Tickets> Engine<T> {
 
     pub(super) fn heard_from(&mut self, id: NodeId) {
         self.members.heard_ms.insert(id, self.now_ms);
+    }
+
+    /// What another node last said that it runs.
+    pub(super) fn told_build(&self, id: NodeId) -> Option<&Build> {
+        self.members.builds.get(&id)
+    }
+
+    /// As leader: whether a member was heard from since this node leads.
+    pub(super) fn was_heard_while_leading(&self, id: NodeId) -> bool {
+        let heard_ms = self.members.heard_ms.get(&id);
+        heard_ms.zip(self.members.leading_since_ms).is_some_and(|(heard_ms, since_ms)| *heard_ms >= since_ms)
     }
 
     /// Whether a member was heard from lately. Oneself is alive.
@@ -353,6 +365,7 @@ impl<T: Tickets> Engine<T> {
             match_index,
             active: if leads { Some(self.is_alive(id)) } else { told.map(|told| told.alive) },
             version: build.map(|build| build.version.clone()),
+            feature_level: self.told_level(id),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::handle::{AdminReply, AdminRequest};
 use super::status::ClusterId;
 use balsa_raft::message::{Body, Message};
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Term};
+use balsa_store::FEATURE_LEVEL;
 use balsa_store::command::Reply;
 use bytes::Bytes;
 use prost::Message as _;
@@ -86,7 +87,7 @@ pub struct Build {
 
 /// What this node runs.
 pub static BUILD: LazyLock<Build> =
-    LazyLock::new(|| Build { version: env!("CARGO_PKG_VERSION").to_string(), feature_level: 1 });
+    LazyLock::new(|| Build { version: env!("CARGO_PKG_VERSION").to_string(), feature_level: FEATURE_LEVEL });
 
 /// What a leader knows of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

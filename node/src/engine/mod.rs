@@ -22,6 +22,7 @@ pub mod clock;
 pub mod directory;
 pub mod event;
 pub mod handle;
+mod levels;
 pub mod log_stage;
 mod members;
 pub mod message;
@@ -41,6 +42,7 @@ pub use event::{Committed, Effect, Event, LogJob, OfferDecision, Origin, Tickets
 use crate::engine::admin::Admins;
 use crate::engine::clock::ClusterClock;
 use crate::engine::directory::Directory;
+use crate::engine::levels::Levels;
 use crate::engine::members::Members;
 use crate::engine::message::PeerMessage;
 use crate::engine::reads::Reads;
@@ -51,7 +53,7 @@ use balsa_log::LogStart;
 use balsa_raft::message::Body;
 use balsa_raft::ready::{Persist, PersistToken, Ready, SnapshotMeta};
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
-use balsa_store::command;
+use balsa_store::{Outlook, command};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What the engine is told once.
@@ -68,6 +70,9 @@ pub struct EngineConfig {
     pub incarnation: u64,
     /// Addresses of peers by slot that override what the membership records (names are resolved at every dial).
     pub fixed_addresses: BTreeMap<u32, String>,
+    /// To which feature level this node goes: all that its build knows, or less, so that one can still go back to an older
+    /// build.
+    pub feature_level: u32,
     /// Writes under way at once; more are refused.
     pub max_writes: usize,
     /// Reads under way at once; more are refused.
@@ -124,6 +129,7 @@ pub struct Engine<T: Tickets> {
     connected: BTreeSet<NodeId>,
     /// What this node knows of the others, and whether it is one of them still.
     members: Members,
+    levels: Levels,
     /// Messages that wait for a write to the log, in order.
     behind_disk: VecDeque<(PersistToken, Vec<balsa_raft::message::Message>)>,
     writes: Writes<T>,
@@ -151,8 +157,8 @@ struct Stopping {
 }
 
 impl<T: Tickets> Engine<T> {
-    /// An engine around a core; `newest_stamp_ms` is the newest cluster time in log and store.
-    pub fn new(config: EngineConfig, raft: Raft, newest_stamp_ms: u64) -> Engine<T> {
+    /// An engine around a core; `newest_stamp_ms` is the newest cluster time in log and store, `outlook` the store's.
+    pub fn new(config: EngineConfig, raft: Raft, newest_stamp_ms: u64, outlook: Outlook) -> Engine<T> {
         let first_id = config.incarnation << 12;
         let mut clock = ClusterClock::default();
         clock.observe(newest_stamp_ms);
@@ -171,6 +177,7 @@ impl<T: Tickets> Engine<T> {
             fresh_ms: 0,
             connected: BTreeSet::new(),
             members: Members::default(),
+            levels: Levels::new(outlook),
             behind_disk: VecDeque::new(),
             writes: Writes::new(first_id),
             reads: Reads::new(first_id),
@@ -220,12 +227,14 @@ impl<T: Tickets> Engine<T> {
             Event::ToldRemoved { by } => self.handle_told_removed(by),
             Event::NotSent { to, message } => self.handle_not_sent(to, message),
             Event::Persisted(token) => self.handle_persisted(token),
-            Event::Applied { index, wants_compaction } => self.handle_applied(index, wants_compaction),
+            Event::Applied { index, outlook } => self.handle_applied(index, outlook),
             Event::Flushed(index) => self.handle_flushed(index),
             Event::SnapshotBegun { to, index } => self.handle_snapshot_begun(to, index),
             Event::SnapshotSent { to, index } => self.handle_snapshot_sent(to, index),
             Event::SnapshotOffered { from, term, offer } => self.handle_snapshot_offered(from, term, offer),
-            Event::SnapshotInstalled { meta, time_ms } => self.handle_snapshot_installed(meta, time_ms),
+            Event::SnapshotInstalled { meta, time_ms, outlook } => {
+                self.handle_snapshot_installed(meta, time_ms, outlook);
+            }
             Event::Stop => self.handle_stop(),
         }
     }
@@ -257,6 +266,7 @@ impl<T: Tickets> Engine<T> {
             self.expire_leaving();
             self.tell_standing();
             self.maybe_promote();
+            self.maybe_raise_level();
             self.status_changed = true; // indexes and lag move all the time
         }
     }
@@ -335,14 +345,15 @@ impl<T: Tickets> Engine<T> {
         self.raft.handle_persisted(token);
     }
 
-    fn handle_applied(&mut self, index: Index, wants_compaction: Option<u64>) {
+    fn handle_applied(&mut self, index: Index, outlook: Outlook) {
         self.applied = self.applied.max(index);
+        self.note_outlook(outlook);
         self.raft.handle_applied(index.min(self.raft.handed_out_index()));
         self.release_applied_reads();
         if self.compacting.is_some_and(|proposed| proposed <= index) {
             self.compacting = None;
         }
-        if let Some(revision) = wants_compaction
+        if let Some(revision) = outlook.wants_compaction
             && self.compacting.is_none()
             && self.raft.is_leader()
         {
@@ -425,6 +436,7 @@ impl<T: Tickets> Engine<T> {
             self.last_leader = leader;
             self.leader_changes += 1;
         }
+        self.forget_raising();
         self.members.leader_changed(self.raft.is_leader().then_some(self.now_ms));
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
@@ -530,6 +542,7 @@ impl<T: Tickets> Engine<T> {
             commit_index: self.raft.commit_index(),
             applied_index: self.applied,
             caught_up: self.is_caught_up(),
+            feature_level: self.level(),
             members: self.directory.members.iter().map(|member| self.member_status(member)).collect(),
             leader_changes: self.leader_changes,
         }

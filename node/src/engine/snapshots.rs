@@ -10,6 +10,7 @@ use super::event::{Effect, OfferDecision, Tickets};
 use super::snapshot_frame::Offer;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, PeerState, SnapshotDecision, SnapshotOutcome, Term};
+use balsa_store::Outlook;
 use std::collections::BTreeMap;
 
 /// Snapshots on their way out, by peer; empty where this node does not lead.
@@ -120,11 +121,12 @@ impl<T: Tickets> Engine<T> {
     }
 
     /// The store holds a snapshot's state now, durably: the log begins anew behind it.
-    pub(super) fn handle_snapshot_installed(&mut self, meta: SnapshotMeta, time_ms: u64) {
+    pub(super) fn handle_snapshot_installed(&mut self, meta: SnapshotMeta, time_ms: u64, outlook: Outlook) {
         self.clock.observe(time_ms); // the commands that carried its stamps will never be seen here
         let index = meta.index;
         if self.raft.install_snapshot(meta) {
             self.applied = self.applied.max(index);
+            self.note_outlook(outlook);
             self.release_applied_reads();
             self.status_changed = true;
         }

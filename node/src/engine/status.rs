@@ -66,6 +66,8 @@ pub struct MemberStatus {
     pub active: Option<bool>,
     /// The software version it last told, if any.
     pub version: Option<String>,
+    /// The feature level to which it goes, as it last told.
+    pub feature_level: Option<u32>,
 }
 
 /// The engine's state at one moment.
@@ -97,6 +99,8 @@ pub struct Status {
     pub applied_index: Index,
     /// Caught up since start: this node has applied what was committed when it first heard of its leader.
     pub caught_up: bool,
+    /// The cluster's feature level, as far as this node has applied.
+    pub feature_level: u32,
     /// The members, by slot.
     pub members: Vec<MemberStatus>,
     /// Leader changes seen since start.

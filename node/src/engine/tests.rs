@@ -1,16 +1,19 @@
 //! One engine, told by hand what its peers say: what it answers, and when.
 
+mod levels;
 mod membership;
 
 use super::directory::{Directory, Member};
 use super::handle::WriteError;
 use super::message::{BUILD, ForwardResult, PeerMessage};
 use super::status::ClusterId;
-use super::{Effect, Engine, EngineConfig, Event, LogJob, Tickets};
+use super::{Committed, Effect, Engine, EngineConfig, Event, LogJob, Tickets};
 use balsa_raft::membership::Membership;
 use balsa_raft::message::{Body, Message};
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Config, Entry, EntryKind, HardState, Index, NodeId, Raft, Restored, Term};
+use balsa_store::command::{self, Operation};
+use balsa_store::{FEATURE_LEVEL, Outlook};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ fn config() -> EngineConfig {
         slot: 0,
         incarnation: 1,
         fixed_addresses: BTreeMap::new(),
+        feature_level: FEATURE_LEVEL,
         max_writes: 10,
         max_reads: 10,
         read_retry_ms: 100,
@@ -47,6 +51,16 @@ fn config() -> EngineConfig {
         alive_ms: 1_000,
         handover_ms: 1_000,
     }
+}
+
+/// The store's outlook once these are applied, too.
+fn after(before: Outlook, committed: &[Committed<Numbers>]) -> Outlook {
+    let commands = committed.iter().filter_map(|committed| command::decode(&committed.entry.data).ok());
+    let raised = commands.filter_map(|(_, command)| match command.operation {
+        Some(Operation::SetFeatureLevel(set)) => Some(set.level),
+        _ => None,
+    });
+    Outlook { feature_level: raised.fold(before.feature_level, u32::max), ..before }
 }
 
 fn membership() -> Membership {
@@ -68,7 +82,7 @@ fn follower() -> Engine<Numbers> {
     };
     let mut core = Config::with_defaults(ME, 1);
     core.election_ticks = 1_000;
-    let mut engine = Engine::new(config(), Raft::new(core, restored).unwrap(), 0);
+    let mut engine = Engine::new(config(), Raft::new(core, restored).unwrap(), 0, Outlook::default());
     engine.finish();
     engine
 }
@@ -161,7 +175,7 @@ fn a_node_that_lags_has_not_caught_up_and_does_not_pass_for_fresh() {
     assert_eq!(engine.fresh_ms(), 0);
 
     let meta = SnapshotMeta { index: Index(9), term: TERM, membership: Arc::new(membership()) };
-    engine.handle(40, Event::SnapshotInstalled { meta, time_ms: 77_000 });
+    engine.handle(40, Event::SnapshotInstalled { meta, time_ms: 77_000, outlook: Outlook::default() });
     engine.finish();
     heartbeat(&mut engine, 50);
     assert!(engine.status().caught_up);
@@ -243,7 +257,7 @@ fn a_leader_passes_for_fresh_as_of_its_question_and_only_once_a_quorum_has_answe
     persist(&mut engine, 1, vec![message(LEADER, TERM, Body::TimeoutNow { last_index: Index(1) })]);
     persist(&mut engine, 1, vec![message(LEADER, next, Body::VoteReply { granted: true })]);
     persist(&mut engine, 2, vec![message(LEADER, next, Body::AppendAccepted { match_index: Index(2) })]);
-    persist(&mut engine, 3, vec![Event::Applied { index: Index(2), wants_compaction: None }]);
+    persist(&mut engine, 3, vec![Event::Applied { index: Index(2), outlook: Outlook::default() }]);
     assert!(engine.raft().is_leader());
 
     persist(&mut engine, 10, vec![Event::Tick]);
@@ -268,7 +282,7 @@ impl Leading {
             ..Restored::blank()
         };
         let raft = Raft::new(Config::with_defaults(ME, 1), restored).unwrap();
-        let mut leading = Leading { engine: Engine::new(config(), raft, 0), now_ms: 0 };
+        let mut leading = Leading { engine: Engine::new(config(), raft, 0, Outlook::default()), now_ms: 0 };
         while !leading.engine.raft().is_leader() {
             leading.tick();
         }
@@ -296,7 +310,8 @@ impl Leading {
                     }
                     Effect::Apply(committed) => {
                         let index = committed.last().unwrap().entry.index;
-                        self.engine.handle(self.now_ms, Event::Applied { index, wants_compaction: None });
+                        let outlook = Outlook::default();
+                        self.engine.handle(self.now_ms, Event::Applied { index, outlook });
                     }
                     other => left.push(other),
                 }

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A client's write that is nowhere yet, or was refused and may be tried again.
-struct Waiting<T: Tickets> {
-    ticket: T::Write,
-    command: Bytes,
+pub(super) struct Waiting<T: Tickets> {
+    pub(super) ticket: T::Write,
+    pub(super) command: Bytes,
     repeatable: bool,
     deadline_ms: u64,
     /// An earlier attempt of it may have been applied: whatever ends this one, nobody knows.
@@ -25,7 +25,7 @@ struct Waiting<T: Tickets> {
 
 impl<T: Tickets> Waiting<T> {
     /// What is true of the write, given what ended its last attempt.
-    fn failure(&self, error: WriteError) -> WriteError {
+    pub(super) fn failure(&self, error: WriteError) -> WriteError {
         match self.maybe_applied {
             true => WriteError::Unknown { why: "an earlier attempt may have been applied" },
             false => error,
@@ -66,6 +66,11 @@ impl<T: Tickets> Writes<T> {
         }
     }
 
+    /// Puts a write with those that wait.
+    pub(super) fn wait(&mut self, write: Waiting<T>) {
+        self.waiting.push_back(write);
+    }
+
     /// How many are on their way.
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.proposed.len() + self.forwarded.len()
@@ -100,6 +105,9 @@ impl<T: Tickets> Engine<T> {
 
     /// Proposes, forwards, or lets wait.
     fn place(&mut self, write: Waiting<T>) {
+        if self.lacks_level(&write.command) {
+            return self.hold_for_level(write);
+        }
         match self.link_to_leader() {
             Link::Here => self.propose_local(write),
             Link::Peer(leader) => {
@@ -138,6 +146,11 @@ impl<T: Tickets> Engine<T> {
 
     /// A follower forwards a client's write.
     pub(super) fn handle_forward(&mut self, from: NodeId, id: u64, command: Bytes) {
+        if self.lacks_level(&command) {
+            // The asker has applied that it was raised, this node will.
+            let message = PeerMessage::ForwardReply { id, result: ForwardResult::Refused };
+            return self.effects.push(Effect::Send { to: from, message });
+        }
         let refusal = match self.propose_stamped(command) {
             Ok((term, index)) => {
                 let deadline_ms = self.now_ms + self.config.forwarded_ttl_ms;
@@ -262,7 +275,7 @@ impl<T: Tickets> Engine<T> {
         if self.writes.waiting.iter().any(|write| write.deadline_ms <= now) {
             for write in std::mem::take(&mut self.writes.waiting) {
                 if write.deadline_ms <= now {
-                    let error = write.failure(WriteError::NoLeader);
+                    let error = write.failure(self.waited_for(&write.command));
                     self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
                 } else {
                     self.writes.waiting.push_back(write);

@@ -131,6 +131,7 @@ fn describe(status: &Status, store: StoreState) -> ClusterAnswer {
         last_index: status.last_index.0,
         commit_index: status.commit_index.0,
         caught_up: status.caught_up,
+        feature_level: status.feature_level,
         store,
         members: status.members.iter().map(|member| describe_member(status, member)).collect(),
     }
@@ -156,6 +157,7 @@ fn describe_member(status: &Status, member: &MemberStatus) -> Member {
             None => Health::Unknown,
         },
         version,
+        feature_level: member.feature_level,
     }
 }
 

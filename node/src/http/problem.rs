@@ -219,6 +219,7 @@ impl Failure {
             Failure::Write(error) => match error {
                 WriteError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
                 WriteError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
+                WriteError::FeatureLevel { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::FeatureLevel),
                 WriteError::Overwritten => not_applied(S::SERVICE_UNAVAILABLE, Code::Overwritten),
                 WriteError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
                 WriteError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),

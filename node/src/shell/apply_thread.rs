@@ -212,7 +212,7 @@ impl Writer {
             let _ = answer.send(reply); // a client that hung up is normal
         }
         self.incoming.handle_applied(applied.index);
-        self.tell(Event::Applied { index: applied.index, wants_compaction: applied.wants_compaction });
+        self.tell(Event::Applied { index: applied.index, outlook: applied.outlook });
         let mut by_peer: BTreeMap<NodeId, Vec<Bytes>> = BTreeMap::new();
         for (to, reply) in applied.messages {
             by_peer.entry(to).or_default().push(message::encode(&reply));
@@ -237,7 +237,8 @@ impl Writer {
             self.published.published();
             self.metrics.snapshot(SnapshotEvent::Received);
             tracing::info!(index = %meta.index, "a snapshot was installed");
-            self.tell(Event::SnapshotInstalled { meta, time_ms: self.stage.store().time_ms() });
+            let store = self.stage.store();
+            self.tell(Event::SnapshotInstalled { meta, time_ms: store.time_ms(), outlook: store.outlook() });
         }
         Ok(())
     }

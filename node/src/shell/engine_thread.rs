@@ -101,7 +101,7 @@ pub fn start(
     let mut threads = Vec::new();
 
     let Booted { raft, log, apply, newest_stamp_ms, .. } = booted;
-    let engine = Engine::<Live>::new(config, raft, newest_stamp_ms);
+    let engine = Engine::<Live>::new(config, raft, newest_stamp_ms, apply.store().outlook());
 
     let (log_events, log_metrics) = (events.clone(), wiring.metrics.clone());
     threads.push(spawn("balsa-log", fatal.clone(), move || {
@@ -356,7 +356,7 @@ impl Driver {
             for (to, message) in applied.messages {
                 self.outgoing.entry(to).or_default().push(message);
             }
-            let event = Event::Applied { index: applied.index, wants_compaction: applied.wants_compaction };
+            let event = Event::Applied { index: applied.index, outlook: applied.outlook };
             self.engine.handle(self.now_ms(), event);
         }
         if !committed.is_empty() {

@@ -22,6 +22,10 @@ pub(super) fn set_engine(metrics: &Metrics, status: &Status) {
     metrics.term.set(gauge(status.term.0));
     metrics.has_leader.set(i64::from(status.leader.is_some()));
     raise(&metrics.leader_changes, status.leader_changes);
+    metrics.feature_level.set(status.feature_level.into());
+    metrics.set_member_levels(
+        status.members.iter().map(|member| (member.slot, member.feature_level.unwrap_or_default())),
+    );
     metrics.first_index.set(gauge(status.first_index.0));
     metrics.last_index.set(gauge(status.last_index.0));
     metrics.commit_index.set(gauge(status.commit_index.0));
@@ -86,6 +90,7 @@ mod tests {
             match_index: Some(Index(match_index)),
             active: Some(active),
             version: None,
+            feature_level: Some(2),
         }
     }
 
@@ -104,6 +109,7 @@ mod tests {
             commit_index: Index(100),
             applied_index: Index(100),
             caught_up: true,
+            feature_level: 2,
             members,
             leader_changes: 1,
         }

@@ -1,22 +1,23 @@
 //! What the log carries for the store: commands, and the replies that applying them gives.
 //!
-//! A command is encoded as one version byte, the cluster time in milliseconds (8 bytes, little endian; stamped by the
-//! leader when it proposes) and a protobuf message. A node that meets a version or an operation it does not know stops
-//! (it must never skip one). Replies are kept in the reply tables, so their encoding is part of the format on disk too.
+//! A command is encoded as one byte for the feature level that it needs ([`Operation::required_level`]), the cluster time
+//! in milliseconds (8 bytes, little endian; stamped by the leader when it proposes) and a protobuf message. A node that
+//! meets a level or an operation it does not know stops (it must never skip one, nor a part of one that is new). Replies
+//! are kept in the reply tables, so their encoding is part of the format on disk too.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-/// The newest command version this build writes and the highest it understands.
-pub const COMMAND_VERSION: u8 = 1;
+use crate::position::{FEATURE_LEVEL, FIRST_LEVEL};
 
-/// Version byte and time stamp.
+/// Level and time stamp.
 const HEADER_BYTES: usize = 9;
 
 /// Encodes a command for the log, its time not yet stamped.
 pub fn encode(command: &Command) -> Bytes {
     let mut buffer = BytesMut::with_capacity(HEADER_BYTES + command.encoded_len());
-    buffer.put_u8(COMMAND_VERSION);
+    let level = command.operation.as_ref().map_or(FIRST_LEVEL, Operation::required_level);
+    buffer.put_u8(u8::try_from(level).unwrap_or(u8::MAX));
     buffer.put_u64_le(0);
     command.encode_raw(&mut buffer);
     buffer.freeze()
@@ -38,13 +39,19 @@ pub fn stamp_of(encoded: &[u8]) -> u64 {
     }
 }
 
+/// The feature level that an encoded command needs; 0 where the bytes are no command.
+pub fn level_of(encoded: &[u8]) -> u32 {
+    encoded.first().copied().unwrap_or_default().into()
+}
+
 /// Decodes what [`encode`] and [`stamp`] made. The values inside share the memory of `encoded`.
 pub fn decode(encoded: &Bytes) -> Result<(u64, Command), DecodeError> {
     if encoded.len() < HEADER_BYTES {
         return Err(DecodeError::Short { len: encoded.len() });
     }
-    if encoded[0] != COMMAND_VERSION {
-        return Err(DecodeError::UnknownVersion { version: encoded[0], newest: COMMAND_VERSION });
+    let level = level_of(encoded);
+    if !(FIRST_LEVEL..=FEATURE_LEVEL).contains(&level) {
+        return Err(DecodeError::UnknownLevel { level, known: FEATURE_LEVEL });
     }
     let mut time = [0; 8];
     time.copy_from_slice(&encoded[1..HEADER_BYTES]);
@@ -65,12 +72,12 @@ pub enum DecodeError {
         len: usize,
     },
     /// Written by a newer build.
-    #[error("command version {version} is newer than this build understands ({newest}): upgrade this node")]
-    UnknownVersion {
-        /// The version met.
-        version: u8,
-        /// The newest understood.
-        newest: u8,
+    #[error("the command needs feature level {level}, this build reaches {known}: upgrade this node")]
+    UnknownLevel {
+        /// The level met.
+        level: u32,
+        /// The highest level of this build.
+        known: u32,
     },
     /// Written by a newer build.
     #[error("the command holds an operation that this build does not know: upgrade this node")]
@@ -151,6 +158,21 @@ pub enum Operation {
     /// Raises the feature level.
     #[prost(message, tag = "15")]
     SetFeatureLevel(SetFeatureLevel),
+}
+
+impl Operation {
+    /// The lowest feature level of a cluster that may have this in its log. What is new in an old operation counts, too: a
+    /// build that does not know it would pass over it.
+    pub fn required_level(&self) -> u32 {
+        match self {
+            Operation::Put(_)
+            | Operation::Delete(_)
+            | Operation::Clear(_)
+            | Operation::OpenSession(_)
+            | Operation::Compact(_)
+            | Operation::SetFeatureLevel(_) => FIRST_LEVEL,
+        }
+    }
 }
 
 /// Sets a key.

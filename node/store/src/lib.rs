@@ -24,6 +24,7 @@ mod store;
 
 mod config;
 mod error;
+mod outlook;
 mod position;
 
 mod digest;
@@ -52,7 +53,8 @@ pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
 pub use history::{Change, Changed, Changes, PastError};
 pub use memory_engine::MemoryEngine;
-pub use position::{FEATURE_LEVEL, Position};
+pub use outlook::Outlook;
+pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};
 pub use reader::{Page, Reader, Stats, View};
 pub use snapshot::{SnapshotSink, SnapshotSource, StagedSnapshot};
 pub use store::Store;

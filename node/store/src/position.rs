@@ -8,8 +8,11 @@ use bytes::Bytes;
 use crate::error::StoreError;
 use crate::rows::{self, FORMAT, META_KEY, MetaRow};
 
-/// The highest feature level of this build.
-pub const FEATURE_LEVEL: u32 = 1;
+/// The feature level that every build reaches, and at which a cluster is before it is ever raised.
+pub const FIRST_LEVEL: u32 = 1;
+
+/// The highest feature level of this build. 2: transactions, leases, locks, and compaction by age.
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// Where in the log a state is, and what belongs to a state as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,8 +29,15 @@ pub struct Position {
     pub compacted: u64,
     /// Revision of the last clear; a change before it is dead. 0: never.
     pub last_clear: u64,
-    /// The feature level; 0 before it was ever raised.
+    /// The feature level that was set; 0 before it was ever raised.
     pub feature_level: u32,
+}
+
+impl Position {
+    /// The feature level at which the cluster is.
+    pub fn level(&self) -> u32 {
+        self.feature_level.max(FIRST_LEVEL)
+    }
 }
 
 /// How far the removal of unreadable rows has come. Local to a node, and part of no digest.

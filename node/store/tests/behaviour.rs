@@ -248,7 +248,7 @@ fn what_is_not_known_stops_the_node() {
     let mut bench = Bench::new(StoreConfig::default());
     let encoded = command::encode(&command(put("a", "1")));
     let mut newer = encoded.to_vec();
-    newer[0] += 1;
+    newer[0] = u8::try_from(FEATURE_LEVEL + 1).unwrap();
     // Tag 99 of the command, an empty message: an operation of a newer build.
     let unknown_operation = [&encoded[..9], &[0x9a, 0x06, 0x00]].concat();
     for entry in [newer, unknown_operation, encoded[..5].to_vec(), [&encoded[..9], &[0xff]].concat()] {

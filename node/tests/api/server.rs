@@ -96,6 +96,7 @@ pub(crate) fn status() -> Status {
         match_index: Some(Index(90 + id)),
         active,
         version: None,
+        feature_level: Some(2),
     };
     Status {
         cluster: Some(ClusterId(0xC1)),
@@ -111,6 +112,7 @@ pub(crate) fn status() -> Status {
         commit_index: Index(98),
         applied_index: Index(97),
         caught_up: true,
+        feature_level: 2,
         members: vec![member(1, 0, None), member(2, 1, Some(true)), member(0xAB, 2, Some(false))],
         leader_changes: 3,
     }

@@ -257,6 +257,7 @@ impl SimNode {
                 slot: place as u32,
                 incarnation: self.life * 1_000_000, // as in production, where it is a time in microseconds
                 fixed_addresses: BTreeMap::new(),
+                feature_level: balsa_store::FEATURE_LEVEL,
                 max_writes: 256,
                 max_reads: 256,
                 read_retry_ms: 300,
@@ -277,7 +278,12 @@ impl SimNode {
         let torn = booted.torn_tail_bytes;
         let reader = booted.apply.store().reader();
         self.process = Some(Process {
-            engine: Engine::new(config.engine, booted.raft, booted.newest_stamp_ms),
+            engine: Engine::new(
+                config.engine,
+                booted.raft,
+                booted.newest_stamp_ms,
+                booted.apply.store().outlook(),
+            ),
             log: booted.log,
             log_queue: VecDeque::new(),
             log_running: VecDeque::new(),

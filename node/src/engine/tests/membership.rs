@@ -7,12 +7,13 @@ use crate::engine::status::{Phase, Role};
 use std::collections::BTreeSet;
 
 /// One engine and what came out of it.
-struct Node {
-    engine: Engine<Numbers>,
-    now_ms: u64,
+pub(super) struct Node {
+    pub(super) engine: Engine<Numbers>,
+    pub(super) now_ms: u64,
+    pub(super) outlook: Outlook,
     answers: BTreeMap<u64, Result<AdminReply, AdminError>>,
-    writes: Vec<Result<balsa_store::command::Reply, WriteError>>,
-    sent: Vec<(NodeId, PeerMessage)>,
+    pub(super) writes: Vec<Result<balsa_store::command::Reply, WriteError>>,
+    pub(super) sent: Vec<(NodeId, PeerMessage)>,
     peers: Vec<NodeId>,
     refused: Vec<NodeId>,
     removed: Vec<bool>,
@@ -32,7 +33,11 @@ fn of_voters(count: u64) -> Membership {
 
 impl Node {
     /// A follower of `LEADER`, or nobody yet, among voters 1 to `count`; it is 1.
-    fn start(count: u64) -> Node {
+    pub(super) fn start(count: u64) -> Node {
+        Node::starting(count, config())
+    }
+
+    pub(super) fn starting(count: u64, config: EngineConfig) -> Node {
         let restored = Restored {
             hard_state: HardState { term: TERM, vote: None },
             entries: vec![Raft::bootstrap_entry(&of_voters(count))],
@@ -40,10 +45,11 @@ impl Node {
         };
         let mut core = Config::with_defaults(ME, 1);
         core.election_ticks = 100_000;
-        let engine = Engine::new(config(), Raft::new(core, restored).unwrap(), 0);
+        let engine = Engine::new(config, Raft::new(core, restored).unwrap(), 0, Outlook::default());
         let mut node = Node {
             engine,
             now_ms: 0,
+            outlook: Outlook::default(),
             answers: BTreeMap::new(),
             writes: Vec::new(),
             sent: Vec::new(),
@@ -56,8 +62,12 @@ impl Node {
     }
 
     /// The leader of voters 1 to `count`, all of whom have just said that they are up to date.
-    fn leading(count: u64) -> Node {
-        let mut node = Node::start(count);
+    pub(super) fn leading(count: u64) -> Node {
+        Node::start(count).takes_over(count)
+    }
+
+    pub(super) fn takes_over(self, count: u64) -> Node {
+        let mut node = self;
         if count == 1 {
             node.give(Event::Tick);
         } else {
@@ -72,29 +82,29 @@ impl Node {
         node
     }
 
-    fn give(&mut self, event: Event<Numbers>) {
+    pub(super) fn give(&mut self, event: Event<Numbers>) {
         self.engine.handle(self.now_ms, event);
         self.settle();
     }
 
-    fn hears(&mut self, from: u64, body: Body) {
+    pub(super) fn hears(&mut self, from: u64, body: Body) {
         let message = Message { from: NodeId(from), to: ME, term: self.engine.raft().term(), body };
         self.says(from, PeerMessage::Raft(message));
     }
 
-    fn says(&mut self, from: u64, message: PeerMessage) {
+    pub(super) fn says(&mut self, from: u64, message: PeerMessage) {
         self.give(Event::Message { from: NodeId(from), message });
     }
 
     /// These hold all that this leader has.
-    fn all_answer(&mut self, ids: &[u64]) {
+    pub(super) fn all_answer(&mut self, ids: &[u64]) {
         for id in ids {
             self.hears(*id, Body::AppendAccepted { match_index: self.engine.raft().last_index() });
         }
     }
 
     /// Time passes in which only these are heard.
-    fn pass(&mut self, ms: u64, alive: &[u64]) {
+    pub(super) fn pass(&mut self, ms: u64, alive: &[u64]) {
         let end = self.now_ms + ms;
         while self.now_ms < end {
             self.now_ms += 100;
@@ -103,7 +113,7 @@ impl Node {
         }
     }
 
-    fn ask(&mut self, ticket: u64, request: AdminRequest) {
+    pub(super) fn ask(&mut self, ticket: u64, request: AdminRequest) {
         self.give(Event::Admin { ticket, request, deadline_ms: self.now_ms + 5_000 });
     }
 
@@ -115,7 +125,8 @@ impl Node {
                     Effect::Log(LogJob::Persist { token, .. }) => more.push(Event::Persisted(token)),
                     Effect::Apply(committed) => {
                         let index = committed.last().unwrap().entry.index;
-                        more.push(Event::Applied { index, wants_compaction: None });
+                        self.outlook = after(self.outlook, &committed);
+                        more.push(Event::Applied { index, outlook: self.outlook });
                     }
                     Effect::Send { to, message } => self.sent.push((to, message)),
                     Effect::AnswerAdmin(ticket, answer) => {
@@ -151,7 +162,7 @@ fn remove(id: u64) -> AdminRequest {
     AdminRequest::Remove { id: NodeId(id) }
 }
 
-fn add(id: u64, slot: u32) -> AdminRequest {
+pub(super) fn add(id: u64, slot: u32) -> AdminRequest {
     let (peer_address, client_address) = (format!("new-{id}:3300"), format!("new-{id}:3000"));
     AdminRequest::AddMember { id: NodeId(id), slot: Some(slot), peer_address, client_address }
 }

@@ -23,6 +23,7 @@ fn member(text: &str) -> MemberStatus {
         match_index: Some(Index(matched)),
         active: Some(!text.contains('?')),
         version: None,
+        feature_level: Some(2),
     }
 }
 
@@ -42,6 +43,7 @@ fn status(members: &str, leader: u32) -> Status {
         commit_index: Index(100),
         applied_index: Index(100),
         caught_up: true,
+        feature_level: 2,
         members: members.split_whitespace().map(member).collect(),
         leader_changes: 1,
     }

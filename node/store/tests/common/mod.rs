@@ -131,7 +131,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Clear(Clear {})),
         2 => Just(Operation::OpenSession(OpenSession {})),
         2 => (0u64..60).prop_map(|revision| Operation::Compact(Compact { revision })),
-        1 => (0u32..2).prop_map(|level| Operation::SetFeatureLevel(command::SetFeatureLevel { level })),
+        1 => (0u32..=2).prop_map(|level| Operation::SetFeatureLevel(command::SetFeatureLevel { level })),
     ]
 }
 

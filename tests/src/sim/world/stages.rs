@@ -138,12 +138,12 @@ impl World {
                 for (to, message) in applied.messages {
                     self.send(place, to, message)?;
                 }
-                let (index, wants_compaction) = (applied.index, applied.wants_compaction);
-                if wants_compaction.is_some() {
+                let (index, outlook) = (applied.index, applied.outlook);
+                if outlook.wants_compaction.is_some() {
                     self.report.saw("history compaction wanted");
                 }
                 self.start_flush(place);
-                self.give(place, Event::Applied { index, wants_compaction })
+                self.give(place, Event::Applied { index, outlook })
             }
             ApplyJob::Flushed(index) => {
                 if let Err(error) = self.process(place).apply.store_mut().handle_flushed(index) {
@@ -225,8 +225,9 @@ impl World {
             self.trace.line(self.now, format_args!("node {place} installed a snapshot of {}", meta.index));
             self.report.saw("snapshot installed");
             self.check_applied(place)?;
-            let time_ms = self.process(place).apply.store().time_ms();
-            self.give(place, Event::SnapshotInstalled { meta, time_ms })?;
+            let store = self.process(place).apply.store();
+            let (time_ms, outlook) = (store.time_ms(), store.outlook());
+            self.give(place, Event::SnapshotInstalled { meta, time_ms, outlook })?;
         }
         Ok(())
     }
