@@ -23,7 +23,7 @@
 //! - An error of a write is one of three truths: not applied, applied, unknown ([`WriteError`]).
 //!
 //! Modules in reading order: `endpoints` (whom to ask), `course` (what to do after an attempt), `session` (a write's
-//! place), all three pure; then `transport` and `client`, which do as they say; [`failover`], the failover test; [`mod@bench`]; `cli`.
+//! place), all three pure; then `transport` and `client`, which do as they say; [`recipes`], what is made of leases and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
@@ -41,6 +41,9 @@ mod transport;
 mod client;
 mod error;
 mod request;
+mod several;
+
+pub mod recipes;
 
 pub mod bench;
 pub mod cli;
@@ -49,4 +52,5 @@ pub mod failover;
 pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};
+pub use several::{DeleteRange, Range, Txn};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};

@@ -4,6 +4,7 @@
 //! field means to users is the contract; here is how it is written.
 //!
 //! - [`kv`]: answers about keys and sessions
+//! - [`txn`]: transactions and ranges; [`leases`]: leases and locks; [`duration`]: durations in texts
 //! - [`cluster`]: the cluster's state, and requests to change its members
 //! - [`problem`]: errors (RFC 9457), their stable codes and the outcome of the write
 //! - [`repair`]: what the node's offline repair prints for programs
@@ -15,8 +16,11 @@
 
 pub mod base64;
 pub mod cluster;
+pub mod duration;
 pub mod header;
 pub mod kv;
+pub mod leases;
 pub mod percent;
 pub mod problem;
 pub mod repair;
+pub mod txn;

@@ -19,6 +19,8 @@ pub mod command;
 pub mod model;
 
 mod apply;
+mod batch;
+mod txn;
 mod store;
 
 mod config;
@@ -31,6 +33,7 @@ mod layers;
 mod overlay;
 mod replies;
 mod rows;
+mod leases;
 mod sessions;
 mod side;
 
@@ -50,6 +53,7 @@ pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
 pub use memory_engine::MemoryEngine;
+pub use leases::{LeaseInfo, LeaseKind, LockInfo};
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};
 pub use reader::{Page, Reader, Stats, View};

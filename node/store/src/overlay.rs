@@ -18,6 +18,8 @@ use std::ops::Bound;
 use bytes::{Bytes, BytesMut};
 use crossbeam_skiplist::SkipMap;
 
+use crate::rows::ChangeAt;
+
 /// What a row costs beside its key and value: the node, its tower, its place in the index.
 pub(crate) const ROW_BYTES: usize = 300;
 
@@ -36,7 +38,15 @@ pub(crate) type NewestIndex = HashMap<Bytes, Newest>;
 pub(crate) struct Newest {
     pub(crate) revision: u64,
     pub(crate) deleted: bool,
+    pub(crate) shared: bool,
     pub(crate) lineage: Lineage,
+}
+
+impl Newest {
+    /// Which change it is.
+    pub(crate) fn at(&self) -> ChangeAt {
+        ChangeAt { revision: self.revision, shared: self.shared }
+    }
 }
 
 /// Changes by key, newest first.
@@ -58,8 +68,12 @@ pub(crate) struct OverlayRow {
     /// The key was deleted; else it was set.
     pub(crate) deleted: bool,
     pub(crate) lineage: Lineage,
-    /// Revision of the key's change before, dead or not; `None`: not known, beneath.
-    pub(crate) previous: Option<u64>,
+    /// The key's change before, dead or not; `None`: not known, beneath.
+    pub(crate) previous: Option<ChangeAt>,
+    /// Other keys changed at its revision, too.
+    pub(crate) shared: bool,
+    /// The lease that the key ends with; 0: none.
+    pub(crate) lease: u64,
     pub(crate) content_type: Option<String>,
     pub(crate) value: Bytes,
 }
@@ -206,7 +220,9 @@ mod tests {
         OverlayRow {
             deleted: false,
             lineage: Lineage::Known { create_revision: 1, version: 1 },
-            previous: Some(0),
+            previous: Some(ChangeAt::default()),
+            shared: false,
+            lease: 0,
             content_type: None,
             value: Bytes::from_static(value.as_bytes()),
         }

@@ -83,19 +83,20 @@ impl Plan {
         up_to: u64,
         rows_max: usize,
     ) -> Result<usize, StoreError> {
-        let start = rows::number_key(TABLE_HISTORY, self.done.swept);
-        let end = rows::number_key(TABLE_HISTORY, up_to);
+        let start = rows::number_key(TABLE_HISTORY, self.done.swept + 1);
+        let end = rows::number_key(TABLE_HISTORY, up_to + 1);
         let mut walked = 0;
-        for row in engine.scan(Bound::Excluded(&start), Bound::Included(&end)) {
-            if walked == rows_max {
+        for row in engine.scan(Bound::Included(&start), Bound::Excluded(&end)) {
+            let (row_key, row) = row?;
+            let revision = rows::read_number(&row_key[1..])?;
+            // A revision that several keys share is walked whole.
+            if walked >= rows_max && revision > self.done.swept {
                 return Ok(walked);
             }
             walked += 1;
-            let (row_key, row) = row?;
-            let revision = rows::read_number(&row_key[1..])?;
             let row: HistoryRow = rows::decode(&row_key, row)?;
             if row.previous > 0 {
-                self.removed.push(rows::number_key(TABLE_HISTORY, row.previous));
+                self.removed.push(rows::history_key(row.before(), &row.key));
             }
             if row.kind == ChangeKind::Delete as i32 {
                 self.removed.push(row_key);
@@ -127,7 +128,7 @@ impl Plan {
             }
             let row: KeyRow = rows::decode(&row_key, row)?;
             if row.revision < clear {
-                self.removed.push(rows::number_key(TABLE_HISTORY, row.revision));
+                self.removed.push(rows::history_key(row.at(), &row_key[1..]));
                 self.removed.push(row_key);
             }
         }
