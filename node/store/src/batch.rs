@@ -15,7 +15,6 @@ use crate::error::StoreError;
 use crate::layers::Resolved;
 use crate::leases::{Due, LeaseKind, Place};
 use crate::overlay::{Lineage, OverlayRow};
-use crate::replies::SideLayers;
 use crate::store::Store;
 
 /// What is to become of a key.
@@ -34,7 +33,7 @@ pub(crate) type Staging = BTreeMap<Bytes, Staged>;
 macro_rules! side_and_leases {
     ($store:expr) => {
         (
-            SideLayers {
+            $crate::replies::SideLayers {
                 active: &mut $store.active.side,
                 frozen: $store.frozen.as_ref().map(|frozen| &frozen.side),
                 engine: &*$store.layers.engine,
@@ -86,11 +85,10 @@ impl Store {
     }
 
     pub(crate) fn delete_range(&mut self, range: &DeleteRange) -> Result<Answer, StoreError> {
-        let limit = range.limit as usize;
-        let (keys, more) = self.keys_in(&range.start, range.end.as_ref(), limit)?;
+        let (keys, next) = self.keys_in(&range.start, range.end.as_ref(), range.limit as usize)?;
         let deleted = self.write_staged(keys.into_iter().map(|key| (key, Staged::Delete)).collect())?;
         let (deleted, revision) = (deleted.len() as u64, self.position.revision);
-        Ok(Answer::RangeDeleted(RangeDeleted { deleted, more, revision }))
+        Ok(Answer::RangeDeleted(RangeDeleted { deleted, next, revision }))
     }
 
     pub(crate) fn grant_lease(&mut self, index: u64, grant: &GrantLease) -> Answer {
@@ -234,10 +232,12 @@ impl Store {
     /// Ends the lease that a lock had of its own: at once, where it has no keys but the one that shows the lock.
     fn end_own_lease(&mut self, lease: u64, place: &Place, staged: &mut Staging) {
         let last_clear = self.position.last_clear;
-        let others = self.leases.attached(lease, 2).into_iter().filter(|(key, _)| *key != place.key).count();
+        let attached = self.leases.attached(lease, 2);
+        let has_others = attached.iter().any(|(key, _)| *key != place.key);
         let (mut side, leases) = side_and_leases!(self);
-        if others == 0 {
-            if !matches!(staged.get(&place.key), Some(Staged::Delete)) {
+        if !has_others {
+            // What is about to be deleted is detached then.
+            if !attached.is_empty() && !matches!(staged.get(&place.key), Some(Staged::Delete)) {
                 leases.detach(&mut side, &place.key, last_clear);
             }
             leases.drop_lease(&mut side, lease);

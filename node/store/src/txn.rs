@@ -21,15 +21,17 @@ impl Store {
         View::of(self.layers.clone(), self.position, &self.leases)
     }
 
-    /// Keys from `start` on, at most so many, and whether there are more.
+    /// Keys from `start` on, at most so many, and the one after them.
     pub(crate) fn keys_in(
         &self,
         start: &[u8],
         end: Option<&Bytes>,
         limit: usize,
-    ) -> Result<(Vec<Bytes>, bool), StoreError> {
-        let page = self.page_in(start, end, limit, usize::MAX)?;
-        Ok((page.items.into_iter().map(|(key, _)| key).collect(), page.more))
+    ) -> Result<(Vec<Bytes>, Option<Bytes>), StoreError> {
+        let page = self.page_in(start, end, limit.saturating_add(1), usize::MAX)?;
+        let mut keys: Vec<Bytes> = page.items.into_iter().map(|(key, _)| key).collect();
+        let next = if keys.len() > limit { keys.pop() } else { None };
+        Ok((keys, next))
     }
 
     fn page_in(

@@ -149,9 +149,9 @@ pub struct RangeDeleted {
     /// How many.
     #[prost(uint64, tag = "1")]
     pub deleted: u64,
-    /// There are more.
-    #[prost(bool, tag = "2")]
-    pub more: bool,
+    /// The next key of the range, which is still there.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub next: Option<Bytes>,
     /// The store's revision.
     #[prost(uint64, tag = "3")]
     pub revision: u64,

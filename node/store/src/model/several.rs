@@ -53,10 +53,10 @@ impl Model {
                 let in_range = |key: &&Bytes| range.end.as_ref().is_none_or(|end| *key < end);
                 let keys: Vec<Bytes> =
                     self.keys.range(range.start.clone()..).map(|(key, _)| key).take_while(in_range).cloned().collect();
-                let more = keys.len() > range.limit as usize;
+                let next = keys.get(range.limit as usize).cloned();
                 let news = keys.into_iter().take(range.limit as usize).map(|key| (key, None)).collect();
                 let deleted = self.write(news).len() as u64;
-                Answer::RangeDeleted(RangeDeleted { deleted, more, revision: self.revision })
+                Answer::RangeDeleted(RangeDeleted { deleted, next, revision: self.revision })
             }
             Operation::GrantLease(grant) => match self.begin_lease(index, grant.ttl_ms, false) {
                 Ok(()) => Answer::LeaseLasts(LeaseLasts { lease: index, ttl_ms: grant.ttl_ms }),
