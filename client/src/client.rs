@@ -168,7 +168,7 @@ impl Client {
     /// Grants a lease, which nobody keeps alive by itself; see [`Client::session`].
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseAnswer, WriteError> {
         let mut request = plain(Method::POST, "/v1/leases".to_owned(), Retry::Recognised);
-        request.body = format!("{{"ttl":"{}ms"}}", ttl.as_millis()).into();
+        request.body = format!("{{\"ttl\":\"{}ms\"}}", ttl.as_millis()).into();
         request.headers.push(("content-type", "application/json".to_owned()));
         self.write(&request).await
     }

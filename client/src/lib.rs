@@ -52,5 +52,5 @@ pub mod failover;
 pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};
-pub use several::{DeleteRange, Range, Txn};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};
+pub use several::{DeleteRange, Range, Txn};

@@ -5,7 +5,9 @@ use crate::error::{Cause, ReadError, WriteError};
 use crate::transport::{Retry, parse};
 use balsa_wire::kv::Item;
 use balsa_wire::percent;
-use balsa_wire::txn::{Condition, KeyOp, Op, PutOp, RangeAnswer, RangeDeleteAnswer, RangeOp, TxnAnswer, TxnRequest};
+use balsa_wire::txn::{
+    Condition, KeyOp, Op, PutOp, RangeAnswer, RangeDeleteAnswer, RangeOp, TxnAnswer, TxnRequest,
+};
 use reqwest::Method;
 use serde::Serialize;
 use std::future::IntoFuture;
@@ -100,7 +102,8 @@ impl Range {
     async fn ask(&self, more: &[(&'static str, String)]) -> Result<RangeAnswer, ReadError> {
         let cursor = self.cursor.iter().map(|cursor| ("cursor", cursor.clone()));
         // The cursor says the revision.
-        let query = self.query.iter().filter(|(name, _)| self.cursor.is_none() || *name != "revision").cloned();
+        let query =
+            self.query.iter().filter(|(name, _)| self.cursor.is_none() || *name != "revision").cloned();
         let target = target("/v1/kv", query.chain(cursor).chain(more.iter().cloned()));
         let request = plain(Method::GET, target, Retry::Harmless);
         let answered = self.client.transport().call(&request, self.client.timeout()).await;
@@ -289,7 +292,8 @@ impl IntoFuture for Txn {
                 return Err(invalid(why));
             }
             let mut request = plain(Method::POST, "/v1/txn".to_owned(), Retry::Recognised);
-            request.body = serde_json::to_vec(&self.request).map_err(|error| invalid(error.to_string()))?.into();
+            request.body =
+                serde_json::to_vec(&self.request).map_err(|error| invalid(error.to_string()))?.into();
             request.headers.push(("content-type", "application/json".to_owned()));
             self.client.write(&request).await
         })

@@ -168,7 +168,10 @@ impl Transport {
             Mark::Key(key) => sending.header(header::IDEMPOTENCY_KEY, key),
             Mark::Ticket(ticket) => sending.header(header::SESSION, ticket.header()),
         };
-        let sending = sending.body(request.body.clone()).timeout(left.min(self.attempt_timeout + request.patience)).send();
+        let sending = sending
+            .body(request.body.clone())
+            .timeout(left.min(self.attempt_timeout + request.patience))
+            .send();
         let no_answer = |error: &reqwest::Error| Cause::NoAnswer {
             endpoint: endpoint.to_owned(),
             error: describe(error),

@@ -2,19 +2,19 @@
 //!
 //! Determinism is the point: what is read here is the applied state through its layers, and nothing else.
 
+use crate::batch::{met, no_lease, side_and_leases};
 use crate::command::{
     Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Nothing, Operation,
     PreconditionFailed, Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
 };
 use crate::error::{ApplyError, StoreError};
 use crate::flush;
-use crate::batch::{met, no_lease, side_and_leases};
 use crate::layers::Resolved;
 use crate::leases::LeaseKind;
 use crate::overlay::{Lineage, Newest, OverlayRow, ROW_BYTES};
 use crate::position::FEATURE_LEVEL;
-use crate::rows::ChangeAt;
 use crate::replies::SideLayers;
+use crate::rows::ChangeAt;
 use crate::store::{ClearChange, Store};
 
 impl Reply {
@@ -112,7 +112,11 @@ impl Store {
         }
         self.leases.room_for_keys(1).map_err(met)?;
         if put.ttl_ms == 0 {
-            return if self.leases.living(put.lease).is_some() { Ok(put.lease) } else { Err(no_lease(put.lease)) };
+            return if self.leases.living(put.lease).is_some() {
+                Ok(put.lease)
+            } else {
+                Err(no_lease(put.lease))
+            };
         }
         self.leases.room_for_lease().map_err(met)?;
         let now_ms = self.position.time_ms;

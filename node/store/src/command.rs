@@ -308,7 +308,10 @@ pub struct SetFeatureLevel {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// The answer. `None` after decoding: one this build does not know.
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30")]
+    #[prost(
+        oneof = "Answer",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
+    )]
     pub answer: Option<Answer>,
     /// It is the recorded answer of an earlier, equal request. Never stored.
     #[prost(bool, tag = "15")]

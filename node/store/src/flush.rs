@@ -18,7 +18,8 @@ use crate::layers;
 use crate::overlay::{Lineage, NewestIndex, Overlay, OverlayRow};
 use crate::position::{Durable, Position};
 use crate::rows::{
-    self, ChangeAt, ChangeKind, HistoryRow, INLINE_VALUE_BYTES_MAX, KeyRow, META_KEY, TABLE_HISTORY, TABLE_KEYS,
+    self, ChangeAt, ChangeKind, HistoryRow, INLINE_VALUE_BYTES_MAX, KeyRow, META_KEY, TABLE_HISTORY,
+    TABLE_KEYS,
 };
 use crate::side::SideRows;
 use crate::store::ClearChange;

@@ -113,7 +113,8 @@ pub(crate) struct Table {
 impl Table {
     /// The keys of a lease, those whose attachment is void left out.
     pub(crate) fn keys_of(&self, lease: u64, last_clear: u64) -> impl Iterator<Item = Bytes> + '_ {
-        let of_lease = self.keys.range((lease, Bytes::new())..).take_while(move |entry| entry.key().0 == lease);
+        let of_lease =
+            self.keys.range((lease, Bytes::new())..).take_while(move |entry| entry.key().0 == lease);
         of_lease.filter(move |entry| *entry.value() > last_clear).map(|entry| entry.key().1.clone())
     }
 

@@ -20,8 +20,8 @@ pub mod model;
 
 mod apply;
 mod batch;
-mod txn;
 mod store;
+mod txn;
 
 mod config;
 mod error;
@@ -30,10 +30,10 @@ mod position;
 
 mod digest;
 mod layers;
+mod leases;
 mod overlay;
 mod replies;
 mod rows;
-mod leases;
 mod sessions;
 mod side;
 
@@ -52,8 +52,8 @@ pub use config::StoreConfig;
 pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
-pub use memory_engine::MemoryEngine;
 pub use leases::{LeaseInfo, LeaseKind, LockInfo};
+pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};
 pub use reader::{Page, Reader, Stats, View};

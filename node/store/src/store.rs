@@ -93,8 +93,11 @@ impl Store {
             replies: config.session_reply_limit,
         };
         let sessions = Sessions::open(&*snapshot, limits)?;
-        let limits =
-            LeaseLimits { leases: config.lease_limit, keys: config.leased_key_limit, places: config.lock_limit };
+        let limits = LeaseLimits {
+            leases: config.lease_limit,
+            keys: config.leased_key_limit,
+            places: config.lock_limit,
+        };
         let leases = Leases::open(&*snapshot, limits)?;
         let layers = Layers { active: Arc::default(), frozen: None, engine: snapshot };
         let published = Arc::new(ArcSwap::from_pointee(Published {
@@ -274,7 +277,12 @@ impl Store {
 
     fn publish_position(&mut self, position: Position) {
         let stats = self.stats();
-        self.published.store(Arc::new(Published { layers: self.layers.clone(), position, stats, table: Arc::clone(&self.leases.table) }));
+        self.published.store(Arc::new(Published {
+            layers: self.layers.clone(),
+            position,
+            stats,
+            table: Arc::clone(&self.leases.table),
+        }));
     }
 
     /// Figures for metrics.

@@ -146,9 +146,8 @@ pub(crate) fn value_holds(test: &TxnTest, value: Option<&Value>) -> bool {
         TxnTest::Revision(revision) => value.map_or(0, |value| value.revision) == *revision,
         TxnTest::Version(version) => value.map_or(0, |value| value.version) == *version,
         TxnTest::Exists(exists) => value.is_some() == *exists,
-        TxnTest::Value(wanted) => value.is_some_and(|value| {
-            value.value == wanted.value && value.content_type.is_none() == wanted.json
-        }),
+        TxnTest::Value(wanted) => value
+            .is_some_and(|value| value.value == wanted.value && value.content_type.is_none() == wanted.json),
         TxnTest::Lock(_) => false,
     }
 }

@@ -5,8 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use balsa_store::command::{
-    self, AcquireLock, Answer, Command, Expire, GrantLease, KeepLease, LockPlace, Operation, Put, ReleaseLock,
-    RevokeLease, Txn, TxnCondition, TxnOp, TxnOpKind, TxnPut, TxnTest,
+    self, AcquireLock, Answer, Command, Expire, GrantLease, KeepLease, LockPlace, Operation, Put,
+    ReleaseLock, RevokeLease, Txn, TxnCondition, TxnOp, TxnOpKind, TxnPut, TxnTest,
 };
 use balsa_store::{MemoryEngine, Store, StoreConfig};
 use bytes::Bytes;
@@ -229,7 +229,9 @@ fn recovery_gives_leases_their_whole_time() {
 
 #[test]
 fn old_clients_commands_are_of_the_first_level() {
-    let level = |operation| command::level_of(&command::encode(&Command { request: None, operation: Some(operation) }));
+    let level = |operation| {
+        command::level_of(&command::encode(&Command { request: None, operation: Some(operation) }))
+    };
     assert_eq!(level(put("a", "1")), 1);
     assert_eq!(level(Operation::Put(Put { ttl_ms: 1, ..Put::default() })), 2);
     assert_eq!(level(Operation::Put(Put { lease: 1, ..Put::default() })), 2);

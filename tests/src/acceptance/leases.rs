@@ -100,7 +100,13 @@ impl Puts {
 
     fn text(&self) -> String {
         let us = |time: Duration| time.as_micros();
-        format!("{} puts, p50 {} us, p99 {} us, max {} us", self.count, us(self.p50), us(self.p99), us(self.most))
+        format!(
+            "{} puts, p50 {} us, p99 {} us, max {} us",
+            self.count,
+            us(self.p50),
+            us(self.p99),
+            us(self.most)
+        )
     }
 }
 

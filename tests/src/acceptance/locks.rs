@@ -56,7 +56,11 @@ async fn run_on(cluster: &Cluster, options: &Options) -> Outcome<String> {
         latest = latest.max(took);
     }
     ensure(latest <= TTL + LATE_MAX, || {
-        format!("a lock stayed with a dead holder for {} ms; the bar is {:?}", latest.as_millis(), TTL + LATE_MAX)
+        format!(
+            "a lock stayed with a dead holder for {} ms; the bar is {:?}",
+            latest.as_millis(),
+            TTL + LATE_MAX
+        )
     })?;
     Ok(format!(
         "handover p50 {} us, p99 {} us over {}; after a death at most {} ms with a time to live of {} ms",
@@ -96,12 +100,18 @@ async fn death(cluster: &Cluster, round: usize) -> Outcome<Duration> {
     let (next, got_at) = next.await.context("wait for a lock")??;
     ensure(next.token > held.token, || format!("token {} came after {}", next.token, held.token))?;
     let early = got_at.duration_since(asked_at);
-    ensure(early >= TTL, || format!("the lock was handed on after {} ms, before its time", early.as_millis()))?;
+    ensure(early >= TTL, || {
+        format!("the lock was handed on after {} ms, before its time", early.as_millis())
+    })?;
     Ok(got_at.duration_since(answered_at))
 }
 
 /// Somebody waits for the lock at a node.
-fn wait(cluster: &Cluster, node: usize, name: &str) -> tokio::task::JoinHandle<Outcome<(LockAnswer, Instant)>> {
+fn wait(
+    cluster: &Cluster,
+    node: usize,
+    name: &str,
+) -> tokio::task::JoinHandle<Outcome<(LockAnswer, Instant)>> {
     let (address, name) = (cluster.address(node).to_string(), name.to_string());
     tokio::spawn(async move {
         let mut connection = Connection::new(address);

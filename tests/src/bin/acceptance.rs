@@ -4,8 +4,8 @@
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
     bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_heal, k8s_install,
-    k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks, many_keys, membership, nemesis, seed_curl,
-    soak,
+    k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks, many_keys, membership,
+    nemesis, seed_curl, soak,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;

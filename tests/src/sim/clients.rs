@@ -11,8 +11,8 @@ use balsa_client::course::Course;
 use balsa_client::endpoints::Endpoints;
 use balsa_client::session::{Session, Ticket};
 use balsa_store::command::{
-    AcquireLock, Answer, DeleteRange, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition, TxnOp,
-    TxnOpKind, TxnPut, TxnTest,
+    AcquireLock, Answer, DeleteRange, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition,
+    TxnOp, TxnOpKind, TxnPut, TxnTest,
 };
 use balsa_store::command::{
     Clear, Command, Condition, ConditionKind, Delete, IdempotencyKey, Nothing, OpenSession, Operation, Put,
@@ -186,7 +186,14 @@ impl Client {
                 let condition = self.random.chance(200).then(|| self.condition());
                 let want_previous = self.random.chance(100);
                 let content_type = self.random.chance(100).then(|| "text/plain".to_string());
-                Ask::Write(Operation::Put(Put { key, value, content_type, condition, want_previous, ..Put::default() }))
+                Ask::Write(Operation::Put(Put {
+                    key,
+                    value,
+                    content_type,
+                    condition,
+                    want_previous,
+                    ..Put::default()
+                }))
             }
             360..860 => Ask::Write(self.several(operation, key)),
             860..990 if !plain => {
@@ -225,7 +232,8 @@ impl Client {
                 }
                 let mut conditions = vec![TxnCondition { subject: key.clone(), test: Some(condition) }];
                 if let Some((name, token)) = self.given.locks.last().filter(|_| self.random.chance(300)) {
-                    conditions.push(TxnCondition { subject: name.clone(), test: Some(TxnTest::Lock(*token)) });
+                    conditions
+                        .push(TxnCondition { subject: name.clone(), test: Some(TxnTest::Lock(*token)) });
                 }
                 let otherwise = vec![op(TxnOpKind::Delete(other)), op(TxnOpKind::Get(key))];
                 Operation::Txn(Txn { conditions, then, otherwise })

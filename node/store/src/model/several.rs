@@ -51,8 +51,13 @@ impl Model {
             Operation::Txn(txn) => self.txn(txn),
             Operation::DeleteRange(range) => {
                 let in_range = |key: &&Bytes| range.end.as_ref().is_none_or(|end| *key < end);
-                let keys: Vec<Bytes> =
-                    self.keys.range(range.start.clone()..).map(|(key, _)| key).take_while(in_range).cloned().collect();
+                let keys: Vec<Bytes> = self
+                    .keys
+                    .range(range.start.clone()..)
+                    .map(|(key, _)| key)
+                    .take_while(in_range)
+                    .cloned()
+                    .collect();
                 let next = keys.get(range.limit as usize).cloned();
                 let news = keys.into_iter().take(range.limit as usize).map(|key| (key, None)).collect();
                 let deleted = self.write(news).len() as u64;
@@ -160,12 +165,16 @@ impl Model {
 
     /// The key has changed: it is attached to this lease (0: none) and to no other.
     pub(super) fn attach(&mut self, key: &Bytes, lease: u64) {
-        let holder = self.leases.iter().find(|(_, lease)| lease.keys.contains_key(key)).map(|(number, _)| *number);
+        let holder =
+            self.leases.iter().find(|(_, lease)| lease.keys.contains_key(key)).map(|(number, _)| *number);
         if let Some(old) = holder.filter(|old| *old != lease) {
             let cleared = self.cleared;
             let of_old = self.leases.get_mut(&old).map(|old| {
                 let was_valid = old.keys.remove(key).is_some_and(|attached| attached > cleared);
-                was_valid && old.of_key && !old.ended && old.keys.values().all(|attached| *attached <= cleared)
+                was_valid
+                    && old.of_key
+                    && !old.ended
+                    && old.keys.values().all(|attached| *attached <= cleared)
             });
             if of_old == Some(true) {
                 self.leases.remove(&old);
@@ -198,7 +207,8 @@ impl Model {
     fn end_lease(&mut self, number: u64, room: &mut usize, news: &mut BTreeMap<Bytes, New>) -> bool {
         let Some(lease) = self.leases.get_mut(&number) else { return true };
         let is_whole = lease.keys.len() <= *room;
-        let going: Vec<(Bytes, u64)> = lease.keys.iter().take(*room).map(|(key, at)| (key.clone(), *at)).collect();
+        let going: Vec<(Bytes, u64)> =
+            lease.keys.iter().take(*room).map(|(key, at)| (key.clone(), *at)).collect();
         *room -= going.len();
         for (key, attached) in going {
             if attached > self.cleared {
@@ -212,7 +222,8 @@ impl Model {
         if is_whole {
             self.leases.remove(&number);
         }
-        let tokens: Vec<u64> = self.places().filter(|(_, place)| place.lease == number).map(|(t, _)| t).collect();
+        let tokens: Vec<u64> =
+            self.places().filter(|(_, place)| place.lease == number).map(|(t, _)| t).collect();
         for token in tokens {
             self.leave_queue(token, news);
         }

@@ -9,13 +9,13 @@ use balsa_store::command::{
     self, Answer, Clear, Command, Compact, Condition, ConditionKind, Delete, IdempotencyKey, Nothing,
     OpenSession, Operation, Put, Reply, RequestId, SessionRequest, Value,
 };
+use balsa_store::command::{
+    AcquireLock, DeleteRange, Expire, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition,
+    TxnOp, TxnOpKind, TxnPut, TxnRange, TxnTest, TxnValue,
+};
 use balsa_store::engine::StateEngine;
 use balsa_store::model::Model;
 use balsa_store::{FlushJob, MemoryEngine, Store, StoreConfig, View};
-use balsa_store::command::{
-    AcquireLock, DeleteRange, Expire, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition, TxnOp, TxnOpKind,
-    TxnPut, TxnRange, TxnTest, TxnValue,
-};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -142,7 +142,14 @@ fn any_acquire() -> impl Strategy<Value = AcquireLock> {
     let wait_ms = prop_oneof![Just(0u64), 100u64..2000];
     let key = prop_oneof![Just(Bytes::new()), any_key()];
     (any_name(), prop_oneof![2 => Just(0u64), 1 => 1u64..5], 50u64..900, wait_ms, key).prop_map(
-        |(name, lease, ttl_ms, wait_ms, key)| AcquireLock { name, lease, ttl_ms, wait_ms, key, value: text("held") },
+        |(name, lease, ttl_ms, wait_ms, key)| AcquireLock {
+            name,
+            lease,
+            ttl_ms,
+            wait_ms,
+            key,
+            value: text("held"),
+        },
     )
 }
 
@@ -151,15 +158,15 @@ fn any_txn() -> impl Strategy<Value = Txn> {
         (0u64..40).prop_map(TxnTest::Revision),
         (0u64..3).prop_map(TxnTest::Version),
         any::<bool>().prop_map(TxnTest::Exists),
-        ("[a-z]{0,2}", any::<bool>()).prop_map(|(value, json)| TxnTest::Value(TxnValue { value: text(&value), json })),
+        ("[a-z]{0,2}", any::<bool>())
+            .prop_map(|(value, json)| TxnTest::Value(TxnValue { value: text(&value), json })),
     ];
     let of_key = (any_key(), test).prop_map(|(subject, test)| TxnCondition { subject, test: Some(test) });
     let of_lock = (any_name(), 1u64..5)
         .prop_map(|(subject, token)| TxnCondition { subject, test: Some(TxnTest::Lock(token)) });
     let condition = prop_oneof![4 => of_key, 1 => of_lock];
-    let put = (any_key(), any_value(), prop_oneof![3 => Just(0u64), 1 => 1u64..5]).prop_map(|(key, value, lease)| {
-        TxnOpKind::Put(TxnPut { key, value, content_type: None, lease })
-    });
+    let put = (any_key(), any_value(), prop_oneof![3 => Just(0u64), 1 => 1u64..5])
+        .prop_map(|(key, value, lease)| TxnOpKind::Put(TxnPut { key, value, content_type: None, lease }));
     let range = (any_key(), prop::option::of(any_key()), 1u32..4)
         .prop_map(|(start, end, limit)| TxnOpKind::Range(TxnRange { start, end, limit }));
     let op = prop_oneof![
@@ -170,8 +177,11 @@ fn any_txn() -> impl Strategy<Value = Txn> {
     ];
     let op = op.prop_map(|kind| TxnOp { kind: Some(kind) }).boxed();
     let ops = || prop::collection::vec(op.clone(), 0..4);
-    (prop::collection::vec(condition, 0..2), ops(), ops())
-        .prop_map(|(conditions, then, otherwise)| Txn { conditions, then, otherwise })
+    (prop::collection::vec(condition, 0..2), ops(), ops()).prop_map(|(conditions, then, otherwise)| Txn {
+        conditions,
+        then,
+        otherwise,
+    })
 }
 
 fn any_operation() -> impl Strategy<Value = Operation> {
@@ -477,7 +487,8 @@ impl<D: Disk> Rig<D> {
 /// Leases and locks, as they are applied.
 fn check_leases(store: &Store, model: &Model) {
     let view = store.reader().view();
-    let found: Vec<_> = view.leases_above(0, 100).iter().map(|at| (at.number, at.ttl_ms, at.deadline_ms)).collect();
+    let found: Vec<_> =
+        view.leases_above(0, 100).iter().map(|at| (at.number, at.ttl_ms, at.deadline_ms)).collect();
     let living = model.leases.iter().filter(|(_, lease)| !lease.ended);
     let wanted: Vec<_> = living.map(|(number, lease)| (*number, lease.ttl_ms, lease.deadline_ms)).collect();
     assert_eq!(found, wanted);
@@ -489,7 +500,8 @@ fn check_leases(store: &Store, model: &Model) {
     }
     assert_eq!(view.locks_above(b"", 10), held);
     let first = model.leases.values().map(|lease| lease.deadline_ms).min();
-    let wait = model.locks.values().flat_map(|queue| queue.values().skip(1)).map(|place| place.wait_until_ms).min();
+    let wait =
+        model.locks.values().flat_map(|queue| queue.values().skip(1)).map(|place| place.wait_until_ms).min();
     assert_eq!(store.outlook().due_ms, first.into_iter().chain(wait).min());
 }
 
