@@ -6,7 +6,6 @@
 
 use crate::batch::side_and_leases;
 use crate::error::StoreError;
-use crate::replies::SideLayers;
 use crate::store::Store;
 
 /// By how much revision and applied index rise: more than any cluster can have done beyond the state that is left, and so

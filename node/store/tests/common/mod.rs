@@ -377,7 +377,7 @@ impl<D: Disk> Rig<D> {
         assert_eq!(other, wanted, "entry {index} without flushes: {command:?}");
         match &reply.answer {
             Some(Answer::SessionOpened(opened)) if !reply.replayed => self.sessions.push(opened.session),
-            Some(Answer::Put(_)) if !reply.replayed => self.leases.push(index),
+            Some(Answer::Put(_)) if !reply.replayed && gives_lease(command) => self.leases.push(index),
             Some(Answer::LeaseLasts(lasts)) => self.leases.push(lasts.lease),
             Some(Answer::LockPlace(place)) => {
                 self.leases.push(place.lease);
@@ -482,6 +482,10 @@ impl<D: Disk> Rig<D> {
         self.disk = blank;
         self.replay(other);
     }
+}
+
+fn gives_lease(command: &Command) -> bool {
+    matches!(&command.operation, Some(Operation::Put(put)) if put.ttl_ms != 0)
 }
 
 /// Leases and locks, as they are applied.
