@@ -18,6 +18,7 @@
 pub mod command;
 pub mod model;
 
+mod ages;
 mod apply;
 mod store;
 
@@ -34,6 +35,7 @@ mod sessions;
 mod side;
 
 mod flush;
+mod history;
 mod reader;
 mod snapshot;
 mod succession;
@@ -48,6 +50,7 @@ pub use config::StoreConfig;
 pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
+pub use history::{Change, Changed, Changes, PastError};
 pub use memory_engine::MemoryEngine;
 pub use position::{FEATURE_LEVEL, Position};
 pub use reader::{Page, Reader, Stats, View};
