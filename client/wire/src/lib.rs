@@ -5,6 +5,7 @@
 //!
 //! - [`kv`]: answers about keys and sessions
 //! - [`txn`]: transactions and ranges; [`leases`]: leases and locks; [`duration`]: durations in texts
+//! - [`history`]: compaction, and the events of watches
 //! - [`cluster`]: the cluster's state, and requests to change its members
 //! - [`problem`]: errors (RFC 9457), their stable codes and the outcome of the write
 //! - [`repair`]: what the node's offline repair prints for programs
@@ -18,6 +19,7 @@ pub mod base64;
 pub mod cluster;
 pub mod duration;
 pub mod header;
+pub mod history;
 pub mod kv;
 pub mod leases;
 pub mod percent;

@@ -29,6 +29,9 @@ pub struct Problem {
     /// On transactions: the part that is to blame, as a path into the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// On [`Code::Compacted`]: the oldest revision that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_revision: Option<u64>,
     /// The bound that was met, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
@@ -114,6 +117,8 @@ codes! {
     KeyNotFound = "key_not_found", "The key does not exist";
     /// 404: there is no such lease: it has ended, or never was.
     LeaseNotFound = "lease_not_found", "The lease does not exist";
+    /// 404: the revision that was asked for has not come yet.
+    FutureRevision = "future_revision", "The revision has not come yet";
     /// 404: there is no such member.
     NoSuchMember = "no_such_member", "The member does not exist";
     /// 405: see the `Allow` header.
@@ -195,6 +200,7 @@ mod tests {
             outcome: None,
             current_revision: None,
             path: None,
+            oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
         };

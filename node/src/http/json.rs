@@ -97,6 +97,14 @@ impl Writer {
         self.raw(",\"version\":").number(value.version).raw("}")
     }
 
+    /// Takes the closing brace of the object back, to add members.
+    pub(super) fn reopen(&mut self) -> &mut Writer {
+        if self.bytes.last() == Some(&b'}') {
+            self.bytes.pop();
+        }
+        self
+    }
+
     /// The text.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
@@ -153,7 +161,7 @@ mod tests {
             revision in 1..u64::MAX,
         ) {
             let content_type = Some("text/plain".to_owned());
-            let value = Value { value: Bytes::from(value), content_type, revision, create_revision: 1, version: 2 };
+            let value = Value { value: Bytes::from(value), content_type, revision, create_revision: 1, version: 2, lease: 0 };
             let item: Item = serde_json::from_str(&written(|w| w.item(&key, &value))).unwrap();
             prop_assert_eq!(item.key, key);
             prop_assert_eq!(item.revision, revision);

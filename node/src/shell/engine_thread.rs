@@ -16,6 +16,7 @@ use crate::engine::status::Status;
 use crate::engine::{Committed, Effect, Engine, EngineConfig, Event, LogJob, OfferDecision};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
+use crate::watch::Signal;
 use arc_swap::ArcSwap;
 use balsa_raft::{Index, NodeId};
 use std::collections::{BTreeMap, VecDeque};
@@ -46,6 +47,8 @@ pub struct Wiring {
     pub hub: Arc<PeerHub>,
     /// Numbers.
     pub metrics: Arc<Metrics>,
+    /// Told of each state that the store publishes.
+    pub published: Arc<Signal>,
     /// Told, at most once, that this node was removed, and whether it was so when it returned.
     pub removed: mpsc::UnboundedSender<bool>,
     /// The way out when the node cannot go on.
@@ -111,6 +114,7 @@ pub fn start(
         hub: wiring.hub.clone(),
         streams: streams.clone(),
         metrics: wiring.metrics.clone(),
+        published: wiring.published.clone(),
         incoming: Incoming::default(),
     });
     // Without the writer, which owns the other end of this thread's queue.

@@ -18,6 +18,7 @@
 pub mod command;
 pub mod model;
 
+mod ages;
 mod apply;
 mod batch;
 mod store;
@@ -38,10 +39,12 @@ mod sessions;
 mod side;
 
 mod flush;
+mod history;
 mod reader;
 mod snapshot;
 mod succession;
 mod sweep;
+mod walk_back;
 
 pub mod engine;
 mod fjall_engine;
@@ -53,6 +56,7 @@ pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
 pub use leases::{LeaseInfo, LeaseKind, LockInfo};
+pub use history::{Change, Changed, Changes, PastError};
 pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};

@@ -7,6 +7,8 @@
 //! are then worked out by whoever looks, and for good at the flush. An overlay lies on the frozen one if there is one,
 //! and on the engine; what is beneath it changes place as flushes end, but not content.
 //!
+//! Beside the rows by key stands the order of the changes by revision, for who reads history.
+//!
 //! Values and keys are copied into chunks of the overlay's own, so that a small value does not keep a large network
 //! buffer alive and [`Overlay`] bytes are honest.
 
@@ -19,9 +21,10 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_skiplist::SkipMap;
 
 use crate::rows::ChangeAt;
+use crate::store::ClearChange;
 
-/// What a row costs beside its key and value: the node, its tower, its place in the index.
-pub(crate) const ROW_BYTES: usize = 300;
+/// What a row costs beside its key and value: the node, its tower, its place in the index and in the order.
+pub(crate) const ROW_BYTES: usize = 350;
 
 /// Small keys and values are cut from chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -49,10 +52,31 @@ impl Newest {
     }
 }
 
-/// Changes by key, newest first.
+/// Changes by key, newest first, and in order of revision.
 #[derive(Default)]
 pub(crate) struct Overlay {
     rows: SkipMap<OverlayKey, OverlayRow>,
+    /// In order of revision; pushed after the row.
+    order: boxcar::Vec<Ordered>,
+}
+
+/// A change in order of revision.
+#[derive(Debug, Clone)]
+pub(crate) enum Ordered {
+    /// Of a key: the row is under both.
+    Key(OverlayKey),
+    /// Of all keys.
+    Clear(ClearChange),
+}
+
+impl Ordered {
+    /// Of the change.
+    pub(crate) fn revision(&self) -> u64 {
+        match self {
+            Ordered::Key(at) => at.revision,
+            Ordered::Clear(clear) => clear.revision,
+        }
+    }
 }
 
 /// A key and the revision of its change.
@@ -98,7 +122,35 @@ pub(crate) enum Lineage {
 impl Overlay {
     /// Adds a change. Revisions only grow.
     pub(crate) fn insert(&self, key: Bytes, revision: u64, row: OverlayRow) {
-        self.rows.insert(OverlayKey { key, revision }, row);
+        let at = OverlayKey { key, revision };
+        self.rows.insert(at.clone(), row);
+        self.order.push(Ordered::Key(at));
+    }
+
+    /// Adds a clear. Revisions only grow.
+    pub(crate) fn insert_clear(&self, clear: ClearChange) {
+        self.order.push(Ordered::Clear(clear));
+    }
+
+    /// The changes above `after`, in order of revision. Those that are made meanwhile may be among them.
+    pub(crate) fn changes_above(&self, after: u64) -> impl Iterator<Item = &Ordered> + '_ {
+        let (mut low, mut high) = (0, self.order.count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.order.get(middle) {
+                Some(change) if change.revision() <= after => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        (low..).map_while(|at| self.order.get(at))
+    }
+
+    /// The clear at a revision, if that is one of this overlay's.
+    pub(crate) fn clear_at(&self, revision: u64) -> Option<ClearChange> {
+        match self.changes_above(revision.checked_sub(1)?).next()? {
+            Ordered::Clear(clear) if clear.revision == revision => Some(*clear),
+            _ => None,
+        }
     }
 
     /// The newest change of `key` at or below `revision`.
@@ -122,6 +174,22 @@ impl Overlay {
             entry = entry.next()?;
         }
         Some((entry.key().key.clone(), entry.key().revision, entry.value().clone()))
+    }
+
+    /// The last key before `end` that has a change, of whatever revision.
+    pub(crate) fn last_before(&self, end: Bound<&[u8]>) -> Option<Bytes> {
+        let entry = match end {
+            Bound::Unbounded => self.rows.back(),
+            Bound::Included(key) => {
+                let probe: &dyn Probe = &(key, 0);
+                self.rows.upper_bound(Bound::Included(probe))
+            }
+            Bound::Excluded(key) => {
+                let probe: &dyn Probe = &(key, u64::MAX);
+                self.rows.upper_bound(Bound::Excluded(probe))
+            }
+        };
+        entry.map(|entry| entry.key().key.clone())
     }
 
     /// All changes, by key, and newest first within a key.

@@ -417,6 +417,7 @@ impl Model {
             version: current.map_or(1, |value| value.version + 1),
             lease,
         };
+        self.remember(key, Some(value.clone()));
         self.keys.insert(key.clone(), value);
         self.attach(key, lease);
     }
@@ -424,6 +425,7 @@ impl Model {
     /// Deletes a key at the present revision.
     pub(super) fn unset(&mut self, key: &Bytes) {
         self.keys.remove(key);
+        self.remember(key, None);
         self.attach(key, 0);
     }
 }

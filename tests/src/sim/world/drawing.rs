@@ -35,6 +35,8 @@ impl World {
             patience: random.between(500, 8_000) * MILLI,
             quiet: false,
             tickets: BTreeMap::new(),
+            watchers: (0..WATCHERS).map(|_| Watcher::new(random.fork())).collect(),
+            proofs: BTreeMap::new(),
             next_operation: 1,
             next_ticket: 1,
             climate: Climate::new(random.fork()),

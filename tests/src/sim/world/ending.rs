@@ -99,6 +99,6 @@ impl World {
             self.oracle.all_values_are_right(&view)?;
             self.check_applied(place)?;
         }
-        Ok(())
+        self.watchers_must_agree()
     }
 }
