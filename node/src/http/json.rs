@@ -94,7 +94,23 @@ impl Writer {
         }
         self.raw(",\"revision\":").number(value.revision);
         self.raw(",\"create_revision\":").number(value.create_revision);
-        self.raw(",\"version\":").number(value.version).raw("}")
+        self.raw(",\"version\":").number(value.version);
+        if value.lease != 0 {
+            self.raw(",\"lease\":").number(value.lease);
+        }
+        self.raw("}")
+    }
+
+    /// As [`Writer::item`], without the value.
+    pub(super) fn key_item(&mut self, key: &str, value: &Value) -> &mut Writer {
+        self.raw("{\"key\":").string(key);
+        self.raw(",\"revision\":").number(value.revision);
+        self.raw(",\"create_revision\":").number(value.create_revision);
+        self.raw(",\"version\":").number(value.version);
+        if value.lease != 0 {
+            self.raw(",\"lease\":").number(value.lease);
+        }
+        self.raw("}")
     }
 
     /// Takes the closing brace of the object back, to add members.

@@ -21,6 +21,30 @@ pub enum Param {
     From,
     /// `?events=put|delete`: a watch of these only.
     Events,
+    /// `?start=KEY`: the first key of a range.
+    Start,
+    /// `?end=KEY`: the first key beyond a range.
+    End,
+    /// `?limit=N`: so many items at most.
+    Limit,
+    /// `?cursor=CURSOR`: where the page before ended.
+    Cursor,
+    /// `?order=asc|desc`.
+    Order,
+    /// `?keys_only`: without values.
+    KeysOnly,
+    /// `?count_only`: how many, and nothing else.
+    CountOnly,
+    /// `?all`: everything is meant.
+    All,
+    /// `?ttl=TIME`: the key ends after so long.
+    Ttl,
+    /// `?lease=N`: the key ends with that lease.
+    Lease,
+    /// `?token=N`: under which a lock is held.
+    Token,
+    /// `?after=TEXT`: where the list before ended.
+    After,
     /// `?verbose`: what was checked.
     Verbose,
 }
@@ -36,6 +60,18 @@ impl Param {
             Param::Prefix => "prefix",
             Param::From => "from",
             Param::Events => "events",
+            Param::Start => "start",
+            Param::End => "end",
+            Param::Limit => "limit",
+            Param::Cursor => "cursor",
+            Param::Order => "order",
+            Param::KeysOnly => "keys_only",
+            Param::CountOnly => "count_only",
+            Param::All => "all",
+            Param::Ttl => "ttl",
+            Param::Lease => "lease",
+            Param::Token => "token",
+            Param::After => "after",
             Param::Verbose => "verbose",
         }
     }
@@ -63,6 +99,16 @@ pub enum Events {
     Deletes,
 }
 
+/// In which order a range is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// From the first key on.
+    #[default]
+    Ascending,
+    /// From the last key back.
+    Descending,
+}
+
 /// The parameters of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
@@ -82,6 +128,30 @@ pub struct Query {
     pub from: Option<u64>,
     /// See [`Param::Events`].
     pub events: Option<Events>,
+    /// See [`Param::Start`].
+    pub start: Option<String>,
+    /// See [`Param::End`].
+    pub end: Option<String>,
+    /// See [`Param::Limit`]; from 1.
+    pub limit: Option<u64>,
+    /// See [`Param::Cursor`].
+    pub cursor: Option<String>,
+    /// See [`Param::Order`].
+    pub order: Order,
+    /// See [`Param::KeysOnly`].
+    pub keys_only: bool,
+    /// See [`Param::CountOnly`].
+    pub count_only: bool,
+    /// See [`Param::All`].
+    pub all: bool,
+    /// See [`Param::Ttl`]; as it was written.
+    pub ttl: Option<String>,
+    /// See [`Param::Lease`]; from 1.
+    pub lease: Option<u64>,
+    /// See [`Param::Token`]; from 1.
+    pub token: Option<u64>,
+    /// See [`Param::After`].
+    pub after: Option<String>,
     /// See [`Param::Verbose`].
     pub verbose: bool,
 }
@@ -151,6 +221,18 @@ pub fn parse(query: Option<&str>, allowed: &[Param]) -> Result<Query, QueryError
             Param::Prev => parsed.prev = flag(param, &value)?,
             Param::Raw => parsed.raw = flag(param, &value)?,
             Param::Verbose => parsed.verbose = flag(param, &value)?,
+            Param::Start => parsed.start = Some(value.into_owned()),
+            Param::End => parsed.end = Some(value.into_owned()),
+            Param::Limit => parsed.limit = Some(number(param, &value)?),
+            Param::Cursor => parsed.cursor = Some(value.into_owned()),
+            Param::Order => parsed.order = order(&value)?,
+            Param::KeysOnly => parsed.keys_only = flag(param, &value)?,
+            Param::CountOnly => parsed.count_only = flag(param, &value)?,
+            Param::All => parsed.all = flag(param, &value)?,
+            Param::Ttl => parsed.ttl = Some(value.into_owned()),
+            Param::Lease => parsed.lease = Some(number(param, &value)?),
+            Param::Token => parsed.token = Some(number(param, &value)?),
+            Param::After => parsed.after = Some(value.into_owned()),
             Param::Consistency => parsed.consistency = consistency(&value)?,
             Param::Revision => parsed.revision = Some(number(param, &value)?),
             Param::Key => parsed.key = Some(value.into_owned()),
@@ -203,6 +285,14 @@ fn events(value: &str) -> Result<Events, QueryError> {
             let right = "put or delete; without it a watch is of both";
             Err(QueryError::Value { name: "events", value: other.to_owned(), right })
         }
+    }
+}
+
+fn order(value: &str) -> Result<Order, QueryError> {
+    match value {
+        "asc" => Ok(Order::Ascending),
+        "desc" => Ok(Order::Descending),
+        other => Err(QueryError::Value { name: "order", value: other.to_owned(), right: "asc or desc" }),
     }
 }
 
