@@ -137,10 +137,8 @@ pub struct DeleteRange {
 
 impl DeleteRange {
     pub(crate) fn prefix(client: Client, prefix: String) -> DeleteRange {
-        let mut query = vec![("prefix", prefix)];
-        if query.iter().all(|(_, prefix)| prefix.is_empty()) {
-            query.clear(); // which is refused: `Client::clear` says what it does
-        }
+        // Without one it is refused: `Client::clear` says what it does.
+        let query = if prefix.is_empty() { Vec::new() } else { vec![("prefix", prefix)] };
         DeleteRange { client, query }
     }
 

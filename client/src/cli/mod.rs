@@ -98,8 +98,8 @@ async fn run_command(args: Args, output: &Output) -> Result<u8, Stop> {
     let client = building.exactly_once(ExactlyOnce::IdempotencyKey).build();
     let client = client.map_err(|error| Stop::Usage(error.to_string()))?;
     match args.command {
-        Command::Lock(args) => return lock::lock(&client, args).await,
-        Command::Elect(args) => return lock::elect(&client, output, args).await,
+        Command::Lock(args) => lock::lock(&client, args).await,
+        Command::Elect(args) => lock::elect(&client, output, args).await,
         command => ask(&client, &endpoints, output, command).await.map(|()| 0),
     }
 }
@@ -115,7 +115,7 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
         Command::Get { key, raw, stale, revision } => get(client, output, key, raw, stale, revision).await,
         Command::Watch(args) => watch::run(client, output, args).await,
         Command::Compact { revision } => {
-            output.compacted(client.compact(revision).await?);
+            output.compacted(&client.compact(revision).await?);
             Ok(())
         }
         Command::Put(put) => write_key(client, output, put).await,
@@ -136,11 +136,11 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
                     "clear deletes every key of the cluster; say --yes if you mean it".into(),
                 ));
             }
-            output.cleared(client.clear().await?);
+            output.cleared(&client.clear().await?);
             Ok(())
         }
         Command::Status => {
-            output.status(client.status().await?);
+            output.status(&client.status().await?);
             Ok(())
         }
         Command::Members { command } => {
@@ -151,7 +151,7 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
                 Some(_) => Some(identity(client, MemberArgs { id: None, slot }).await?),
                 None => to,
             };
-            output.members(client.transfer_leadership(to.as_deref()).await?.members);
+            output.members(&client.transfer_leadership(to.as_deref()).await?.members);
             Ok(())
         }
         Command::Check { .. } => Ok(()), // done above: it needs no node

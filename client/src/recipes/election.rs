@@ -60,7 +60,7 @@ impl Leadership {
     }
 
     /// Resolves once it cannot be relied on any more.
-    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.0.lost()
     }
 

@@ -40,7 +40,7 @@ impl Keeper {
     }
 
     /// Resolves once nobody can be sure of the lease any more.
-    pub(super) fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut lost = self.lost.clone();
         async move {
             let _ = lost.wait_for(|lost| *lost).await; // its sender is gone: so is the lease

@@ -143,7 +143,7 @@ impl Lock {
     }
 
     /// Resolves once the lock cannot be relied on any more.
-    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.keeper.lost()
     }
 

@@ -33,7 +33,7 @@ impl Session {
     }
 
     /// Resolves once the session cannot be relied on any more.
-    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.keeper.lost()
     }
 

@@ -9,7 +9,7 @@ use super::body;
 use super::call::Call;
 use super::cluster::to_json;
 use super::kv::{freshness, refusal};
-use super::leases::{self, ttl_ms};
+use super::leases::ttl_ms;
 use super::problem::Failure;
 use super::query::{self, Param};
 use super::request_id;
@@ -99,10 +99,13 @@ async fn wait_for(call: &Call<'_>, name: &str, place: &LockPlace, wait: Duration
             let mut published = pin!(listener.next());
             published.as_mut().enable();
             let view = call.state.view();
-            match view.lock(name.as_bytes()).position(|other| other.token == place.token) {
+            let ahead = view.lock(name.as_bytes()).position(|other| other.token == place.token);
+            let is_applied = view.applied_index() >= place.token;
+            drop(view);
+            match ahead {
                 Some(0) => return Ok(()),
                 // Not there yet, or not any more.
-                None if view.applied_index() >= place.token => return Err(Failure::LockLost),
+                None if is_applied => return Err(Failure::LockLost),
                 _ => published.await,
             }
         }
@@ -174,6 +177,3 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Answer, Failure> {
     answer.age_ms = age_ms;
     Ok(answer)
 }
-
-/// The lease's number in `?lease=`.
-pub(super) use leases::number;

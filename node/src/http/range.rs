@@ -15,7 +15,7 @@ use super::query::{self, Order, Param, Query};
 use super::request_id;
 use crate::engine::handle::WriteError;
 use axum::body::Body;
-use balsa_store::command::{Answer as Applied, DeleteRange, IdempotencyKey, Operation, RequestId, Value};
+use balsa_store::command::{Answer as Applied, DeleteRange, IdempotencyKey, Operation, RequestId};
 use balsa_store::{Page, PastError, View};
 use bytes::Bytes;
 use std::ops::Bound;

@@ -199,7 +199,9 @@ impl World {
             Some(Answer::PreconditionFailed(_)) => self.report.saw("precondition failed"),
             Some(answer) if answer.is_refusal() => self.report.saw("lease, lock or transaction refused"),
             Some(answer) => {
-                if let Some(UnderWay { ask: Ask::Write(operation), .. }) = &self.clients[client].under_way {
+                if let Some(under_way) = &self.clients[client].under_way
+                    && let Ask::Write(operation) = &under_way.ask
+                {
                     let operation = operation.clone();
                     self.clients[client].note(&operation, answer);
                 }
