@@ -312,8 +312,10 @@ impl Leases {
         let row_key = rows::row_key(TABLE_LEASE_KEYS, &rows::lease_key(lease, key));
         // The row may be beneath: the key had this lease before.
         side.put(row_key, revision.to_be_bytes().to_vec(), false);
+        // A copy of its own: that of the overlay would keep its neighbours alive.
+        let key = Bytes::copy_from_slice(key);
         self.table.keys.insert((lease, key.clone()), revision);
-        self.lease_of.insert(key.clone(), lease);
+        self.lease_of.insert(key, lease);
     }
 
     /// A key was set or deleted, or is no key of its lease any more. A lease that was there for this key alone goes, too.

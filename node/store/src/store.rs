@@ -168,8 +168,8 @@ impl Store {
         self.apply_decoded(index, time_ms, command)
     }
 
-    /// As [`Store::apply`], where that touches memory alone: a plain PUT, a lease's begin or its sign of life. `None`: it might read the engine; nothing was
-    /// done.
+    /// As [`Store::apply`], where that touches memory alone: a plain PUT, a lease's begin or its sign of life. `None`: it
+    /// might read the engine; nothing was done.
     pub fn apply_in_memory(&mut self, index: u64, entry: &Bytes) -> Result<Option<Reply>, ApplyError> {
         let (time_ms, command) = decode(index, entry)?;
         let now_ms = self.position.time_ms.max(time_ms);
