@@ -208,9 +208,7 @@ impl Failure {
             Failure::Path(_) | Failure::KeyEmpty { .. } => not_applied(S::BAD_REQUEST, Code::InvalidKey),
             Failure::KeyTooLong { .. } => not_applied(S::BAD_REQUEST, Code::KeyTooLong),
             Failure::ReservedName { .. } => not_applied(S::BAD_REQUEST, Code::ReservedName),
-            Failure::Query(QueryError::Unknown { .. } | QueryError::NotYet { .. }) => {
-                not_applied(S::BAD_REQUEST, Code::UnknownParameter)
-            }
+            Failure::Query(QueryError::Unknown { .. }) => not_applied(S::BAD_REQUEST, Code::UnknownParameter),
             Failure::Query(
                 QueryError::Twice { .. } | QueryError::Value { .. } | QueryError::Malformed(_),
             ) => not_applied(S::BAD_REQUEST, Code::InvalidParameter),

@@ -77,9 +77,6 @@ impl Param {
     }
 }
 
-/// Parameters of the contract that this build does not have yet.
-const NOT_YET: [&str; 2] = ["ttl", "lease"];
-
 /// How fresh a read must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Consistency {
@@ -167,14 +164,6 @@ pub enum QueryError {
         /// Which ones this call knows.
         known: String,
     },
-    /// In the contract, not in this build.
-    #[error("the query parameter `{name}` is not supported by this version yet; {known}")]
-    NotYet {
-        /// Its name.
-        name: &'static str,
-        /// Which ones this call knows.
-        known: String,
-    },
     /// Given twice.
     #[error("the query parameter `{name}` is given twice")]
     Twice {
@@ -207,11 +196,7 @@ pub fn parse(query: Option<&str>, allowed: &[Param]) -> Result<Query, QueryError
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let (name, value) = (percent::decode(name)?, percent::decode(value)?);
         let Some(param) = allowed.iter().copied().find(|param| param.name() == name) else {
-            let known = known(allowed);
-            return Err(match NOT_YET.into_iter().find(|n| *n == name) {
-                Some(name) => QueryError::NotYet { name, known },
-                None => QueryError::Unknown { name: name.into_owned(), known },
-            });
+            return Err(QueryError::Unknown { name: name.into_owned(), known: known(allowed) });
         };
         if seen.contains(&param) {
             return Err(QueryError::Twice { name: param.name() });
@@ -271,7 +256,10 @@ fn number(param: Param, value: &str) -> Result<u64, QueryError> {
     match value.parse() {
         Ok(number) if number > 0 && value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
         _ => {
-            let right = "a revision, from 1";
+            let right = match param {
+                Param::Revision | Param::From => "a revision, from 1",
+                _ => "a number, from 1",
+            };
             Err(QueryError::Value { name: param.name(), value: value.to_owned(), right })
         }
     }
@@ -337,7 +325,6 @@ mod tests {
             ("Raw", "unknown query parameter `Raw`"),
             ("a+b=1", "unknown query parameter `a+b`"),
             ("=1", "unknown query parameter ``"),
-            ("ttl=30s", "`ttl` is not supported by this version yet"),
             ("raw&raw", "`raw` is given twice"),
             ("raw=yes", "`raw` does not take `yes`"),
             ("consistency=lease", "`consistency` does not take `lease`"),
