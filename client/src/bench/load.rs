@@ -46,13 +46,13 @@ struct Tally {
 pub(super) async fn run(plan: &Plan, target: &Target, load: Load) -> Result<Measured, Failure> {
     let latencies = Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS);
     let latencies = latencies.map_err(|error| Failure(error.to_string()))?;
+    let requests = requests_to_each(plan, target, load.op)?;
     let from = Instant::now() + plan.warmup;
     let until = from + plan.duration;
     let tally = Arc::new(Mutex::new(Tally { from, until, latencies, errors: 0, first_error: None }));
     let mut loops = Vec::new();
     for (number, at) in spread(load.connections, target.endpoints.len()).enumerate() {
-        let address = target.endpoints[at].clone();
-        let requests = requests(plan, target.kind, load.op, &address)?;
+        let (address, requests) = (target.endpoints[at].clone(), requests[at].clone());
         let keys = Keys::new(number as u64, requests.len());
         loops.push(tokio::spawn(close_loop(address, requests, keys, tally.clone())));
     }
@@ -79,11 +79,11 @@ pub(super) async fn run(plan: &Plan, target: &Target, load: Load) -> Result<Meas
 /// Writes every key once, so that gets find them and puts overwrite.
 pub(super) async fn fill(plan: &Plan, target: &Target) -> Result<(), Failure> {
     let next = Arc::new(AtomicUsize::new(0));
+    let requests = requests_to_each(plan, target, Op::Put)?;
     let mut loops = Vec::new();
     for at in spread(FILLING_CONNECTIONS, target.endpoints.len()) {
         let address = target.endpoints[at].clone();
-        let requests = requests(plan, target.kind, Op::Put, &address)?;
-        loops.push(tokio::spawn(fill_some(address, requests, next.clone())));
+        loops.push(tokio::spawn(fill_some(address, requests[at].clone(), next.clone())));
     }
     for ended in loops {
         ended.await.map_err(|error| Failure(format!("a connection's task failed: {error}")))??;
@@ -110,6 +110,11 @@ async fn fill_some(
 /// Which endpoint each connection goes to: in turn, so that none has more than one more than another.
 fn spread(connections: usize, endpoints: usize) -> impl Iterator<Item = usize> {
     (0..connections).map(move |connection| connection % endpoints)
+}
+
+/// For each endpoint one request a key, which all connections to it share: made once, before the clock runs.
+fn requests_to_each(plan: &Plan, target: &Target, op: Op) -> Result<Vec<Arc<[Prepared]>>, Failure> {
+    target.endpoints.iter().map(|address| requests(plan, target.kind, op, address)).collect()
 }
 
 /// One request a key.

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use crate::command::Value;
+use crate::engine::EngineSnapshot;
 use crate::error::StoreError;
 use crate::layers::{self, Resolved};
 use crate::overlay::{Ordered, Overlay};
@@ -104,20 +105,19 @@ impl View {
     ) -> Result<Changes, PastError> {
         self.check_readable(after)?;
         let newest = self.revision();
+        if after == newest {
+            return Ok(Changes { items: Vec::new(), through: newest });
+        }
         let mut page =
             Gather { items: Vec::new(), wanted, rows: 0, bytes: 0, rows_max, bytes_max, through: after };
         let layers = &self.state.layers;
         let engine = &*layers.engine;
 
-        let start = rows::number_key(TABLE_HISTORY, after + 1);
-        for row in engine.scan(Bound::Included(&start), Bound::Excluded(&[TABLE_HISTORY + 1])) {
-            let (row_key, row) = row.map_err(StoreError::from)?;
-            let revision = rows::read_number(&row_key[1..])?;
-            if page.is_full_before(revision) {
-                return Ok(page.finish());
-            }
-            let row: HistoryRow = rows::decode(&row_key, row)?;
-            page.add(revision, &row.key.clone(), || changed(revision, row))?;
+        // Whoever follows closely needs nothing of the disk.
+        let in_memory = layers.frozen.as_ref().and_then(|frozen| frozen.first_revision());
+        let in_memory = in_memory.or_else(|| layers.active.first_revision());
+        if in_memory.is_none_or(|first| first > after + 1) && !page.add_flushed(engine, after)? {
+            return Ok(page.finish());
         }
         if let Some(frozen) = &layers.frozen {
             let beneath = |key: &[u8]| layers::newest_in_engine(engine, key);
@@ -189,7 +189,22 @@ impl<W: Fn(&[u8]) -> bool> Gather<W> {
         Ok(())
     }
 
-    /// Whether there is room for more.
+    /// Adds what was flushed above `after`. Whether there is room for more.
+    fn add_flushed(&mut self, engine: &dyn EngineSnapshot, after: u64) -> Result<bool, StoreError> {
+        let start = rows::number_key(TABLE_HISTORY, after + 1);
+        for row in engine.scan(Bound::Included(&start), Bound::Excluded(&[TABLE_HISTORY + 1])) {
+            let (row_key, row) = row?;
+            let revision = rows::read_number(&row_key[1..])?;
+            if self.is_full_before(revision) {
+                return Ok(false);
+            }
+            let row: HistoryRow = rows::decode(&row_key, row)?;
+            self.add(revision, &row.key.clone(), || changed(revision, row))?;
+        }
+        Ok(true)
+    }
+
+    /// Adds what an overlay has above that. Whether there is room for more.
     fn add_overlay(
         &mut self,
         overlay: &Overlay,

@@ -145,6 +145,11 @@ impl Overlay {
         (low..).map_while(|at| self.order.get(at))
     }
 
+    /// The revision of its first change, if it has any.
+    pub(crate) fn first_revision(&self) -> Option<u64> {
+        self.order.get(0).map(Ordered::revision)
+    }
+
     /// The clear at a revision, if that is one of this overlay's.
     pub(crate) fn clear_at(&self, revision: u64) -> Option<ClearChange> {
         match self.changes_above(revision.checked_sub(1)?).next()? {

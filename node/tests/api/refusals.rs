@@ -63,6 +63,8 @@ async fn unknown_parameters_are_named() {
         ("DELETE", "/v1/kv/a?x%20y", "`x y`"),
         ("POST", "/clear?all", "`all`"),
         ("POST", "/v1/sessions?ttl=1", "`ttl`"),
+        ("PUT", "/v1/kv/a?revision=1", "`revision`"),
+        ("POST", "/v1/compact?x", "`x`"),
         ("GET", "/v1/cluster?x", "`x`"),
         ("POST", "/v1/cluster/transfer-leadership?x", "`x`"),
         ("GET", "/livez?verbose", "`verbose`"),

@@ -128,7 +128,7 @@ impl<K: Ord + Clone + Debug> Watcher<K> {
             return Ok(());
         }
         for (revision, changed) in changes.range(self.complete + 1..=through) {
-            if let Some((key, _)) = changed.iter().find(|(key, value)| wants(key, value.is_some())) {
+            if let Some((key, _)) = changed.iter().find(|&(key, value)| wants(key, value.is_some())) {
                 wrong!("key {key:?} at {revision} is missing below {}", through + 1);
             }
         }
