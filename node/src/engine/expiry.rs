@@ -14,7 +14,7 @@ use balsa_raft::Index;
 use balsa_store::command::{self, Command, Expire, Operation};
 
 /// Leases that end with one entry, and keys that are deleted with them.
-pub const SLICE: u32 = 256;
+const SLICE: u32 = 256;
 
 /// The entry that ends what is due, on its way; one at a time.
 #[derive(Debug, Default)]
