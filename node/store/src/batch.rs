@@ -165,10 +165,17 @@ impl Store {
             leases.become_ended(&mut side, lease);
         }
         // Its locks are free at once, however many keys are left.
-        for token in self.leases.tokens_of(lease, usize::MAX) {
+        self.give_up_places_of(lease, staged);
+        is_whole
+    }
+
+    /// Gives up all places that end with a lease: first those that wait, so that none of them is next.
+    fn give_up_places_of(&mut self, lease: u64, staged: &mut Staging) {
+        let tokens = self.leases.tokens_of(lease).into_iter();
+        let (held, waiting): (Vec<u64>, Vec<u64>) = tokens.partition(|token| self.leases.is_held(*token));
+        for token in waiting.into_iter().chain(held) {
             self.give_up_place(token, staged);
         }
-        is_whole
     }
 
     pub(crate) fn acquire_lock(&mut self, index: u64, asked: &AcquireLock) -> Result<Answer, StoreError> {
@@ -223,8 +230,9 @@ impl Store {
         }
         if place.owns_lease(token) && self.leases.living(token).is_some() {
             self.end_own_lease(token, &place, staged);
+            self.give_up_places_of(token, staged);
         }
-        if let Some((next, place)) = self.leases.holder(&place.name) {
+        if let Some((next, place)) = self.leases.holder(&place.name).filter(|(_, next)| !next.held) {
             self.hold_lock(next, place, staged);
         }
     }

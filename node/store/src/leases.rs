@@ -337,9 +337,14 @@ impl Leases {
     }
 
     /// The tokens of places that end with a lease.
-    pub(crate) fn tokens_of(&self, lease: u64, at_most: usize) -> Vec<u64> {
-        let range = (Bound::Included((lease, 0)), Bound::Included((lease, u64::MAX)));
-        self.tokens_of.range(range).take(at_most).map(|(_, token)| *token).collect()
+    pub(crate) fn tokens_of(&self, lease: u64) -> Vec<u64> {
+        self.tokens_of.range((lease, 0)..=(lease, u64::MAX)).map(|(_, token)| *token).collect()
+    }
+
+    /// Whether a place is the first of its queue.
+    pub(crate) fn is_held(&self, token: u64) -> bool {
+        let place = self.lock_of(token).and_then(|name| self.table.places.get(&(name, token)));
+        place.is_some_and(|place| place.value().held)
     }
 
     /// The lock that a token is of.

@@ -183,6 +183,16 @@ fn who_holds_a_lock_can_be_seen_and_watched() {
 }
 
 #[test]
+fn who_waits_under_the_lease_of_a_lock_that_is_released_does_not_get_one_that_never_ends() {
+    let mut bench = Bench::new();
+    let first = bench.acquire(asks("lock", 0));
+    let under = bench.acquire(AcquireLock { lease: first.lease, ..asks("lock", 5_000) });
+    let other = bench.acquire(asks("lock", 5_000));
+    bench.apply(Operation::ReleaseLock(ReleaseLock { name: text("lock"), token: first.token }));
+    assert_eq!(bench.queue("lock"), [other.token], "{under:?} went with its lease");
+}
+
+#[test]
 fn a_transaction_writes_all_at_one_revision_or_nothing() {
     let mut bench = Bench::new();
     bench.apply(put("a", "1"));

@@ -40,6 +40,8 @@ pub struct ModelPlace {
     pub key: Bytes,
     /// What that has.
     pub value: Bytes,
+    /// It is the first.
+    pub held: bool,
 }
 
 /// What a key gets: value, content type, lease; or that it goes.
@@ -222,12 +224,21 @@ impl Model {
         if is_whole {
             self.leases.remove(&number);
         }
-        let tokens: Vec<u64> =
-            self.places().filter(|(_, place)| place.lease == number).map(|(t, _)| t).collect();
-        for token in tokens {
+        self.leave_queues(number, news);
+        is_whole
+    }
+
+    /// What ends with a lease leaves its queues, first what waits.
+    fn leave_queues(&mut self, lease: u64, news: &mut BTreeMap<Bytes, New>) {
+        let mut places: Vec<(bool, u64)> = self
+            .places()
+            .filter(|(_, place)| place.lease == lease)
+            .map(|(token, place)| (place.held, token))
+            .collect();
+        places.sort_unstable();
+        for (_, token) in places {
             self.leave_queue(token, news);
         }
-        is_whole
     }
 
     /// All places, in order of their tokens.
@@ -257,17 +268,20 @@ impl Model {
         let lease = if asked.lease == 0 { index } else { asked.lease };
         let wait_until_ms = self.time_ms + asked.wait_ms;
         let (key, value) = (asked.key.clone(), asked.value.clone());
-        let place = ModelPlace { lease, ttl_ms, wait_until_ms, key, value };
-        self.locks.entry(asked.name.clone()).or_default().insert(index, place.clone());
+        let place = ModelPlace { lease, ttl_ms, wait_until_ms, key, value, held: false };
+        self.locks.entry(asked.name.clone()).or_default().insert(index, place);
         let mut news = BTreeMap::new();
         if ahead == 0 {
-            self.hold(index, place, &mut news);
+            self.hold(&asked.name, index, &mut news);
         }
         self.write(news);
         Answer::LockPlace(LockPlace { token: index, lease, ttl_ms, ahead, revision: self.revision })
     }
 
-    fn hold(&mut self, token: u64, place: ModelPlace, news: &mut BTreeMap<Bytes, New>) {
+    fn hold(&mut self, name: &Bytes, token: u64, news: &mut BTreeMap<Bytes, New>) {
+        let Some(place) = self.locks.get_mut(name).and_then(|queue| queue.get_mut(&token)) else { return };
+        place.held = true;
+        let place = place.clone();
         if place.lease == token {
             self.start_lease(token, place.ttl_ms, false);
         }
@@ -279,14 +293,12 @@ impl Model {
     fn leave_queue(&mut self, token: u64, news: &mut BTreeMap<Bytes, New>) {
         let found = self.locks.iter().find(|(_, queue)| queue.contains_key(&token));
         let Some(name) = found.map(|(name, _)| name.clone()) else { return };
-        let held = self.holder(&name) == Some(token);
         let queue = self.locks.entry(name.clone()).or_default();
         let Some(place) = queue.remove(&token) else { return };
-        let next = queue.iter().next().map(|(token, place)| (*token, place.clone()));
         if queue.is_empty() {
             self.locks.remove(&name);
         }
-        if !held {
+        if !place.held {
             return;
         }
         let is_shown = match news.get(&place.key) {
@@ -313,9 +325,11 @@ impl Model {
             if is_empty {
                 self.leases.remove(&token);
             }
+            self.leave_queues(token, news);
         }
-        if let Some((next, place)) = next {
-            self.hold(next, place, news);
+        let next = self.locks.get(&name).and_then(|queue| queue.iter().next());
+        if let Some(next) = next.filter(|(_, place)| !place.held).map(|(token, _)| *token) {
+            self.hold(&name, next, news);
         }
     }
 
