@@ -176,6 +176,7 @@ mod tests {
             outcome,
             current_revision: None,
             path: None,
+            oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
         }))

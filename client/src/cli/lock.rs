@@ -25,7 +25,7 @@ enum Ended {
 pub(super) async fn lock(client: &Client, args: LockArgs) -> Result<u8, Stop> {
     let mut asking = client.lock(args.name).ttl(args.ttl).wait(args.wait);
     if let Some(key) = args.show {
-        asking = asking.show(key, &args.value.map_or_else(|| "held".into(), |value| value));
+        asking = asking.show(key, &args.value.unwrap_or_else(|| "held".into()));
     }
     let lock = asking.await?;
     run_under(lock, &args.command).await
