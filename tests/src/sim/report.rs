@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 51] = [
+pub const SITUATIONS: [&str; 55] = [
     "election won",
     "election won while joint",
     "joint phase",
