@@ -123,7 +123,9 @@ impl World {
                     self.store.handle_flushed(index).unwrap();
                 }
             }
-            Step::Feed => drop(self.follow()),
+            Step::Feed => {
+                self.follow();
+            }
             Step::Restart => self.feed.restart(&self.store.reader().view()),
             Step::Watch(filter, share) => {
                 let after = self.published * share / 100;

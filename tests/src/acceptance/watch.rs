@@ -194,7 +194,7 @@ impl Watcher {
             while !String::from_utf8_lossy(&watcher.unread).contains("event: progress") {
                 watcher.read().await?;
             }
-            Ok(())
+            Outcome::Ok(())
         };
         timeout(PATIENCE, standing).await.context("wait for a watch to stand")??;
         let head = String::from_utf8_lossy(&watcher.unread);

@@ -137,8 +137,8 @@ impl Watcher {
             };
             self.checker.event(changes, wants, event.revision, &event.key, value)?;
             if let (true, Some(prev)) = (filter.prev, &event.prev) {
-                let earlier = changes.range(..event.revision).rev();
-                let before = earlier.filter_map(|(_, changed)| changed.get(&event.key)).next();
+                let mut earlier = changes.range(..event.revision).rev();
+                let before = earlier.find_map(|(_, changed)| changed.get(&event.key));
                 assert_eq!(prev.as_ref(), before.and_then(Option::as_ref), "before {}", event.revision);
             }
             assert!(!filter.prev || event.prev.is_some(), "what was before {} is not told", event.revision);
