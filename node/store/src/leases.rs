@@ -325,7 +325,9 @@ impl Leases {
         let attached = self.table.keys.remove(&(lease, key.clone()));
         let was_valid = attached.is_some_and(|entry| *entry.value() > last_clear);
         let of_key = self.living(lease).is_some_and(|lease| lease.kind == LeaseKind::OfKey as i32);
-        if was_valid && of_key && self.table.keys_of(lease, last_clear).next().is_none() {
+        let is_last =
+            self.table.keys_of(lease, last_clear).next().is_none() && self.tokens_of(lease).is_empty();
+        if was_valid && of_key && is_last {
             // Void attachments to it, if there are any, go with their keys' next change or never matter.
             for (void, _) in self.attached(lease, usize::MAX) {
                 self.lease_of.remove(&void);

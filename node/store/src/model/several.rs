@@ -178,7 +178,7 @@ impl Model {
                     && !old.ended
                     && old.keys.values().all(|attached| *attached <= cleared)
             });
-            if of_old == Some(true) {
+            if of_old == Some(true) && self.places().all(|(_, place)| place.lease != old) {
                 self.leases.remove(&old);
             }
         }
