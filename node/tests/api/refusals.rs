@@ -117,7 +117,7 @@ async fn a_refusal_is_read_even_by_who_is_still_sending() {
 async fn there_is_nothing_at_other_paths() {
     let server = start().await;
     for target in
-        ["/", "//", "/a/", "/v1/", "/v1/kv", "/v1/nothing", "/v1/cluster/", "/v1/cluster/members//promote"]
+        ["/", "//", "/a/", "/v1/", "/v1/txn/", "/v1/nothing", "/v1/cluster/", "/v1/cluster/members//promote"]
     {
         for method in ["GET", "PUT", "POST", "DELETE"] {
             let answered = server.send(method, target, &[], "").await;
