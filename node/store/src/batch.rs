@@ -56,6 +56,8 @@ impl Store {
                 changes.push((key, change, current, is_live));
             }
         }
+        // What gets a lease comes first: one that is there for a key alone goes with its last key.
+        changes.sort_by_key(|(_, change, ..)| !matches!(change, Staged::Put { lease, .. } if *lease != 0));
         let shared = changes.len() > 1;
         let mut deleted = BTreeSet::new();
         let revision = self.position.revision + u64::from(!changes.is_empty());

@@ -247,3 +247,16 @@ fn old_clients_commands_are_of_the_first_level() {
     assert_eq!(level(Operation::Put(Put { lease: 1, ..Put::default() })), 2);
     assert_eq!(level(Operation::Txn(Txn::default())), 2);
 }
+
+#[test]
+fn a_transaction_moves_the_lease_of_a_key_to_another_key() {
+    let mut bench = Bench::new();
+    bench.put_leased("a", 0, 1_000);
+    let lease = bench.store.applied_index();
+    let put = |key: &str, lease| TxnOp {
+        kind: Some(TxnOpKind::Put(TxnPut { key: text(key), value: text("2"), lease, ..TxnPut::default() })),
+    };
+    bench.apply(Operation::Txn(Txn { then: vec![put("a", 0), put("b", lease)], ..Txn::default() }));
+    assert_eq!(bench.pass(1_000), (1, 1));
+    assert_eq!((bench.value("a"), bench.value("b")), (Some(text("2")), None));
+}

@@ -189,8 +189,9 @@ impl Model {
 
     /// Writes all at one revision; gives the keys that were there and are gone.
     fn write(&mut self, news: BTreeMap<Bytes, New>) -> Vec<Bytes> {
-        let news: Vec<(Bytes, New)> =
+        let mut news: Vec<(Bytes, New)> =
             news.into_iter().filter(|(key, new)| new.is_some() || self.keys.contains_key(key)).collect();
+        news.sort_by_key(|(_, new)| !matches!(new, Some((_, _, lease)) if *lease != 0));
         self.revision += u64::from(!news.is_empty());
         let mut gone = Vec::new();
         for (key, new) in news {
