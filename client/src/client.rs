@@ -2,11 +2,15 @@
 
 use crate::endpoints::Endpoints;
 use crate::error::{BuildError, ReadError, WriteError};
+use crate::recipes::{Election, LockRequest, Session, lock_target};
 use crate::request::{Clear, Delete, Get, Put};
+use crate::several::{DeleteRange, Range, Txn};
 use crate::transport::{Request, Retry, Transport, parse, random};
 use crate::watch::Watch;
 use balsa_wire::cluster::{AddMember, ClusterAnswer, MembershipAnswer, Role, TransferLeadership};
 use balsa_wire::history::{CompactAnswer, CompactRequest};
+use balsa_wire::leases::{LeaseAnswer, LeaseState, LeasesAnswer, LockState, ReleaseAnswer, RevokeAnswer};
+use balsa_wire::problem::Code;
 use bytes::Bytes;
 use reqwest::Method;
 use serde::Serialize;
@@ -160,6 +164,103 @@ impl Client {
         Clear::new(self.clone())
     }
 
+    /// Reads a range: all keys, unless its methods say less.
+    pub fn range(&self) -> Range {
+        Range::new(self.clone())
+    }
+
+    /// Deletes all keys that begin so, in slices; an empty prefix is refused.
+    pub fn delete_prefix(&self, prefix: impl Into<String>) -> DeleteRange {
+        DeleteRange::prefix(self.clone(), prefix.into())
+    }
+
+    /// Deletes keys from `start` up to and without `end`, in slices.
+    pub fn delete_range(&self, start: impl Into<String>, end: impl Into<String>) -> DeleteRange {
+        DeleteRange::span(self.clone(), start.into(), end.into())
+    }
+
+    /// A transaction: conditions and operations on several keys at one revision.
+    pub fn txn(&self) -> Txn {
+        Txn::new(self.clone())
+    }
+
+    /// A lease that is kept alive in the background, for keys and locks that shall end with it.
+    pub async fn session(&self, ttl: Duration) -> Result<Session, WriteError> {
+        Session::open(self.clone(), ttl).await
+    }
+
+    /// Asks for a lock.
+    pub fn lock(&self, name: impl Into<String>) -> LockRequest {
+        LockRequest::new(self.clone(), name.into())
+    }
+
+    /// An election among the candidates of one name.
+    pub fn election(&self, name: impl Into<String>) -> Election {
+        Election::new(self.clone(), name.into())
+    }
+
+    /// Grants a lease, which nobody keeps alive by itself; see [`Client::session`].
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseAnswer, WriteError> {
+        let mut request = plain(Method::POST, "/v1/leases".to_owned(), Retry::Recognised);
+        request.body = format!("{{\"ttl\":\"{}ms\"}}", ttl.as_millis()).into();
+        request.headers.push(("content-type", "application/json".to_owned()));
+        self.write(&request).await
+    }
+
+    /// A sign of life: the lease lasts its whole time from now.
+    pub async fn keep_lease(&self, lease: u64) -> Result<LeaseAnswer, WriteError> {
+        self.keep_lease_within(lease, self.timeout).await
+    }
+
+    pub(crate) async fn keep_lease_within(
+        &self,
+        lease: u64,
+        timeout: Duration,
+    ) -> Result<LeaseAnswer, WriteError> {
+        // Once more is as good as once.
+        let request = plain(Method::POST, format!("/v1/leases/{lease}/keepalive"), Retry::Harmless);
+        let answered = self.transport.call(&request, timeout).await;
+        let answer = answered.map_err(|(outcome, cause)| WriteError::of(outcome, cause))?;
+        parse(&answer).map_err(WriteError::Applied)
+    }
+
+    /// Ends a lease, with its keys and locks.
+    pub async fn revoke_lease(&self, lease: u64) -> Result<RevokeAnswer, WriteError> {
+        self.write(&plain(Method::DELETE, format!("/v1/leases/{lease}"), Retry::Recognised)).await
+    }
+
+    /// A lease and its keys; `None`: it has ended, or never was.
+    pub async fn lease(&self, lease: u64) -> Result<Option<LeaseState>, ReadError> {
+        match self.read(format!("/v1/leases/{lease}")).await {
+            Ok(state) => Ok(Some(state)),
+            Err(ReadError { cause }) if cause.code() == Some(Code::LeaseNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Leases with numbers above `after`, in order.
+    pub async fn leases(&self, after: Option<u64>) -> Result<LeasesAnswer, ReadError> {
+        self.read(after.map_or("/v1/leases".to_owned(), |after| format!("/v1/leases?after={after}"))).await
+    }
+
+    /// Who holds a lock, and how many wait for it.
+    pub async fn lock_state(&self, name: &str) -> Result<LockState, ReadError> {
+        self.read(lock_target(name)).await
+    }
+
+    /// Releases a lock, or a place in its queue, by its token.
+    pub async fn release_lock(&self, name: &str, token: u64) -> Result<ReleaseAnswer, WriteError> {
+        let target = format!("{}?token={token}", lock_target(name));
+        self.write(&plain(Method::DELETE, target, Retry::Recognised)).await
+    }
+
+    /// Sends a read and reads its answer.
+    async fn read<T: serde::de::DeserializeOwned>(&self, target: String) -> Result<T, ReadError> {
+        let answered = self.transport.call(&plain(Method::GET, target, Retry::Harmless), self.timeout).await;
+        let answer = answered.map_err(|(_, cause)| ReadError { cause })?;
+        parse(&answer).map_err(|cause| ReadError { cause })
+    }
+
     /// What the cluster is doing, as its leader says, who alone knows who lags and who answers; where no leader can be
     /// asked, as any node says.
     pub async fn status(&self) -> Result<ClusterAnswer, ReadError> {
@@ -244,7 +345,7 @@ struct Nothing {}
 
 /// A request without headers and body.
 pub(crate) fn plain(method: Method, target: String, retry: Retry) -> Request {
-    Request { method, target, headers: Vec::new(), body: Bytes::new(), retry }
+    Request { method, target, headers: Vec::new(), body: Bytes::new(), retry, patience: Duration::ZERO }
 }
 
 /// `host:port` of an endpoint.

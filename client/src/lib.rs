@@ -24,7 +24,7 @@
 //! - An error of a write is one of three truths: not applied, applied, unknown ([`WriteError`]).
 //!
 //! Modules in reading order: `endpoints` (whom to ask), `course` (what to do after an attempt), `session` (a write's
-//! place), all three pure; then `transport` and `client`, which do as they say; [`failover`], the failover test; [`mod@bench`]; `cli`.
+//! place), all three pure; then `transport` and `client`, which do as they say; [`recipes`], what is made of leases and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
@@ -42,6 +42,9 @@ mod transport;
 mod client;
 mod error;
 mod request;
+mod several;
+
+pub mod recipes;
 
 mod sse;
 mod watch;
@@ -54,4 +57,5 @@ pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};
+pub use several::{DeleteRange, Range, Txn};
 pub use watch::{Watch, WatchError, WatchEvent};

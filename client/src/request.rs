@@ -10,6 +10,7 @@ use bytes::Bytes;
 use reqwest::Method;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::time::Duration;
 
 /// What `.await` on a request makes of it.
 type Asked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -127,16 +128,18 @@ struct Change {
     key: String,
     condition: Option<Condition>,
     prev: bool,
+    /// When the key ends by itself, as the query says it.
+    ends: Option<String>,
 }
 
 impl Change {
     fn new(client: Client, key: String) -> Change {
-        Change { client, key, condition: None, prev: false }
+        Change { client, key, condition: None, prev: false, ends: None }
     }
 
     fn request(&self, method: Method) -> Result<Request, WriteError> {
-        let query: &[&str] = if self.prev { &["prev"] } else { &[] };
-        let target = key_target(&self.key, query).map_err(WriteError::NotApplied)?;
+        let query: Vec<&str> = self.prev.then_some("prev").into_iter().chain(self.ends.as_deref()).collect();
+        let target = key_target(&self.key, &query).map_err(WriteError::NotApplied)?;
         let mut request = plain(method, target, Retry::Recognised);
         request.headers.extend(self.condition.map(|condition| match condition {
             Condition::Revision(revision) => ("if-match", format!("\"{revision}\"")),
@@ -188,6 +191,18 @@ impl Put {
     /// Only where the key is there.
     pub fn if_exists(mut self) -> Put {
         self.change.condition = Some(Condition::Exists);
+        self
+    }
+
+    /// The key ends with this lease ([`crate::recipes::Session::lease`]).
+    pub fn lease(mut self, lease: u64) -> Put {
+        self.change.ends = Some(format!("lease={lease}"));
+        self
+    }
+
+    /// The key ends after so long, unless it is set again before.
+    pub fn ttl(mut self, ttl: Duration) -> Put {
+        self.change.ends = Some(format!("ttl={}ms", ttl.as_millis()));
         self
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Bytes,
     pub(crate) retry: Retry,
+    /// How long a node may let it wait, beyond what it takes.
+    pub(crate) patience: Duration,
 }
 
 /// What makes a second attempt safe.
@@ -251,7 +253,7 @@ impl Transport {
             Mark::Key(key) => sending.header(header::IDEMPOTENCY_KEY, key),
             Mark::Ticket(ticket) => sending.header(header::SESSION, ticket.header()),
         };
-        let sending = sending.timeout(left.min(self.attempt_timeout));
+        let sending = sending.timeout(left.min(self.attempt_timeout + request.patience));
         let mut answer = match self.begin(sending, endpoint).await {
             Ok(answer) => answer,
             Err(attempt) => return (attempt, None),
@@ -321,6 +323,7 @@ impl Transport {
             headers: Vec::new(),
             body: Bytes::new(),
             retry: Retry::Harmless,
+            patience: Duration::ZERO,
         };
         let left = deadline.saturating_duration_since(Instant::now());
         // Whatever becomes of the session, the write that wants it was not sent.

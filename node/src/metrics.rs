@@ -121,6 +121,12 @@ pub struct Metrics {
     pub reply_table_entries: IntGauge,
     /// Open sessions.
     pub sessions: IntGauge,
+    /// Leases.
+    pub leases: IntGauge,
+    /// Keys that end with leases.
+    pub leased_keys: IntGauge,
+    /// Places in the queues of locks: held, and waited for.
+    pub lock_places: IntGauge,
     /// The oldest revision that can be read.
     pub compacted_revision: IntGauge,
 
@@ -351,6 +357,10 @@ impl Metrics {
             reply_table_entries: r
                 .gauge("balsa_reply_table_entries", "Recorded replies under idempotency keys.")?,
             sessions: r.gauge("balsa_sessions", "Open sessions.")?,
+            leases: r.gauge("balsa_leases", "Leases.")?,
+            leased_keys: r.gauge("balsa_leased_keys", "Keys that end with leases.")?,
+            lock_places: r
+                .gauge("balsa_lock_places", "Places in the queues of locks: held, and waited for.")?,
             compacted_revision: r
                 .gauge("balsa_compacted_revision", "The oldest revision that can be read; 0: all can.")?,
             watchers: r.gauge("balsa_watchers", "Watches that are open.")?,

@@ -361,6 +361,7 @@ fn before_membership(config: &Config, waiting_for: &str) -> Status {
         applied_index: Index::ZERO,
         caught_up: false,
         feature_level: balsa_store::FIRST_LEVEL,
+        cluster_time_ms: 0,
         members: Vec::new(),
         leader_changes: 0,
     }

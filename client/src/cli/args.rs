@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use super::duration;
+use super::{duration, wait};
 use crate::bench::Op;
 use crate::failover::Plan;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -108,6 +108,45 @@ compacted. A line `progress` says that all up to its revision was printed.")]
         #[arg(long)]
         prev: bool,
     },
+    /// Print the keys of a range with their values, in order
+    Range(RangeArgs),
+    /// Delete all keys that begin so, in slices
+    DeletePrefix {
+        /// How they begin
+        prefix: String,
+    },
+    /// Do a transaction that a JSON file describes
+    #[command(after_help = "\
+The file is the body of POST /v1/txn (docs/api.md), as in
+
+  {\"if\": [{\"key\": \"a\", \"value\": 1}], \"then\": [{\"put\": {\"key\": \"a\", \"value\": 2}}], \"else\": [{\"get\": {\"key\": \"a\"}}]}
+
+Exit code 1: the conditions did not hold, and `else` was done.")]
+    Txn {
+        /// The file; `-` for standard input
+        file: String,
+    },
+    /// Grant a lease, keep it alive, end it, show it
+    Lease {
+        /// What to do
+        #[command(subcommand)]
+        command: LeaseCommand,
+    },
+    /// Run a command while a lock is held; the command is ended when the lock is lost
+    #[command(after_help = "\
+The command finds its fencing token in BALSA_LOCK_TOKEN. As in
+
+  balsa lock nightly --wait 30s -- ./nightly.sh
+
+Exit code: that of the command; 1: the lock was not got, or was lost.")]
+    Lock(LockArgs),
+    /// Stand for an election, and run a command while leading
+    #[command(after_help = "\
+While it leads, the key of that name has its value: `balsa get NAME` shows who leads, `balsa watch NAME` tells. Without a command
+it leads until it is interrupted. As in
+
+  balsa elect leader --value \"$HOSTNAME\" -- ./serve.sh")]
+    Elect(ElectArgs),
     /// Delete every key of the cluster
     Clear {
         /// You mean it
@@ -217,6 +256,12 @@ pub struct PutArgs {
     /// Print what was there before
     #[arg(long)]
     pub prev: bool,
+    /// The key ends after so long, unless it is set again before
+    #[arg(long, value_parser = duration, value_name = "TIME", conflicts_with = "lease")]
+    pub ttl: Option<Duration>,
+    /// The key ends with this lease
+    #[arg(long, value_name = "N")]
+    pub lease: Option<u64>,
     /// When to write
     #[command(flatten)]
     pub condition: ConditionArgs,
@@ -252,6 +297,107 @@ pub enum Events {
     Put,
     /// A key was deleted.
     Delete,
+}
+
+/// What to read of a range.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RangeArgs {
+    /// Keys that begin with this; nothing: all
+    #[arg(conflicts_with_all = ["start", "end"])]
+    pub prefix: Option<String>,
+    /// From this key on
+    #[arg(long, value_name = "KEY")]
+    pub start: Option<String>,
+    /// Up to this key, without it
+    #[arg(long, value_name = "KEY")]
+    pub end: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// The last key first
+    #[arg(long)]
+    pub desc: bool,
+    /// Keys only
+    #[arg(long)]
+    pub keys: bool,
+    /// How many there are, and nothing else
+    #[arg(long, conflicts_with_all = ["keys", "limit"])]
+    pub count: bool,
+    /// As it was at this revision
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<u64>,
+    /// What the asked node has, without asking the others: perhaps old
+    #[arg(long)]
+    pub stale: bool,
+}
+
+/// What to do with leases.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LeaseCommand {
+    /// Grant one, and print its number; nothing keeps it alive
+    Grant {
+        /// How long it lasts without a sign of life
+        #[arg(value_parser = duration, value_name = "TIME")]
+        ttl: Duration,
+    },
+    /// Give a sign of life, once
+    Keep {
+        /// Its number
+        lease: u64,
+    },
+    /// End it, with its keys and locks
+    Revoke {
+        /// Its number
+        lease: u64,
+    },
+    /// Show it, with its keys
+    Get {
+        /// Its number
+        lease: u64,
+    },
+    /// Show all
+    List,
+}
+
+/// What to run under which lock.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct LockArgs {
+    /// The lock's name; slashes are part of it
+    pub name: String,
+    /// How long it stays with a holder that died
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub ttl: Duration,
+    /// How long to wait for it; nothing: not at all
+    #[arg(long, default_value = "0s", value_parser = wait, value_name = "TIME")]
+    pub wait: Duration,
+    /// A key that shows that it is held
+    #[arg(long, value_name = "KEY")]
+    pub show: Option<String>,
+    /// The value of that key
+    #[arg(long, requires = "show")]
+    pub value: Option<String>,
+    /// The command, and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// Whom to stand for, and what to run.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ElectArgs {
+    /// The election's name, and the key that shows who leads
+    pub name: String,
+    /// What others see of this candidate while it leads: JSON as it is, other text as a JSON string
+    #[arg(long)]
+    pub value: String,
+    /// How long a leader that died stays in its place
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub ttl: Duration,
+    /// How long to wait for its turn
+    #[arg(long, default_value = "10m", value_parser = wait, value_name = "TIME")]
+    pub wait: Duration,
+    /// The command, and its arguments
+    #[arg(last = true)]
+    pub command: Vec<String>,
 }
 
 /// When to write.

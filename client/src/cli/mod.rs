@@ -5,8 +5,10 @@
 mod args;
 mod check;
 mod load;
+mod lock;
 mod measure;
 mod output;
+mod several;
 mod strike;
 mod watch;
 
@@ -56,7 +58,7 @@ impl From<WriteError> for Stop {
 pub async fn run(args: Args) -> ExitCode {
     let output = Output::new(args.output);
     match run_command(args, &output).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(stop) => {
             let (code, text) = match &stop {
                 Stop::Usage(text) => (EXIT_USAGE, text.clone()),
@@ -86,9 +88,9 @@ fn exit_code(outcome: Outcome) -> u8 {
     }
 }
 
-async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
+async fn run_command(args: Args, output: &Output) -> Result<u8, Stop> {
     if let Command::Check { file, html, svg } = &args.command {
-        return check::run(file, html.as_deref(), svg.as_deref(), output);
+        return check::run(file, html.as_deref(), svg.as_deref(), output).map(|()| 0);
     }
     let endpoints: Vec<&str> =
         args.endpoints.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
@@ -96,13 +98,27 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
     let client = building.exactly_once(ExactlyOnce::IdempotencyKey).build();
     let client = client.map_err(|error| Stop::Usage(error.to_string()))?;
     match args.command {
-        Command::Get { key, raw, stale, revision } => get(&client, output, key, raw, stale, revision).await,
-        Command::Watch(args) => watch::run(&client, output, args).await,
+        Command::Lock(args) => lock::lock(&client, args).await,
+        Command::Elect(args) => lock::elect(&client, output, args).await,
+        command => ask(&client, &endpoints, output, command).await.map(|()| 0),
+    }
+}
+
+/// Whatever ends with its answer.
+async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Command) -> Result<(), Stop> {
+    match command {
+        Command::Range(args) => several::range(client, output, args).await,
+        Command::DeletePrefix { prefix } => several::delete_prefix(client, output, prefix).await,
+        Command::Txn { file } => several::txn(client, output, &file).await,
+        Command::Lease { command } => several::lease(client, output, command).await,
+        Command::Lock(_) | Command::Elect(_) => Ok(()), // done above: their exit codes are those of commands
+        Command::Get { key, raw, stale, revision } => get(client, output, key, raw, stale, revision).await,
+        Command::Watch(args) => watch::run(client, output, args).await,
         Command::Compact { revision } => {
             output.compacted(&client.compact(revision).await?);
             Ok(())
         }
-        Command::Put(put) => write_key(&client, output, put).await,
+        Command::Put(put) => write_key(client, output, put).await,
         Command::Delete { key, if_revision, if_exists, prev } => {
             let mut asking = client.delete(key);
             asking = match (if_revision, if_exists) {
@@ -128,24 +144,24 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
             Ok(())
         }
         Command::Members { command } => {
-            members(&client, output, command.unwrap_or(MembersCommand::List)).await
+            members(client, output, command.unwrap_or(MembersCommand::List)).await
         }
         Command::Transfer { to, slot } => {
             let to = match slot {
-                Some(_) => Some(identity(&client, MemberArgs { id: None, slot }).await?),
+                Some(_) => Some(identity(client, MemberArgs { id: None, slot }).await?),
                 None => to,
             };
             output.members(&client.transfer_leadership(to.as_deref()).await?.members);
             Ok(())
         }
         Command::Check { .. } => Ok(()), // done above: it needs no node
-        Command::Bench(bench) => measure::run(&endpoints, bench, output).await.map_err(Stop::Test),
+        Command::Bench(bench) => measure::run(endpoints, bench, output).await.map_err(Stop::Test),
         Command::BenchBaseline => {
             let served = crate::bench::baseline::serve().await;
             served.map_err(|error| Stop::Test(format!("the baseline's server failed: {error}")))
         }
-        Command::FailoverTest(test) => strike::run(&endpoints, test, output).await.map_err(Stop::Test),
-        Command::Load(args) => load::run(&endpoints, &client, args, output).await.map_err(Stop::Test),
+        Command::FailoverTest(test) => strike::run(endpoints, test, output).await.map_err(Stop::Test),
+        Command::Load(args) => load::run(endpoints, client, args, output).await.map_err(Stop::Test),
     }
 }
 
@@ -174,14 +190,7 @@ async fn get(
 }
 
 async fn write_key(client: &Client, output: &Output, args: PutArgs) -> Result<(), Stop> {
-    let bytes = if args.value == "-" {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().lock().read_to_end(&mut bytes);
-        read.map_err(|error| Stop::Usage(format!("cannot read the value from standard input: {error}")))?;
-        bytes
-    } else {
-        args.value.into_bytes()
-    };
+    let bytes = if args.value == "-" { from_stdin()? } else { args.value.into_bytes() };
     let mut asking = match args.content_type {
         Some(content_type) => client.put_raw(args.key, &content_type, Bytes::from(bytes)),
         None => client.put(args.key, &json_value(bytes)?),
@@ -192,9 +201,32 @@ async fn write_key(client: &Client, output: &Output, args: PutArgs) -> Result<()
         Some(Condition::Exists) => asking.if_exists(),
         None => asking,
     };
+    asking = match (args.ttl, args.lease) {
+        (Some(ttl), _) => asking.ttl(ttl),
+        (None, Some(lease)) => asking.lease(lease),
+        (None, None) => asking,
+    };
     let done = if args.prev { asking.prev().await } else { asking.await }?;
     output.written(&done);
     Ok(())
+}
+
+fn from_stdin() -> Result<Vec<u8>, Stop> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|error| Stop::Usage(format!("standard input cannot be read: {error}")))?;
+    Ok(bytes)
+}
+
+/// The text in a file, or on standard input.
+fn text_of(file: &str) -> Result<String, Stop> {
+    let bytes = match file {
+        "-" => from_stdin()?,
+        file => {
+            std::fs::read(file).map_err(|error| Stop::Usage(format!("{file} cannot be read: {error}")))?
+        }
+    };
+    String::from_utf8(bytes).map_err(|_| Stop::Usage(format!("{file} is not UTF-8")))
 }
 
 /// What is JSON is written as it is, byte for byte; any other text as a JSON string.
@@ -239,6 +271,11 @@ async fn identity(client: &Client, which: MemberArgs) -> Result<String, Stop> {
             Err(Stop::Usage(format!("slot {slot} is being handed over; name one of {}", holders.join(", "))))
         }
     }
+}
+
+/// As [`duration`], or none at all.
+fn wait(text: &str) -> Result<Duration, String> {
+    if text == "0s" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
 /// A duration as people write it: `500ms`, `5s`, `2m`.

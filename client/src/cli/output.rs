@@ -3,9 +3,12 @@
 use super::args::Format;
 use crate::failover::Report;
 use balsa_wire::cluster::{ClusterAnswer, Member, MemberAddress};
+use balsa_wire::duration::format_ms;
 use balsa_wire::history::CompactAnswer;
 use balsa_wire::kv::{ClearAnswer, DeleteAnswer, Item, PutAnswer};
+use balsa_wire::leases::{LeaseAnswer, LeaseState, RevokeAnswer};
 use balsa_wire::problem::Problem;
+use balsa_wire::txn::{OpResult, RangeDeleteAnswer, TxnAnswer};
 use serde::Serialize;
 use std::io::Write;
 
@@ -53,6 +56,80 @@ impl Output {
                 answer.prev.as_ref().map_or_else(String::new, |item| format!("\n{}", value_text(item)));
             let what = if answer.deleted { "deleted" } else { "was absent" };
             format!("{what}, revision {}{before}", answer.revision)
+        });
+    }
+
+    pub(super) fn items(&self, items: &[Item], keys_only: bool) {
+        for item in items {
+            self.print(item, || match keys_only {
+                true => item.key.clone(),
+                false => format!("{}\t{}", item.key, value_text(item)),
+            });
+        }
+    }
+
+    pub(super) fn count(&self, count: u64) {
+        self.print(&serde_json::json!({ "count": count }), || count.to_string());
+    }
+
+    pub(super) fn range_deleted(&self, answer: &RangeDeleteAnswer) {
+        self.print(answer, || format!("{} keys deleted, revision {}", answer.deleted, answer.revision));
+    }
+
+    pub(super) fn txn(&self, answer: &TxnAnswer) {
+        self.print(answer, || {
+            let branch = if answer.succeeded { "then" } else { "else" };
+            let mut text = format!("{branch} was done, revision {}\n", answer.revision);
+            for result in &answer.results {
+                text += &match result {
+                    OpResult::Get(Some(item)) => format!("get {}\t{}\n", item.key, value_text(item)),
+                    OpResult::Get(None) => "get: was absent\n".to_owned(),
+                    OpResult::Put(put) => format!("put {}\n", put.key),
+                    OpResult::Delete(gone) if gone.deleted => format!("deleted {}\n", gone.key),
+                    OpResult::Delete(gone) => format!("delete {}: was absent\n", gone.key),
+                    OpResult::Range(found) => {
+                        let lines =
+                            found.items.iter().map(|item| format!("{}\t{}\n", item.key, value_text(item)));
+                        lines.collect::<String>()
+                    }
+                };
+            }
+            text
+        });
+    }
+
+    pub(super) fn lease(&self, answer: &LeaseAnswer) {
+        self.print(answer, || format!("{}\t{}", answer.lease, format_ms(answer.ttl_ms)));
+    }
+
+    pub(super) fn revoked(&self, answer: &RevokeAnswer) {
+        self.print(answer, || format!("{} keys deleted, revision {}", answer.deleted, answer.revision));
+    }
+
+    pub(super) fn lease_state(&self, state: &LeaseState) {
+        self.print(state, || {
+            let left = format!("{} of {} left", format_ms(state.remaining_ms), format_ms(state.ttl_ms));
+            let more = if state.more { "\n..." } else { "" };
+            format!("{left}\n{}{more}", state.keys.join("\n"))
+        });
+    }
+
+    pub(super) fn leases(&self, leases: &[LeaseState]) {
+        for lease in leases {
+            self.print(lease, || {
+                format!(
+                    "{}\t{} of {} left",
+                    lease.lease,
+                    format_ms(lease.remaining_ms),
+                    format_ms(lease.ttl_ms)
+                )
+            });
+        }
+    }
+
+    pub(super) fn leads(&self, name: &str, token: u64) {
+        self.print(&serde_json::json!({ "name": name, "token": token }), || {
+            format!("leads {name}, token {token}")
         });
     }
 

@@ -22,6 +22,33 @@ pub fn encode(bytes: &[u8]) -> String {
     text.into_iter().map(char::from).collect()
 }
 
+/// The bytes that `text` encodes; `None`: it is not base64 with its padding.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    let text = text.as_bytes();
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for (at, group) in text.chunks_exact(4).enumerate() {
+        let is_last = (at + 1) * 4 == text.len();
+        let padding = group.iter().rev().take_while(|byte| **byte == b'=').count();
+        if padding > 2 || (padding > 0 && !is_last) {
+            return None;
+        }
+        let mut bits = 0u32;
+        for byte in &group[..4 - padding] {
+            bits = bits << 6 | ALPHABET.iter().position(|letter| letter == byte)? as u32;
+        }
+        bits <<= 6 * padding;
+        let three = [(bits >> 16) as u8, (bits >> 8) as u8, bits as u8];
+        if three[3 - padding..].iter().any(|rest| *rest != 0) {
+            return None; // bits that stand for nothing
+        }
+        bytes.extend_from_slice(&three[..3 - padding]);
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

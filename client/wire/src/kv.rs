@@ -23,6 +23,12 @@ pub struct Item {
     pub create_revision: u64,
     /// Changes since its creation, from 1.
     pub version: u64,
+    /// The lease that it ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<u64>,
+    /// On a GET: what is left of that lease, as the answering node knows, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 impl Item {
@@ -78,7 +84,7 @@ pub struct SessionAnswer {
 }
 
 /// A member that is there has a value, even where that is `null`.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 

@@ -4,6 +4,7 @@
 //! field means to users is the contract; here is how it is written.
 //!
 //! - [`kv`]: answers about keys and sessions
+//! - [`txn`]: transactions and ranges; [`leases`]: leases and locks; [`duration`]: durations in texts
 //! - [`history`]: compaction, and the events of watches
 //! - [`cluster`]: the cluster's state, and requests to change its members
 //! - [`problem`]: errors (RFC 9457), their stable codes and the outcome of the write
@@ -16,9 +17,12 @@
 
 pub mod base64;
 pub mod cluster;
+pub mod duration;
 pub mod header;
 pub mod history;
 pub mod kv;
+pub mod leases;
 pub mod percent;
 pub mod problem;
 pub mod repair;
+pub mod txn;

@@ -26,6 +26,9 @@ pub struct Problem {
     /// On [`Code::PreconditionFailed`]: the key's revision; 0: the key is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<u64>,
+    /// On transactions: the part that is to blame, as a path into the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// On [`Code::Compacted`]: the oldest revision that can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_revision: Option<u64>,
@@ -98,6 +101,8 @@ codes! {
     UnknownParameter = "unknown_parameter", "Unknown query parameter";
     /// 400: a query parameter with a value that is not valid, or given twice.
     InvalidParameter = "invalid_parameter", "Invalid query parameter";
+    /// 400: a transaction with a part that is not valid; `path` says which.
+    InvalidTxn = "invalid_txn", "The transaction is not valid";
     /// 400: a condition that is not supported.
     InvalidCondition = "invalid_condition", "The condition is not supported";
     /// 400: a header with a value that is not valid.
@@ -110,6 +115,8 @@ codes! {
     NoSuchRoute = "no_such_route", "There is nothing at this path";
     /// 404: the key is absent.
     KeyNotFound = "key_not_found", "The key does not exist";
+    /// 404: there is no such lease: it has ended, or never was.
+    LeaseNotFound = "lease_not_found", "The lease does not exist";
     /// 404: the revision that was asked for has not come yet.
     FutureRevision = "future_revision", "The revision has not come yet";
     /// 404: there is no such member.
@@ -120,6 +127,10 @@ codes! {
     RequestTimeout = "request_timeout", "The request did not arrive in time";
     /// 409: the session has expired, or has forgotten this request.
     SessionExpired = "session_expired", "The session has expired";
+    /// 409: another holds the lock, and did so for as long as was to be waited.
+    LockBusy = "lock_busy", "The lock is held by another";
+    /// 409: the place in the lock's queue is gone: it was released, or its lease or its time to wait has ended.
+    LockLost = "lock_lost", "The place in the lock's queue is gone";
     /// 409: another membership change is under way.
     MembershipBusy = "membership_busy", "Another membership change is under way";
     /// 409: the change cannot be made.
@@ -146,6 +157,8 @@ codes! {
     Overwritten = "overwritten", "The write lost against another leader's";
     /// 503: too many recorded replies.
     ReplyTableFull = "reply_table_full", "The reply table is full";
+    /// 503: there are too many leases, keys with leases, or places in queues of locks.
+    TableFull = "table_full", "A table of the cluster is full";
     /// 503: the cluster's feature level does not allow it yet; members with an older build hold it back.
     FeatureLevel = "feature_level", "The cluster's feature level is too low";
     /// 503: the node is stopping.
@@ -186,6 +199,7 @@ mod tests {
             code: Code::KeyNotFound,
             outcome: None,
             current_revision: None,
+            path: None,
             oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),

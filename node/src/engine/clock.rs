@@ -8,14 +8,26 @@
 pub struct ClusterClock {
     /// The newest stamp seen in the log, committed or not.
     newest_ms: u64,
+    /// Own monotonic time when that was seen.
+    seen_ms: u64,
     /// While leading: (own monotonic time, cluster time) when leadership began.
     leading_since: Option<(u64, u64)>,
 }
 
 impl ClusterClock {
     /// A stamp was seen in the log.
-    pub fn observe(&mut self, stamp_ms: u64) {
-        self.newest_ms = self.newest_ms.max(stamp_ms);
+    pub fn observe(&mut self, now_ms: u64, stamp_ms: u64) {
+        if stamp_ms > self.newest_ms {
+            (self.newest_ms, self.seen_ms) = (stamp_ms, now_ms);
+        }
+    }
+
+    /// About what cluster time is now, for people: as a leader has it, or what it would have if it had not been deposed.
+    pub fn estimate(&self, now_ms: u64) -> u64 {
+        match self.leading_since {
+            Some((since, base)) => self.newest_ms.max(base + now_ms.saturating_sub(since)),
+            None => self.newest_ms + now_ms.saturating_sub(self.seen_ms),
+        }
     }
 
     /// This node leads from now on.
@@ -31,7 +43,7 @@ impl ClusterClock {
     /// The stamp for a command proposed now.
     pub fn stamp(&mut self, now_ms: u64) -> u64 {
         if let Some((since, base)) = self.leading_since {
-            self.observe(base + now_ms.saturating_sub(since));
+            self.observe(now_ms, base + now_ms.saturating_sub(since));
         }
         self.newest_ms
     }
@@ -44,13 +56,15 @@ mod tests {
     #[test]
     fn continues_from_the_log_and_stands_still_without_a_leader() {
         let mut clock = ClusterClock::default();
-        clock.observe(500);
+        clock.observe(8_900, 500);
+        assert_eq!(clock.estimate(9_000), 600);
         assert_eq!(clock.stamp(9_000), 500);
         clock.start_leading(10_000);
         assert_eq!(clock.stamp(10_250), 750);
+        assert_eq!(clock.estimate(10_350), 850);
         clock.stop_leading();
         assert_eq!(clock.stamp(90_000), 750);
-        clock.observe(2_000);
+        clock.observe(90_000, 2_000);
         clock.start_leading(100_000);
         assert_eq!(clock.stamp(99_000), 2_000, "a clock that jumps back does not turn cluster time back");
         assert_eq!(clock.stamp(100_001), 2_001);

@@ -30,6 +30,11 @@ impl Levels {
 }
 
 impl<T: Tickets> Engine<T> {
+    /// What the applied state means to a leader.
+    pub(super) fn outlook(&self) -> &Outlook {
+        &self.levels.outlook
+    }
+
     /// The replicated level, as far as this node has applied.
     pub(super) fn level(&self) -> u32 {
         self.levels.outlook.feature_level

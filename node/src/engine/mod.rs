@@ -21,6 +21,7 @@ pub mod boot;
 pub mod clock;
 pub mod directory;
 pub mod event;
+mod expiry;
 pub mod handle;
 mod levels;
 pub mod log_stage;
@@ -42,6 +43,7 @@ pub use event::{Committed, Effect, Event, LogJob, OfferDecision, Origin, Tickets
 use crate::engine::admin::Admins;
 use crate::engine::clock::ClusterClock;
 use crate::engine::directory::Directory;
+use crate::engine::expiry::Expiry;
 use crate::engine::levels::Levels;
 use crate::engine::members::Members;
 use crate::engine::message::PeerMessage;
@@ -130,6 +132,7 @@ pub struct Engine<T: Tickets> {
     /// What this node knows of the others, and whether it is one of them still.
     members: Members,
     levels: Levels,
+    expiry: Expiry,
     /// Messages that wait for a write to the log, in order.
     behind_disk: VecDeque<(PersistToken, Vec<balsa_raft::message::Message>)>,
     writes: Writes<T>,
@@ -161,7 +164,7 @@ impl<T: Tickets> Engine<T> {
     pub fn new(config: EngineConfig, raft: Raft, newest_stamp_ms: u64, outlook: Outlook) -> Engine<T> {
         let first_id = config.incarnation << 12;
         let mut clock = ClusterClock::default();
-        clock.observe(newest_stamp_ms);
+        clock.observe(0, newest_stamp_ms);
         let (applied, first_term) = (raft.applied_index(), raft.term());
         let mut engine = Engine {
             config,
@@ -178,6 +181,7 @@ impl<T: Tickets> Engine<T> {
             connected: BTreeSet::new(),
             members: Members::default(),
             levels: Levels::new(outlook),
+            expiry: Expiry::default(),
             behind_disk: VecDeque::new(),
             writes: Writes::new(first_id),
             reads: Reads::new(first_id),
@@ -258,6 +262,7 @@ impl<T: Tickets> Engine<T> {
         if !self.is_removed() {
             self.raft.tick(); // who was removed asks for no votes
         }
+        self.maybe_expire();
         if self.ticks.is_multiple_of(self.config.deadline_ticks) {
             self.ask_whether_fresh();
             self.expire_writes();
@@ -351,6 +356,8 @@ impl<T: Tickets> Engine<T> {
     fn handle_applied(&mut self, index: Index, outlook: Outlook) {
         self.applied = self.applied.max(index);
         self.note_outlook(outlook);
+        self.note_expired();
+        self.maybe_expire();
         self.raft.handle_applied(index.min(self.raft.handed_out_index()));
         self.release_applied_reads();
         if self.compacting.is_some_and(|proposed| proposed <= index) {
@@ -440,6 +447,7 @@ impl<T: Tickets> Engine<T> {
             self.leader_changes += 1;
         }
         self.forget_raising();
+        self.forget_expiry();
         self.members.leader_changed(self.raft.is_leader().then_some(self.now_ms));
         if self.raft.is_leader() {
             self.clock.start_leading(self.now_ms);
@@ -472,7 +480,7 @@ impl<T: Tickets> Engine<T> {
     fn persist(&mut self, persist: Persist) {
         let Persist { token, hard_state, entries, snapshot, then_send } = persist;
         for entry in entries.iter().rev().filter(|entry| entry.kind == EntryKind::Command).take(1) {
-            self.clock.observe(command::stamp_of(&entry.data));
+            self.clock.observe(self.now_ms, command::stamp_of(&entry.data));
         }
         let reset = snapshot.as_ref().map(log_start);
         self.effects.push(Effect::Log(LogJob::Persist { token, hard_state, reset, entries }));
@@ -546,6 +554,7 @@ impl<T: Tickets> Engine<T> {
             applied_index: self.applied,
             caught_up: self.is_caught_up(),
             feature_level: self.level(),
+            cluster_time_ms: self.clock.estimate(self.now_ms),
             members: self.directory.members.iter().map(|member| self.member_status(member)).collect(),
             leader_changes: self.leader_changes,
         }

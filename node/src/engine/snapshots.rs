@@ -122,11 +122,12 @@ impl<T: Tickets> Engine<T> {
 
     /// The store holds a snapshot's state now, durably: the log begins anew behind it.
     pub(super) fn handle_snapshot_installed(&mut self, meta: SnapshotMeta, time_ms: u64, outlook: Outlook) {
-        self.clock.observe(time_ms); // the commands that carried its stamps will never be seen here
+        self.clock.observe(self.now_ms, time_ms); // the commands that carried its stamps will never be seen here
         let index = meta.index;
         if self.raft.install_snapshot(meta) {
             self.applied = self.applied.max(index);
             self.note_outlook(outlook);
+            self.note_expired();
             self.release_applied_reads();
             self.status_changed = true;
         }

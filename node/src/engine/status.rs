@@ -101,6 +101,8 @@ pub struct Status {
     pub caught_up: bool,
     /// The cluster's feature level, as far as this node has applied.
     pub feature_level: u32,
+    /// Cluster time: as the leader has it, or about what it must be by now, in ms.
+    pub cluster_time_ms: u64,
     /// The members, by slot.
     pub members: Vec<MemberStatus>,
     /// Leader changes seen since start.

@@ -215,6 +215,15 @@ pub fn format(dialect: Dialect, headers: &HeaderMap) -> Result<Format, BodyError
     Ok(Format::Raw(text.to_owned()))
 }
 
+/// Whether a raw value may have this type.
+pub fn is_storable_type(text: &str) -> bool {
+    let essence = text.split(';').next().unwrap_or(text).trim();
+    (1..=CONTENT_TYPE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        && !essence.is_empty()
+        && !essence.eq_ignore_ascii_case("application/json")
+}
+
 /// The value in `body`, of at most `limit_bytes`.
 pub fn value(format: Format, body: &Bytes, limit_bytes: usize) -> Result<NewValue, BodyError> {
     let (value, content_type) = match format {

@@ -78,6 +78,16 @@ impl Call<'_> {
         Ok((answer, reply.replayed))
     }
 
+    /// As [`Call::write`], for what is done when the request's own time may be over.
+    pub(super) async fn write_late(&self, operation: Operation) -> Result<(), Failure> {
+        let command = Command { request: None, operation: Some(operation) };
+        let deadline = Instant::now() + self.state.limits.request_timeout;
+        let latest = tokio::time::Instant::from_std(deadline + GRACE);
+        let written = tokio::time::timeout_at(latest, self.state.handle.write(&command, deadline)).await;
+        written.map_err(|_| Failure::Hangs)??;
+        Ok(())
+    }
+
     /// A write that is all in its head: the body, if there is one, says nothing.
     pub(super) async fn write_without_body(
         &self,

@@ -99,7 +99,7 @@ async fn change(call: &Call<'_>, request: AdminRequest) -> Result<Answer, Failur
     to_json(&MembershipAnswer { cluster: cluster.to_string(), members: members.collect() })
 }
 
-fn to_json(answer: &impl Serialize) -> Result<Answer, Failure> {
+pub(super) fn to_json(answer: &impl Serialize) -> Result<Answer, Failure> {
     serde_json::to_vec(answer).map(Answer::json).map_err(|_| Failure::Misfit)
 }
 

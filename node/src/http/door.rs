@@ -7,7 +7,7 @@ use super::origin;
 use super::problem::Failure;
 use super::route::{self, Route, Target};
 use super::state::{ApiState, Shared};
-use super::{cluster, health, history, kv, sessions, watch};
+use super::{cluster, health, history, kv, leases, locks, range, sessions, txn, watch};
 use crate::metrics;
 use axum::body::Body;
 use axum::response::Response;
@@ -80,6 +80,12 @@ async fn dispatch(call: &Call<'_>, target: Target<'_>, body: &mut Body) -> Resul
         }
         Target::Reserved { route, .. } | Target::Fixed(route) => match route {
             Route::Clear if *method == Method::POST => kv::clear(call, body).await,
+            Route::Kv if get => range::get(call).await,
+            Route::Kv if *method == Method::DELETE => range::delete(call, body).await,
+            Route::Txn if *method == Method::POST => txn::post(call, body).await,
+            Route::Leases if get => leases::list(call).await,
+            Route::Leases if *method == Method::POST => leases::grant(call, body).await,
+            Route::Locks if get => locks::list(call).await,
             Route::Sessions if *method == Method::POST => sessions::open(call, body).await,
             Route::Watch if *method == Method::GET => watch::get(call).await,
             Route::Compact if *method == Method::POST => history::compact(call, body).await,
@@ -93,6 +99,18 @@ async fn dispatch(call: &Call<'_>, target: Target<'_>, body: &mut Body) -> Resul
             Route::Metrics if get => health::metrics(call),
             Route::Nothing => Err(nothing_at(call.parts.uri.path())),
             _ => Err(wrong_method(call, route)),
+        },
+        Target::Lease { route, id } => match route {
+            Route::Lease if get => leases::get(call, id).await,
+            Route::Lease if *method == Method::DELETE => leases::revoke(call, id, body).await,
+            Route::KeepAlive if *method == Method::POST => leases::keep(call, id, body).await,
+            _ => Err(wrong_method(call, route)),
+        },
+        Target::Lock { name } => match *method {
+            _ if get => locks::get(call, &name).await,
+            Method::POST => locks::acquire(call, &name, body).await,
+            Method::DELETE => locks::release(call, &name, body).await,
+            _ => Err(wrong_method(call, Route::Lock)),
         },
         Target::Member { route, id } => match route {
             Route::Member if *method == Method::DELETE => cluster::remove(call, id, body).await,

@@ -94,7 +94,23 @@ impl Writer {
         }
         self.raw(",\"revision\":").number(value.revision);
         self.raw(",\"create_revision\":").number(value.create_revision);
-        self.raw(",\"version\":").number(value.version).raw("}")
+        self.raw(",\"version\":").number(value.version);
+        if value.lease != 0 {
+            self.raw(",\"lease\":").number(value.lease);
+        }
+        self.raw("}")
+    }
+
+    /// As [`Writer::item`], without the value.
+    pub(super) fn key_item(&mut self, key: &str, value: &Value) -> &mut Writer {
+        self.raw("{\"key\":").string(key);
+        self.raw(",\"revision\":").number(value.revision);
+        self.raw(",\"create_revision\":").number(value.create_revision);
+        self.raw(",\"version\":").number(value.version);
+        if value.lease != 0 {
+            self.raw(",\"lease\":").number(value.lease);
+        }
+        self.raw("}")
     }
 
     /// Takes the closing brace of the object back, to add members.
@@ -161,7 +177,7 @@ mod tests {
             revision in 1..u64::MAX,
         ) {
             let content_type = Some("text/plain".to_owned());
-            let value = Value { value: Bytes::from(value), content_type, revision, create_revision: 1, version: 2 };
+            let value = Value { value: Bytes::from(value), content_type, revision, create_revision: 1, version: 2, lease: 0 };
             let item: Item = serde_json::from_str(&written(|w| w.item(&key, &value))).unwrap();
             prop_assert_eq!(item.key, key);
             prop_assert_eq!(item.revision, revision);

@@ -9,6 +9,7 @@ use super::call::Call;
 use super::conditions;
 use super::history;
 use super::json::Writer;
+use super::leases;
 use super::problem::Failure;
 use super::query::{self, Consistency, Param};
 use super::request_id;
@@ -25,22 +26,7 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
     call.check_key(key)?;
     let query = query::parse(call.parts.uri.query(), &[Param::Raw, Param::Consistency, Param::Revision])?;
     let known = conditions::of_read(&call.parts.headers)?;
-    let age_ms = match query.consistency {
-        Consistency::Linearizable => {
-            call.confirm_read().await?;
-            None
-        }
-        Consistency::Stale => {
-            let status = call.state.handle.status();
-            if status.cluster.is_none() {
-                return Err(ReadError::NoLeader.into()); // a blank node's empty store is nobody's state
-            }
-            if status.phase == Phase::Removed {
-                call.confirm_read().await?; // is refused, and says by whom it is answered
-            }
-            Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX))
-        }
-    };
+    let age_ms = freshness(call, query.consistency).await?;
     let (view, found) = match query.revision {
         None => {
             let view = call.state.view();
@@ -60,13 +46,37 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
         raw_answer(&value)
     } else {
         let mut json = Writer::with_capacity(key.len() + value.value.len() + 128);
-        Answer::json(json.item(key, &value).finish())
+        json.item(key, &value);
+        if let Some(left_ms) = leases::left_of(call, &view, value.lease) {
+            json.reopen().raw(",\"ttl_ms\":").number(left_ms).raw("}");
+        }
+        Answer::json(json.finish())
     };
     answer.revision = view.revision();
     answer.etag = Some(value.revision);
     answer.vary_accept = true;
     answer.age_ms = age_ms;
     Ok(answer)
+}
+
+/// Waits until this node may answer a read; gives how old a stale answer may be, in milliseconds.
+pub(super) async fn freshness(call: &Call<'_>, consistency: Consistency) -> Result<Option<u64>, Failure> {
+    match consistency {
+        Consistency::Linearizable => {
+            call.confirm_read().await?;
+            Ok(None)
+        }
+        Consistency::Stale => {
+            let status = call.state.handle.status();
+            if status.cluster.is_none() {
+                return Err(ReadError::NoLeader.into()); // a blank node's empty store is nobody's state
+            }
+            if status.phase == Phase::Removed {
+                call.confirm_read().await?; // is refused, and says by whom it is answered
+            }
+            Ok(Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX)))
+        }
+    }
 }
 
 /// PUT.
@@ -77,8 +87,12 @@ pub(super) async fn put(
     body: &mut Body,
 ) -> Result<Answer, Failure> {
     call.check_key(key)?;
-    let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
+    let query = query::parse(call.parts.uri.query(), &[Param::Prev, Param::Ttl, Param::Lease])?;
     let condition = conditions::of_write(&call.parts.headers)?;
+    if query.ttl.is_some() && query.lease.is_some() {
+        return Err(Failure::Parameters("ttl gives the key a lease of its own; give one of ttl and lease"));
+    }
+    let ttl_ms = query.ttl.as_deref().map_or(Ok(0), |ttl| leases::ttl_ms("ttl", ttl))?;
     let claim = request_id::claim(&call.parts.headers)?;
     let format = body::format(dialect, &call.parts.headers)?;
     let value_bytes_max = call.state.limits.value_bytes;
@@ -98,6 +112,8 @@ pub(super) async fn put(
         content_type: new.content_type,
         condition,
         want_previous: query.prev,
+        lease: query.lease.unwrap_or_default(),
+        ttl_ms,
     };
     let (applied, replayed) = call.write(request, Operation::Put(put)).await?;
     let Applied::Put(done) = applied else {
@@ -159,7 +175,26 @@ pub(super) fn refusal(applied: Applied, replayed: bool) -> Failure {
         Applied::SessionExpired(_) => Failure::SessionExpired,
         Applied::RequestMismatch(_) => Failure::RequestMismatch,
         Applied::ReplyTableFull(_) => Failure::ReplyTableFull,
-        Applied::Put(_)
+        Applied::TxnRefused(command::TxnRefused { path, why }) => Failure::Txn { path, why },
+        Applied::NoLease(command::NoLease { lease, path }) => {
+            Failure::NoLease { lease, path: (!path.is_empty()).then_some(path) }
+        }
+        Applied::LockBusy(_) => Failure::LockBusy,
+        Applied::LimitMet(met) => Failure::TableFull {
+            what: match met.limit() {
+                command::Limit::Leases => "leases",
+                command::Limit::LeasedKeys => "keys that end with leases",
+                command::Limit::Locks => "places in queues of locks",
+            },
+        },
+        Applied::Txn(_)
+        | Applied::RangeDeleted(_)
+        | Applied::LeaseLasts(_)
+        | Applied::LeaseEnded(_)
+        | Applied::Expired(_)
+        | Applied::LockPlace(_)
+        | Applied::LockReleased(_)
+        | Applied::Put(_)
         | Applied::Delete(_)
         | Applied::Clear(_)
         | Applied::SessionOpened(_)

@@ -5,15 +5,16 @@
 //! - [`serve`](mod@serve), `activity`, `relay`: connections, their bounds and their end; answers that do not end
 //! - `door`: every request comes through here
 //! - [`route`]: from a path to what it names
-//! - `kv`, `history`, `watch`, `sessions`, `cluster`, `health`: the handlers, one file a resource
+//! - `kv`, `range`, `txn`, `leases`, `locks`, `history`, `watch`, `sessions`, `cluster`, `health`: the handlers, one file
+//!   a resource
 //! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
 //! - [`problem`]: the one match from errors to problem documents
 //! - `answer`, `headers`, `json`, `sse`: writing answers
 //! - `state`, `in_flight`, `reads`, `call`: what requests share
 //!
 //! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
-//! refused, never ignored; no request waits on a lock, or starts a task but for a read of the past, and one that would
-//! wait for a slow disk.
+//! refused, never ignored; no request waits on a lock, or starts a task but for a read of the past or of a range, and
+//! one that would wait for a slow disk.
 
 mod activity;
 mod answer;
@@ -28,9 +29,12 @@ mod history;
 mod in_flight;
 mod json;
 mod kv;
+mod leases;
+mod locks;
 pub mod origin;
 pub mod problem;
 pub mod query;
+mod range;
 mod reads;
 mod relay;
 pub mod request_id;
@@ -39,6 +43,7 @@ pub mod serve;
 mod sessions;
 mod sse;
 mod state;
+mod txn;
 mod watch;
 
 pub use route::Route;

@@ -115,6 +115,36 @@ pub enum Failure {
         /// It is the recorded answer of an earlier, equal request.
         replayed: bool,
     },
+    /// A part of a transaction is wrong.
+    #[error("{path}: {why}")]
+    Txn {
+        /// The part, as a path into the request.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no such lease.
+    #[error("there is no lease {lease}: it has ended, or never was")]
+    NoLease {
+        /// Its number.
+        lease: u64,
+        /// In a transaction: the part that names it.
+        path: Option<String>,
+    },
+    /// Another holds the lock.
+    #[error("the lock is held by another; `wait` says how long to wait for it")]
+    LockBusy,
+    /// The place in the lock's queue is gone.
+    #[error(
+        "the place in the lock's queue is gone: it was released, or its lease or its time to wait has ended"
+    )]
+    LockLost,
+    /// A table of the cluster is full.
+    #[error("the cluster has as many {what} as it takes")]
+    TableFull {
+        /// Of what.
+        what: &'static str,
+    },
     /// The session, or its memory of this request, is gone.
     #[error("the session has expired, or has forgotten this request; open another with POST /v1/sessions")]
     SessionExpired,
@@ -178,9 +208,7 @@ impl Failure {
             Failure::Path(_) | Failure::KeyEmpty { .. } => not_applied(S::BAD_REQUEST, Code::InvalidKey),
             Failure::KeyTooLong { .. } => not_applied(S::BAD_REQUEST, Code::KeyTooLong),
             Failure::ReservedName { .. } => not_applied(S::BAD_REQUEST, Code::ReservedName),
-            Failure::Query(QueryError::Unknown { .. } | QueryError::NotYet { .. }) => {
-                not_applied(S::BAD_REQUEST, Code::UnknownParameter)
-            }
+            Failure::Query(QueryError::Unknown { .. }) => not_applied(S::BAD_REQUEST, Code::UnknownParameter),
             Failure::Query(
                 QueryError::Twice { .. } | QueryError::Value { .. } | QueryError::Malformed(_),
             ) => not_applied(S::BAD_REQUEST, Code::InvalidParameter),
@@ -212,6 +240,11 @@ impl Failure {
             Failure::PreconditionFailed { .. } => {
                 not_applied(S::PRECONDITION_FAILED, Code::PreconditionFailed)
             }
+            Failure::Txn { .. } => not_applied(S::BAD_REQUEST, Code::InvalidTxn),
+            Failure::NoLease { .. } => not_applied(S::NOT_FOUND, Code::LeaseNotFound),
+            Failure::LockBusy => not_applied(S::CONFLICT, Code::LockBusy),
+            Failure::LockLost => not_applied(S::CONFLICT, Code::LockLost),
+            Failure::TableFull { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::TableFull),
             Failure::SessionExpired => not_applied(S::CONFLICT, Code::SessionExpired),
             Failure::RequestMismatch => not_applied(S::UNPROCESSABLE_ENTITY, Code::RequestMismatch),
             Failure::ReplyTableFull => not_applied(S::SERVICE_UNAVAILABLE, Code::ReplyTableFull),
@@ -257,7 +290,7 @@ impl Failure {
         match self {
             Failure::InFlight(reason) => Some(*reason),
             Failure::Origin(_) => Some(Rejected::CrossOrigin),
-            Failure::ReplyTableFull => Some(Rejected::ReplyTable),
+            Failure::ReplyTableFull | Failure::TableFull { .. } => Some(Rejected::ReplyTable),
             Failure::TooManyWatchers(_) => Some(Rejected::Watchers),
             Failure::PastReads => Some(Rejected::PastReads),
             Failure::Body(BodyError::TooLarge { .. }) => Some(Rejected::TooLarge),
@@ -280,6 +313,7 @@ impl Failure {
             code,
             outcome: write.then_some(outcome),
             current_revision: None,
+            path: None,
             oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
@@ -300,6 +334,9 @@ impl Failure {
                 answer.replayed = replayed;
             }
             Failure::Compacted { oldest } => problem.oldest_revision = Some(oldest),
+            Failure::Txn { path, .. } | Failure::NoLease { path: Some(path), .. } => {
+                problem.path = Some(path)
+            }
             Failure::KeyTooLong { limit_bytes, .. }
             | Failure::KeyEmpty { limit_bytes }
             | Failure::Body(BodyError::TooLarge { limit_bytes, .. }) => {

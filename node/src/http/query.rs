@@ -21,6 +21,30 @@ pub enum Param {
     From,
     /// `?events=put|delete`: a watch of these only.
     Events,
+    /// `?start=KEY`: the first key of a range.
+    Start,
+    /// `?end=KEY`: the first key beyond a range.
+    End,
+    /// `?limit=N`: so many items at most.
+    Limit,
+    /// `?cursor=CURSOR`: where the page before ended.
+    Cursor,
+    /// `?order=asc|desc`.
+    Order,
+    /// `?keys_only`: without values.
+    KeysOnly,
+    /// `?count_only`: how many, and nothing else.
+    CountOnly,
+    /// `?all`: everything is meant.
+    All,
+    /// `?ttl=TIME`: the key ends after so long.
+    Ttl,
+    /// `?lease=N`: the key ends with that lease.
+    Lease,
+    /// `?token=N`: under which a lock is held.
+    Token,
+    /// `?after=TEXT`: where the list before ended.
+    After,
     /// `?verbose`: what was checked.
     Verbose,
 }
@@ -36,13 +60,22 @@ impl Param {
             Param::Prefix => "prefix",
             Param::From => "from",
             Param::Events => "events",
+            Param::Start => "start",
+            Param::End => "end",
+            Param::Limit => "limit",
+            Param::Cursor => "cursor",
+            Param::Order => "order",
+            Param::KeysOnly => "keys_only",
+            Param::CountOnly => "count_only",
+            Param::All => "all",
+            Param::Ttl => "ttl",
+            Param::Lease => "lease",
+            Param::Token => "token",
+            Param::After => "after",
             Param::Verbose => "verbose",
         }
     }
 }
-
-/// Parameters of the contract that this build does not have yet.
-const NOT_YET: [&str; 2] = ["ttl", "lease"];
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,6 +94,16 @@ pub enum Events {
     Puts,
     /// That one was deleted.
     Deletes,
+}
+
+/// In which order a range is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// From the first key on.
+    #[default]
+    Ascending,
+    /// From the last key back.
+    Descending,
 }
 
 /// The parameters of a request.
@@ -82,6 +125,30 @@ pub struct Query {
     pub from: Option<u64>,
     /// See [`Param::Events`].
     pub events: Option<Events>,
+    /// See [`Param::Start`].
+    pub start: Option<String>,
+    /// See [`Param::End`].
+    pub end: Option<String>,
+    /// See [`Param::Limit`]; from 1.
+    pub limit: Option<u64>,
+    /// See [`Param::Cursor`].
+    pub cursor: Option<String>,
+    /// See [`Param::Order`].
+    pub order: Order,
+    /// See [`Param::KeysOnly`].
+    pub keys_only: bool,
+    /// See [`Param::CountOnly`].
+    pub count_only: bool,
+    /// See [`Param::All`].
+    pub all: bool,
+    /// See [`Param::Ttl`]; as it was written.
+    pub ttl: Option<String>,
+    /// See [`Param::Lease`]; from 1.
+    pub lease: Option<u64>,
+    /// See [`Param::Token`]; from 1.
+    pub token: Option<u64>,
+    /// See [`Param::After`].
+    pub after: Option<String>,
     /// See [`Param::Verbose`].
     pub verbose: bool,
 }
@@ -94,14 +161,6 @@ pub enum QueryError {
     Unknown {
         /// As it was sent, decoded.
         name: String,
-        /// Which ones this call knows.
-        known: String,
-    },
-    /// In the contract, not in this build.
-    #[error("the query parameter `{name}` is not supported by this version yet; {known}")]
-    NotYet {
-        /// Its name.
-        name: &'static str,
         /// Which ones this call knows.
         known: String,
     },
@@ -137,11 +196,7 @@ pub fn parse(query: Option<&str>, allowed: &[Param]) -> Result<Query, QueryError
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let (name, value) = (percent::decode(name)?, percent::decode(value)?);
         let Some(param) = allowed.iter().copied().find(|param| param.name() == name) else {
-            let known = known(allowed);
-            return Err(match NOT_YET.into_iter().find(|n| *n == name) {
-                Some(name) => QueryError::NotYet { name, known },
-                None => QueryError::Unknown { name: name.into_owned(), known },
-            });
+            return Err(QueryError::Unknown { name: name.into_owned(), known: known(allowed) });
         };
         if seen.contains(&param) {
             return Err(QueryError::Twice { name: param.name() });
@@ -151,6 +206,18 @@ pub fn parse(query: Option<&str>, allowed: &[Param]) -> Result<Query, QueryError
             Param::Prev => parsed.prev = flag(param, &value)?,
             Param::Raw => parsed.raw = flag(param, &value)?,
             Param::Verbose => parsed.verbose = flag(param, &value)?,
+            Param::Start => parsed.start = Some(value.into_owned()),
+            Param::End => parsed.end = Some(value.into_owned()),
+            Param::Limit => parsed.limit = Some(number(param, &value)?),
+            Param::Cursor => parsed.cursor = Some(value.into_owned()),
+            Param::Order => parsed.order = order(&value)?,
+            Param::KeysOnly => parsed.keys_only = flag(param, &value)?,
+            Param::CountOnly => parsed.count_only = flag(param, &value)?,
+            Param::All => parsed.all = flag(param, &value)?,
+            Param::Ttl => parsed.ttl = Some(value.into_owned()),
+            Param::Lease => parsed.lease = Some(number(param, &value)?),
+            Param::Token => parsed.token = Some(number(param, &value)?),
+            Param::After => parsed.after = Some(value.into_owned()),
             Param::Consistency => parsed.consistency = consistency(&value)?,
             Param::Revision => parsed.revision = Some(number(param, &value)?),
             Param::Key => parsed.key = Some(value.into_owned()),
@@ -189,7 +256,10 @@ fn number(param: Param, value: &str) -> Result<u64, QueryError> {
     match value.parse() {
         Ok(number) if number > 0 && value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
         _ => {
-            let right = "a revision, from 1";
+            let right = match param {
+                Param::Revision | Param::From => "a revision, from 1",
+                _ => "a number, from 1",
+            };
             Err(QueryError::Value { name: param.name(), value: value.to_owned(), right })
         }
     }
@@ -203,6 +273,14 @@ fn events(value: &str) -> Result<Events, QueryError> {
             let right = "put or delete; without it a watch is of both";
             Err(QueryError::Value { name: "events", value: other.to_owned(), right })
         }
+    }
+}
+
+fn order(value: &str) -> Result<Order, QueryError> {
+    match value {
+        "asc" => Ok(Order::Ascending),
+        "desc" => Ok(Order::Descending),
+        other => Err(QueryError::Value { name: "order", value: other.to_owned(), right: "asc or desc" }),
     }
 }
 
@@ -247,7 +325,6 @@ mod tests {
             ("Raw", "unknown query parameter `Raw`"),
             ("a+b=1", "unknown query parameter `a+b`"),
             ("=1", "unknown query parameter ``"),
-            ("ttl=30s", "`ttl` is not supported by this version yet"),
             ("raw&raw", "`raw` is given twice"),
             ("raw=yes", "`raw` does not take `yes`"),
             ("consistency=lease", "`consistency` does not take `lease`"),

@@ -16,6 +16,20 @@ pub enum Route {
     Clear,
     /// `/v1/kv/{key}`.
     KvKey,
+    /// `/v1/kv`: a range.
+    Kv,
+    /// `/v1/txn`.
+    Txn,
+    /// `/v1/leases`.
+    Leases,
+    /// `/v1/leases/{id}`.
+    Lease,
+    /// `/v1/leases/{id}/keepalive`.
+    KeepAlive,
+    /// `/v1/locks`.
+    Locks,
+    /// `/v1/locks/{name}`.
+    Lock,
     /// `/v1/sessions`.
     Sessions,
     /// `/v1/watch`.
@@ -44,10 +58,17 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of their discriminants.
-    pub const ALL: [Route; 15] = [
+    pub const ALL: [Route; 22] = [
         Route::RootKey,
         Route::Clear,
         Route::KvKey,
+        Route::Kv,
+        Route::Txn,
+        Route::Leases,
+        Route::Lease,
+        Route::KeepAlive,
+        Route::Locks,
+        Route::Lock,
         Route::Sessions,
         Route::Watch,
         Route::Compact,
@@ -68,6 +89,13 @@ impl Route {
             Route::RootKey => "/{key}",
             Route::Clear => "/clear",
             Route::KvKey => "/v1/kv/{key}",
+            Route::Kv => "/v1/kv",
+            Route::Txn => "/v1/txn",
+            Route::Leases => "/v1/leases",
+            Route::Lease => "/v1/leases/{id}",
+            Route::KeepAlive => "/v1/leases/{id}/keepalive",
+            Route::Locks => "/v1/locks",
+            Route::Lock => "/v1/locks/{name}",
             Route::Sessions => "/v1/sessions",
             Route::Watch => "/v1/watch",
             Route::Compact => "/v1/compact",
@@ -87,6 +115,11 @@ impl Route {
     pub fn allow(self) -> &'static str {
         match self {
             Route::RootKey | Route::KvKey => "GET, HEAD, PUT, DELETE",
+            Route::Kv | Route::Lease => "GET, HEAD, DELETE",
+            Route::Leases => "GET, HEAD, POST",
+            Route::Locks => "GET, HEAD",
+            Route::Lock => "GET, HEAD, POST, DELETE",
+            Route::Txn | Route::KeepAlive => "POST",
             Route::Cluster | Route::Livez | Route::Readyz | Route::Metrics => "GET, HEAD",
             Route::Watch => "GET",
             Route::Clear
@@ -125,6 +158,18 @@ pub enum Target<'a> {
         /// Its identity as it was written.
         id: &'a str,
     },
+    /// A lease.
+    Lease {
+        /// Itself, or a sign of life to it.
+        route: Route,
+        /// Its number as it was written.
+        id: &'a str,
+    },
+    /// A lock; its name is not yet checked.
+    Lock {
+        /// Its name, decoded.
+        name: Cow<'a, str>,
+    },
     /// A place without a variable part.
     Fixed(Route),
 }
@@ -133,9 +178,11 @@ impl Target<'_> {
     /// The route, for metrics and methods.
     pub fn route(&self) -> Route {
         match self {
-            Target::Key { route, .. } | Target::Reserved { route, .. } | Target::Member { route, .. } => {
-                *route
-            }
+            Target::Key { route, .. }
+            | Target::Reserved { route, .. }
+            | Target::Member { route, .. }
+            | Target::Lease { route, .. } => *route,
+            Target::Lock { .. } => Route::Lock,
             Target::Fixed(route) => *route,
         }
     }
@@ -163,6 +210,9 @@ pub fn target(path: &str) -> Result<Target<'_>, DecodeError> {
         if let Some(key) = below.strip_prefix("kv/") {
             return Ok(Target::Key { route: Route::KvKey, key: percent::decode(key)? });
         }
+        if let Some(name) = below.strip_prefix("locks/") {
+            return Ok(Target::Lock { name: percent::decode(name)? });
+        }
         return Ok(below_v1(below));
     }
     if rest.is_empty() || rest.contains('/') {
@@ -179,6 +229,10 @@ pub fn target(path: &str) -> Result<Target<'_>, DecodeError> {
 
 fn below_v1(below: &str) -> Target<'_> {
     let fixed = match below {
+        "kv" => Route::Kv,
+        "txn" => Route::Txn,
+        "leases" => Route::Leases,
+        "locks" => Route::Locks,
         "sessions" => Route::Sessions,
         "watch" => Route::Watch,
         "compact" => Route::Compact,
@@ -189,6 +243,16 @@ fn below_v1(below: &str) -> Target<'_> {
     };
     if fixed != Route::Nothing {
         return Target::Fixed(fixed);
+    }
+    if let Some(lease) = below.strip_prefix("leases/") {
+        let (id, route) = match lease.strip_suffix("/keepalive") {
+            Some(id) => (id, Route::KeepAlive),
+            None => (lease, Route::Lease),
+        };
+        if id.is_empty() || id.contains('/') {
+            return Target::Fixed(Route::Nothing);
+        }
+        return Target::Lease { route, id };
     }
     let Some(member) = below.strip_prefix("cluster/members/") else {
         return Target::Fixed(Route::Nothing);
@@ -238,7 +302,15 @@ mod tests {
             ("/v1/kv/v1", key(KvKey, "v1")),
             ("/v1/kv/%", Err(DecodeError::Malformed { at: 0 })),
             ("/%FF", Err(DecodeError::NotUtf8)),
-            ("/v1/kv", Ok(Target::Fixed(Nothing))),
+            ("/v1/kv", Ok(Target::Fixed(Kv))),
+            ("/v1/txn", Ok(Target::Fixed(Txn))),
+            ("/v1/leases", Ok(Target::Fixed(Leases))),
+            ("/v1/leases/7", Ok(Target::Lease { route: Lease, id: "7" })),
+            ("/v1/leases/7/keepalive", Ok(Target::Lease { route: KeepAlive, id: "7" })),
+            ("/v1/leases/", Ok(Target::Fixed(Nothing))),
+            ("/v1/leases/7/other", Ok(Target::Fixed(Nothing))),
+            ("/v1/locks", Ok(Target::Fixed(Locks))),
+            ("/v1/locks/a/b%20c", Ok(Target::Lock { name: "a/b c".into() })),
             ("/v1/", Ok(Target::Fixed(Nothing))),
             ("/v1/nothing", Ok(Target::Fixed(Nothing))),
             ("/v1/sessions", Ok(Target::Fixed(Sessions))),

@@ -95,6 +95,7 @@ mod tests {
             revision,
             create_revision: 1,
             version: 2,
+            lease: 0,
         };
         Arc::new(Event::new(revision, Bytes::from_static(b"a\"b"), What::Put(value), prev))
     }

@@ -59,6 +59,9 @@ pub(super) fn set_store(metrics: &Metrics, position: &Position, stats: &Stats) {
     metrics.overlay_bytes.set(gauge(stats.overlay_bytes));
     metrics.reply_table_entries.set(gauge(stats.reply_entries));
     metrics.sessions.set(gauge(stats.sessions));
+    metrics.leases.set(gauge(stats.leases));
+    metrics.leased_keys.set(gauge(stats.leased_keys));
+    metrics.lock_places.set(gauge(stats.lock_places));
     metrics.compacted_revision.set(gauge(position.compacted));
 }
 
@@ -110,6 +113,7 @@ mod tests {
             applied_index: Index(100),
             caught_up: true,
             feature_level: 2,
+            cluster_time_ms: 5_000,
             members,
             leader_changes: 1,
         }

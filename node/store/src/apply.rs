@@ -2,6 +2,7 @@
 //!
 //! Determinism is the point: what is read here is the applied state through its layers, and nothing else.
 
+use crate::batch::{met, no_lease, side_and_leases};
 use crate::command::{
     Answer, ClearDone, Compact, Condition, ConditionKind, Delete, DeleteDone, Nothing, Operation,
     PreconditionFailed, Put, PutDone, Reply, SessionOpened, SetFeatureLevel,
@@ -9,27 +10,17 @@ use crate::command::{
 use crate::error::{ApplyError, StoreError};
 use crate::flush;
 use crate::layers::Resolved;
+use crate::leases::LeaseKind;
 use crate::overlay::{Lineage, Newest, OverlayRow, ROW_BYTES};
 use crate::position::FEATURE_LEVEL;
 use crate::replies::SideLayers;
+use crate::rows::ChangeAt;
 use crate::store::{ClearChange, Store};
 
 impl Reply {
     /// Whether a retry gets this reply again. A refusal is decided anew each time.
     pub(crate) fn is_recorded(&self) -> bool {
-        match &self.answer {
-            Some(
-                Answer::Put(_)
-                | Answer::Delete(_)
-                | Answer::Clear(_)
-                | Answer::PreconditionFailed(_)
-                | Answer::SessionOpened(_)
-                | Answer::Compacted(_)
-                | Answer::FeatureLevel(_),
-            ) => true,
-            Some(Answer::SessionExpired(_) | Answer::RequestMismatch(_) | Answer::ReplyTableFull(_))
-            | None => false,
-        }
+        self.answer.as_ref().is_some_and(|answer| !answer.is_refusal())
     }
 }
 
@@ -57,19 +48,27 @@ impl Store {
             _ => {}
         }
         let answer = match operation {
-            Operation::Put(put) => self.put(put),
+            Operation::Put(put) => self.put(index, put),
             Operation::Delete(delete) => self.delete(delete),
             Operation::Clear(_) => self.clear(),
             Operation::OpenSession(_) => self.open_session(index),
             Operation::Compact(compact) => Ok(self.compact(compact)),
             Operation::SetFeatureLevel(set) => Ok(self.set_feature_level(set)),
+            Operation::Txn(txn) => self.run_txn(txn),
+            Operation::DeleteRange(range) => self.delete_range(range),
+            Operation::GrantLease(grant) => Ok(self.grant_lease(index, grant)),
+            Operation::KeepLease(keep) => Ok(self.keep_lease(keep)),
+            Operation::RevokeLease(revoke) => self.revoke_lease(revoke),
+            Operation::Expire(expire) => self.expire_due(expire),
+            Operation::AcquireLock(asked) => self.acquire_lock(index, asked),
+            Operation::ReleaseLock(release) => self.release_lock(release),
         };
         let answer = answer.map_err(|source| ApplyError::Store { index, source })?;
         Ok(Reply { answer: Some(answer), replayed: false })
     }
 
     /// The key as it is now, dead or not.
-    fn current(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
+    pub(crate) fn current(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
         let frozen = self.frozen.as_ref().is_some_and(|frozen| frozen.index.contains_key(key));
         if frozen || self.active.index.contains_key(key) {
             self.layers.newest(key, u64::MAX)
@@ -78,29 +77,56 @@ impl Store {
         }
     }
 
-    fn put(&mut self, put: &Put) -> Result<Answer, StoreError> {
+    fn put(&mut self, index: u64, put: &Put) -> Result<Answer, StoreError> {
         if put.is_plain() {
-            return Ok(Answer::Put(PutDone { revision: self.put_plain(put), previous: None }));
+            return Ok(match self.lease_for_put(index, put) {
+                Ok(lease) => Answer::Put(PutDone { revision: self.put_plain(put, lease), previous: None }),
+                Err(refused) => refused,
+            });
         }
         let current = self.current(&put.key)?;
-        let last_change = current.as_ref().map_or(0, |row| row.revision);
+        let last_change = current.as_ref().map(Resolved::at).unwrap_or_default();
         let current = current.filter(|row| row.is_live(self.position.last_clear));
         if let Some(failed) = unmet(put.condition.as_ref(), current.as_ref()) {
             return Ok(failed);
         }
+        let lease = match self.lease_for_put(index, put) {
+            Ok(lease) => lease,
+            Err(refused) => return Ok(refused),
+        };
         let revision = self.position.revision + 1;
         let lineage = match &current {
             Some(row) => Lineage::Known { create_revision: row.create_revision, version: row.version + 1 },
             None => Lineage::Known { create_revision: revision, version: 1 },
         };
         self.active.tally.delta += i64::from(current.is_none());
-        self.insert_put(put, lineage, Some(last_change));
+        self.insert_put(put, lease, lineage, Some(last_change));
         let previous = current.filter(|_| put.want_previous).map(Resolved::into_value);
         Ok(Answer::Put(PutDone { revision, previous }))
     }
 
+    /// The lease that the key of a PUT is to end with, 0: none; or why there is none.
+    fn lease_for_put(&mut self, index: u64, put: &Put) -> Result<u64, Answer> {
+        if put.lease == 0 && put.ttl_ms == 0 {
+            return Ok(0);
+        }
+        self.leases.room_for_keys(1).map_err(met)?;
+        if put.ttl_ms == 0 {
+            return if self.leases.living(put.lease).is_some() {
+                Ok(put.lease)
+            } else {
+                Err(no_lease(put.lease))
+            };
+        }
+        self.leases.room_for_lease().map_err(met)?;
+        let now_ms = self.position.time_ms;
+        let (mut side, leases) = side_and_leases!(self);
+        leases.grant(&mut side, now_ms, index, put.ttl_ms, LeaseKind::OfKey);
+        Ok(index)
+    }
+
     /// Reads only the indexes of the overlays.
-    fn put_plain(&mut self, put: &Put) -> u64 {
+    fn put_plain(&mut self, put: &Put, lease: u64) -> u64 {
         let revision = self.position.revision + 1;
         let last_clear = self.position.last_clear;
         let created = Lineage::Known { create_revision: revision, version: 1 };
@@ -120,7 +146,7 @@ impl Store {
                 }
                 known => known,
             };
-            (lineage, Some(newest.revision), delta)
+            (lineage, Some(newest.at()), delta)
         } else {
             let under =
                 |guessed_new| Lineage::Under { first: revision, delta: 1, floor: last_clear, guessed_new };
@@ -131,7 +157,7 @@ impl Store {
                         Lineage::Under { .. } => under(false),
                         known => known,
                     };
-                    (lineage, Some(newest.revision), delta)
+                    (lineage, Some(newest.at()), delta)
                 }
                 // Nothing in the engine is alive: no need to guess.
                 None if self.durable.live_keys == 0 || self.durable.position.revision <= last_clear => {
@@ -141,15 +167,17 @@ impl Store {
             }
         };
         self.active.tally.delta += delta;
-        self.insert_put(put, lineage, previous);
+        self.insert_put(put, lease, lineage, previous);
         revision
     }
 
-    fn insert_put(&mut self, put: &Put, lineage: Lineage, previous: Option<u64>) {
+    fn insert_put(&mut self, put: &Put, lease: u64, lineage: Lineage, previous: Option<ChangeAt>) {
         let row = OverlayRow {
             deleted: false,
             lineage,
             previous,
+            shared: false,
+            lease,
             content_type: put.content_type.clone(),
             value: self.active.arena.copy(&put.value),
         };
@@ -158,7 +186,12 @@ impl Store {
 
     /// Adds a change under the next revision.
     fn insert(&mut self, key: &[u8], row: OverlayRow) {
-        self.position.revision += 1;
+        self.insert_at(self.position.revision + 1, key, row);
+    }
+
+    /// Adds a change under a revision, which is the present one or the next.
+    pub(crate) fn insert_at(&mut self, revision: u64, key: &[u8], row: OverlayRow) {
+        self.position.revision = revision;
         self.active.changes += 1;
         self.active.row_bytes +=
             ROW_BYTES + key.len() + row.value.len() + row.content_type.as_ref().map_or(0, String::len);
@@ -166,8 +199,12 @@ impl Store {
         if matches!(row.lineage, Lineage::Under { guessed_new: true, .. }) {
             self.active.guesses.push(key.clone());
         }
-        let revision = self.position.revision;
-        let newest = Newest { revision, deleted: row.deleted, lineage: row.lineage };
+        if row.lease != 0 || !self.leases.has_no_keys() {
+            let last_clear = self.position.last_clear;
+            let (mut side, leases) = side_and_leases!(self);
+            leases.note_change(&mut side, &key, row.lease, revision, last_clear);
+        }
+        let newest = Newest { revision, deleted: row.deleted, shared: row.shared, lineage: row.lineage };
         self.active.index.insert(key.clone(), newest);
         self.layers.active.insert(key, revision, row);
     }
@@ -187,7 +224,9 @@ impl Store {
             OverlayRow {
                 deleted: true,
                 lineage: Lineage::Known { create_revision: row.create_revision, version: row.version + 1 },
-                previous: Some(row.revision),
+                previous: Some(row.at()),
+                shared: false,
+                lease: 0,
                 content_type: None,
                 value: bytes::Bytes::new(),
             },

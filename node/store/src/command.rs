@@ -10,6 +10,12 @@ use prost::Message;
 
 use crate::position::{FEATURE_LEVEL, FIRST_LEVEL};
 
+mod leases;
+mod txn;
+
+pub use leases::*;
+pub use txn::*;
+
 /// Level and time stamp.
 const HEADER_BYTES: usize = 9;
 
@@ -94,7 +100,7 @@ pub struct Command {
     #[prost(oneof = "RequestId", tags = "2, 3")]
     pub request: Option<RequestId>,
     /// What to do. `None` after decoding: an operation this build does not know.
-    #[prost(oneof = "Operation", tags = "10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Operation", tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 26, 27")]
     pub operation: Option<Operation>,
 }
 
@@ -158,6 +164,30 @@ pub enum Operation {
     /// Raises the feature level.
     #[prost(message, tag = "15")]
     SetFeatureLevel(SetFeatureLevel),
+    /// Reads and writes several keys at once.
+    #[prost(message, tag = "20")]
+    Txn(Txn),
+    /// Deletes keys of a range.
+    #[prost(message, tag = "21")]
+    DeleteRange(DeleteRange),
+    /// Grants a lease.
+    #[prost(message, tag = "22")]
+    GrantLease(GrantLease),
+    /// Keeps a lease alive.
+    #[prost(message, tag = "23")]
+    KeepLease(KeepLease),
+    /// Ends a lease.
+    #[prost(message, tag = "24")]
+    RevokeLease(RevokeLease),
+    /// Ends what is due.
+    #[prost(message, tag = "25")]
+    Expire(Expire),
+    /// Asks for a lock.
+    #[prost(message, tag = "26")]
+    AcquireLock(AcquireLock),
+    /// Gives a lock up.
+    #[prost(message, tag = "27")]
+    ReleaseLock(ReleaseLock),
 }
 
 impl Operation {
@@ -165,6 +195,15 @@ impl Operation {
     /// build that does not know it would pass over it.
     pub fn required_level(&self) -> u32 {
         match self {
+            Operation::Put(put) if put.lease != 0 || put.ttl_ms != 0 => 2,
+            Operation::Txn(_)
+            | Operation::DeleteRange(_)
+            | Operation::GrantLease(_)
+            | Operation::KeepLease(_)
+            | Operation::RevokeLease(_)
+            | Operation::Expire(_)
+            | Operation::AcquireLock(_)
+            | Operation::ReleaseLock(_) => 2,
             Operation::Put(_)
             | Operation::Delete(_)
             | Operation::Clear(_)
@@ -193,6 +232,12 @@ pub struct Put {
     /// The reply carries the previous value.
     #[prost(bool, tag = "5")]
     pub want_previous: bool,
+    /// The lease that the key ends with; 0: none, or one of its own.
+    #[prost(uint64, tag = "6")]
+    pub lease: u64,
+    /// The key ends with a lease of its own, which lasts so long in milliseconds of cluster time; 0: it does not.
+    #[prost(uint64, tag = "7")]
+    pub ttl_ms: u64,
 }
 
 /// Deletes a key.
@@ -263,15 +308,18 @@ pub struct SetFeatureLevel {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// The answer. `None` after decoding: one this build does not know.
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(
+        oneof = "Answer",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
+    )]
     pub answer: Option<Answer>,
     /// It is the recorded answer of an earlier, equal request. Never stored.
     #[prost(bool, tag = "15")]
     pub replayed: bool,
 }
 
-/// The answers. All are recorded in the reply tables but the three refusals ([`Answer::SessionExpired`],
-/// [`Answer::RequestMismatch`] and [`Answer::ReplyTableFull`]), which are decided anew each time.
+/// The answers. All are recorded in the reply tables but refusals ([`Answer::is_refusal`]), which are decided anew each
+/// time.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Answer {
     /// The key was set.
@@ -304,6 +352,68 @@ pub enum Answer {
     /// The feature level is now this.
     #[prost(message, tag = "10")]
     FeatureLevel(SetFeatureLevel),
+    /// The transaction was done, the one way or the other.
+    #[prost(message, tag = "20")]
+    Txn(TxnDone),
+    /// Keys of the range are gone.
+    #[prost(message, tag = "21")]
+    RangeDeleted(RangeDeleted),
+    /// The lease lasts.
+    #[prost(message, tag = "22")]
+    LeaseLasts(LeaseLasts),
+    /// The lease has ended.
+    #[prost(message, tag = "23")]
+    LeaseEnded(LeaseEnded),
+    /// There is no such lease: refused.
+    #[prost(message, tag = "24")]
+    NoLease(NoLease),
+    /// What was due has ended.
+    #[prost(message, tag = "25")]
+    Expired(Expired),
+    /// A place in the lock's queue.
+    #[prost(message, tag = "26")]
+    LockPlace(LockPlace),
+    /// Another holds the lock: refused.
+    #[prost(message, tag = "27")]
+    LockBusy(LockBusy),
+    /// The place was given up.
+    #[prost(message, tag = "28")]
+    LockReleased(LockReleased),
+    /// The transaction makes no sense, or would read too much: refused.
+    #[prost(message, tag = "29")]
+    TxnRefused(TxnRefused),
+    /// A bound is met: refused.
+    #[prost(message, tag = "30")]
+    LimitMet(LimitMet),
+}
+
+impl Answer {
+    /// Nothing was done, and a retry is decided anew.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Answer::SessionExpired(_)
+            | Answer::RequestMismatch(_)
+            | Answer::ReplyTableFull(_)
+            | Answer::NoLease(_)
+            | Answer::LockBusy(_)
+            | Answer::TxnRefused(_)
+            | Answer::LimitMet(_) => true,
+            Answer::Put(_)
+            | Answer::Delete(_)
+            | Answer::Clear(_)
+            | Answer::PreconditionFailed(_)
+            | Answer::SessionOpened(_)
+            | Answer::Compacted(_)
+            | Answer::FeatureLevel(_)
+            | Answer::Txn(_)
+            | Answer::RangeDeleted(_)
+            | Answer::LeaseLasts(_)
+            | Answer::LeaseEnded(_)
+            | Answer::Expired(_)
+            | Answer::LockPlace(_)
+            | Answer::LockReleased(_) => false,
+        }
+    }
 }
 
 /// A key's value and its counters, in replies.
@@ -324,6 +434,9 @@ pub struct Value {
     /// Changes since its creation, from 1.
     #[prost(uint64, tag = "5")]
     pub version: u64,
+    /// The lease that the key ends with; 0: none.
+    #[prost(uint64, tag = "6")]
+    pub lease: u64,
 }
 
 /// The key was set.

@@ -29,6 +29,12 @@ pub struct StoreConfig {
     pub session_limit: usize,
     /// *Replicated.* Recorded replies over all sessions; a new request beyond them is refused. Default 100,000.
     pub session_reply_limit: usize,
+    /// *Replicated.* Leases; one more is refused. Default 2,000,000.
+    pub lease_limit: usize,
+    /// *Replicated.* Keys that end with leases; one more is refused. Default 1,000,000.
+    pub leased_key_limit: usize,
+    /// *Replicated.* Places in the queues of locks, over all locks; one more is refused. Default 100,000.
+    pub lock_limit: usize,
 }
 
 impl Default for StoreConfig {
@@ -44,6 +50,9 @@ impl Default for StoreConfig {
             session_ttl_ms: 600_000,
             session_limit: 10_000,
             session_reply_limit: 100_000,
+            lease_limit: 2_000_000,
+            leased_key_limit: 1_000_000,
+            lock_limit: 100_000,
         }
     }
 }

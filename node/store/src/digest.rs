@@ -4,6 +4,7 @@
 //! whose apply went another way (a clock, a hash order, a bug) has another one for ever after. It covers index, time,
 //! operation, key, value and reply. It knows nothing of rows, so the format on disk may change without it.
 
+use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::command::{Answer, Operation, Reply, Value};
@@ -30,6 +31,12 @@ fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
+/// As it is encoded, which is the same everywhere.
+fn message(out: &mut Vec<u8>, tag: u8, message: &impl Message) {
+    out.push(tag);
+    number(out, xxh3_64(&message.encode_to_vec()));
+}
+
 /// Only what an applied command can change: a condition shows in the reply.
 fn add_operation(out: &mut Vec<u8>, operation: &Operation) {
     match operation {
@@ -38,6 +45,10 @@ fn add_operation(out: &mut Vec<u8>, operation: &Operation) {
             number(out, xxh3_64(&put.key));
             number(out, xxh3_64(&put.value));
             number(out, put.content_type.as_ref().map_or(0, |name| xxh3_64(name.as_bytes())));
+            if put.lease != 0 || put.ttl_ms != 0 {
+                number(out, put.lease);
+                number(out, put.ttl_ms);
+            }
         }
         Operation::Delete(delete) => {
             out.push(2);
@@ -47,6 +58,14 @@ fn add_operation(out: &mut Vec<u8>, operation: &Operation) {
         Operation::OpenSession(_) => out.push(4),
         Operation::Compact(_) => out.push(5),
         Operation::SetFeatureLevel(_) => out.push(6),
+        Operation::Txn(txn) => message(out, 20, txn),
+        Operation::DeleteRange(range) => message(out, 21, range),
+        Operation::GrantLease(grant) => message(out, 22, grant),
+        Operation::KeepLease(keep) => message(out, 23, keep),
+        Operation::RevokeLease(revoke) => message(out, 24, revoke),
+        Operation::Expire(expire) => message(out, 25, expire),
+        Operation::AcquireLock(asked) => message(out, 26, asked),
+        Operation::ReleaseLock(release) => message(out, 27, release),
     }
 }
 
@@ -89,6 +108,17 @@ fn add_reply(out: &mut Vec<u8>, reply: &Reply) {
             out.push(10);
             number(out, u64::from(set.level));
         }
+        Some(Answer::Txn(done)) => message(out, 20, done),
+        Some(Answer::RangeDeleted(done)) => message(out, 21, done),
+        Some(Answer::LeaseLasts(lasts)) => message(out, 22, lasts),
+        Some(Answer::LeaseEnded(ended)) => message(out, 23, ended),
+        Some(Answer::NoLease(none)) => message(out, 24, none),
+        Some(Answer::Expired(expired)) => message(out, 25, expired),
+        Some(Answer::LockPlace(place)) => message(out, 26, place),
+        Some(Answer::LockBusy(busy)) => message(out, 27, busy),
+        Some(Answer::LockReleased(released)) => message(out, 28, released),
+        Some(Answer::TxnRefused(refused)) => message(out, 29, refused),
+        Some(Answer::LimitMet(met)) => message(out, 30, met),
     }
 }
 

@@ -19,7 +19,8 @@ use crate::layers;
 use crate::overlay::{Lineage, NewestIndex, Overlay, OverlayRow};
 use crate::position::{Durable, Position};
 use crate::rows::{
-    self, ChangeKind, HistoryRow, INLINE_VALUE_BYTES_MAX, KeyRow, META_KEY, TABLE_HISTORY, TABLE_KEYS,
+    self, ChangeAt, ChangeKind, HistoryRow, INLINE_VALUE_BYTES_MAX, KeyRow, META_KEY, TABLE_HISTORY,
+    TABLE_KEYS,
 };
 use crate::side::SideRows;
 use crate::store::ClearChange;
@@ -302,7 +303,7 @@ impl FlushJob {
             if is_wrong_guess(row.lineage, || Ok(base.cloned()))? {
                 wrong_guesses += 1;
             }
-            let previous = row.previous.unwrap_or_else(|| base.map_or(0, |base| base.revision));
+            let previous = row.previous.unwrap_or_else(|| base.map(KeyRow::at).unwrap_or_default());
             let change = KeyChange { key: at.key, revision: at.revision, create_revision, version, row };
             if is_newest {
                 changes.keys.push(change.clone());
@@ -310,7 +311,7 @@ impl FlushJob {
             changes.history.push(PastChange::Key { change, previous });
         }
         changes.history.extend(self.frozen.clears.iter().copied().map(PastChange::Clear));
-        changes.history.sort_unstable_by_key(PastChange::revision);
+        changes.history.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
         changes.live_keys = self.frozen.tally.apply_to(self.durable.live_keys, wrong_guesses);
         Ok(changes)
     }
@@ -345,21 +346,24 @@ impl KeyChange {
             deleted: self.row.deleted,
             content_type: self.row.content_type.clone(),
             value: inline.then(|| self.row.value.clone()),
+            lease: self.row.lease,
+            shared: self.row.shared,
         };
         (rows::row_key(TABLE_KEYS, &self.key), Some(Bytes::from(row.encode_to_vec())))
     }
 }
 
 enum PastChange {
-    Key { change: KeyChange, previous: u64 },
+    Key { change: KeyChange, previous: ChangeAt },
     Clear(ClearChange),
 }
 
 impl PastChange {
-    fn revision(&self) -> u64 {
+    /// In the order of their rows.
+    fn place(&self) -> (u64, &[u8]) {
         match self {
-            PastChange::Key { change, .. } => change.revision,
-            PastChange::Clear(clear) => clear.revision,
+            PastChange::Key { change, .. } => (change.revision, &change.key),
+            PastChange::Clear(clear) => (clear.revision, &[]),
         }
     }
 
@@ -370,7 +374,9 @@ impl PastChange {
                 key: change.key.clone(),
                 create_revision: change.create_revision,
                 version: change.version,
-                previous: *previous,
+                previous: previous.revision,
+                previous_shared: previous.shared,
+                lease: change.row.lease,
                 content_type: change.row.content_type.clone(),
                 value: change.row.value.clone(),
             },
@@ -381,7 +387,14 @@ impl PastChange {
                 ..HistoryRow::default()
             },
         };
-        (rows::number_key(TABLE_HISTORY, self.revision()), Some(Bytes::from(row.encode_to_vec())))
+        let key = match self {
+            PastChange::Key { change, .. } => {
+                let at = ChangeAt { revision: change.revision, shared: change.row.shared };
+                rows::history_key(at, &change.key)
+            }
+            PastChange::Clear(clear) => rows::number_key(TABLE_HISTORY, clear.revision),
+        };
+        (key, Some(Bytes::from(row.encode_to_vec())))
     }
 }
 

@@ -143,7 +143,7 @@ impl View {
         Ok(())
     }
 
-    fn moment(&self, revision: u64) -> Result<Moment, PastError> {
+    pub(crate) fn moment(&self, revision: u64) -> Result<Moment, PastError> {
         self.check_readable(revision)?;
         let clear = self.state.layers.clear_at(self.state.position.last_clear, revision)?;
         Ok(Moment { revision, clear })
@@ -242,10 +242,10 @@ impl<W: Fn(&[u8]) -> bool> Gather<W> {
 }
 
 fn changed(revision: u64, row: HistoryRow) -> Result<Changed, StoreError> {
-    let HistoryRow { key, content_type, value, create_revision, version, .. } = row;
+    let HistoryRow { key, content_type, value, create_revision, version, lease, .. } = row;
     match ChangeKind::try_from(row.kind) {
         Ok(ChangeKind::Put) => {
-            let value = Value { value, content_type, revision, create_revision, version };
+            let value = Value { value, content_type, revision, create_revision, version, lease };
             Ok(Changed::Put { key, value })
         }
         Ok(ChangeKind::Delete) => Ok(Changed::Delete { key }),

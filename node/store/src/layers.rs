@@ -11,7 +11,7 @@ use crate::command::Value;
 use crate::engine::EngineSnapshot;
 use crate::error::StoreError;
 use crate::overlay::{Lineage, Overlay, OverlayRow};
-use crate::rows::{self, ChangeKind, HistoryRow, KeyRow, TABLE_HISTORY, TABLE_KEYS};
+use crate::rows::{self, ChangeAt, ChangeKind, HistoryRow, KeyRow, TABLE_HISTORY, TABLE_KEYS};
 
 /// The layers of one state. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub(crate) struct Layers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
     pub(crate) deleted: bool,
+    pub(crate) shared: bool,
+    pub(crate) lease: u64,
     pub(crate) revision: u64,
     pub(crate) create_revision: u64,
     pub(crate) version: u64,
@@ -39,6 +41,11 @@ impl Resolved {
         !self.deleted && self.revision > last_clear
     }
 
+    /// Which change it is.
+    pub(crate) fn at(&self) -> ChangeAt {
+        ChangeAt { revision: self.revision, shared: self.shared }
+    }
+
     pub(crate) fn into_value(self) -> Value {
         Value {
             value: self.value,
@@ -46,6 +53,7 @@ impl Resolved {
             revision: self.revision,
             create_revision: self.create_revision,
             version: self.version,
+            lease: self.lease,
         }
     }
 }
@@ -68,7 +76,7 @@ impl Layers {
     /// The newest change of `key` that was flushed.
     pub(crate) fn newest_flushed(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
         let Some(row) = newest_in_engine(&*self.engine, key)? else { return Ok(None) };
-        resolve_engine_row(&*self.engine, row).map(Some)
+        resolve_engine_row(&*self.engine, key, row).map(Some)
     }
 
     /// The newest change of `key` at or below `revision`, which must not be compacted; `None`: there is none, or only
@@ -82,8 +90,8 @@ impl Layers {
         }
         match newest_in_engine(&*self.engine, key)? {
             None => Ok(None),
-            Some(row) if row.revision <= revision => resolve_engine_row(&*self.engine, row).map(Some),
-            Some(row) => change_before(&*self.engine, row.revision, revision),
+            Some(row) if row.revision <= revision => resolve_engine_row(&*self.engine, key, row).map(Some),
+            Some(row) => change_before(&*self.engine, key, row.at(), revision),
         }
     }
 
@@ -121,6 +129,8 @@ impl Layers {
                     deleted: row.deleted,
                     content_type: row.content_type,
                     value: Some(row.value),
+                    lease: row.lease,
+                    shared: row.shared,
                 }))
             }
             None => newest_in_engine(&*self.engine, key),
@@ -138,12 +148,16 @@ pub(crate) fn newest_in_engine(
 }
 
 /// Adds the value where it lies in the history row only.
-pub(crate) fn resolve_engine_row(engine: &dyn EngineSnapshot, row: KeyRow) -> Result<Resolved, StoreError> {
+pub(crate) fn resolve_engine_row(
+    engine: &dyn EngineSnapshot,
+    key: &[u8],
+    row: KeyRow,
+) -> Result<Resolved, StoreError> {
     let value = match row.value {
         Some(value) => value,
         None if row.deleted => Bytes::new(),
         None => {
-            history_row(engine, row.revision)?
+            change_row(engine, row.at(), key)?
                 .ok_or_else(|| {
                     StoreError::corrupt(format!("the value at revision {} is missing", row.revision))
                 })?
@@ -152,6 +166,8 @@ pub(crate) fn resolve_engine_row(engine: &dyn EngineSnapshot, row: KeyRow) -> Re
     };
     Ok(Resolved {
         deleted: row.deleted,
+        shared: row.shared,
+        lease: row.lease,
         revision: row.revision,
         create_revision: row.create_revision,
         version: row.version,
@@ -160,7 +176,17 @@ pub(crate) fn resolve_engine_row(engine: &dyn EngineSnapshot, row: KeyRow) -> Re
     })
 }
 
-/// The change at a revision.
+/// A change of a key.
+pub(crate) fn change_row(
+    engine: &dyn EngineSnapshot,
+    at: ChangeAt,
+    key: &[u8],
+) -> Result<Option<HistoryRow>, StoreError> {
+    let row_key = rows::history_key(at, key);
+    engine.get(&row_key)?.map(|row| rows::decode(&row_key, row)).transpose()
+}
+
+/// The change at a revision that no other shares.
 pub(crate) fn history_row(
     engine: &dyn EngineSnapshot,
     revision: u64,
@@ -172,21 +198,25 @@ pub(crate) fn history_row(
 /// The newest change at or below `revision` of the key whose change at `from` is above that: down the chain.
 fn change_before(
     engine: &dyn EngineSnapshot,
-    mut from: u64,
+    key: &[u8],
+    mut from: ChangeAt,
     revision: u64,
 ) -> Result<Option<Resolved>, StoreError> {
-    while from > revision {
+    while from.revision > revision {
         // Only changes at or below the compacted revision are removed.
-        let row = history_row(engine, from)?
-            .ok_or_else(|| StoreError::corrupt(format!("the change at revision {from} is missing")))?;
-        from = row.previous;
+        let row = change_row(engine, from, key)?.ok_or_else(|| {
+            StoreError::corrupt(format!("the change at revision {} is missing", from.revision))
+        })?;
+        from = row.before();
     }
-    if from == 0 {
+    if from.revision == 0 {
         return Ok(None);
     }
-    Ok(history_row(engine, from)?.map(|row| Resolved {
+    Ok(change_row(engine, from, key)?.map(|row| Resolved {
         deleted: row.kind == ChangeKind::Delete as i32,
-        revision: from,
+        shared: from.shared,
+        lease: row.lease,
+        revision: from.revision,
         create_revision: row.create_revision,
         version: row.version,
         content_type: row.content_type,
@@ -206,6 +236,8 @@ pub(crate) fn resolve(
     };
     Ok(Resolved {
         deleted: row.deleted,
+        shared: row.shared,
+        lease: row.lease,
         revision,
         create_revision,
         version,

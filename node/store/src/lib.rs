@@ -20,7 +20,9 @@ pub mod model;
 
 mod ages;
 mod apply;
+mod batch;
 mod store;
+mod txn;
 
 mod config;
 mod error;
@@ -29,6 +31,7 @@ mod position;
 
 mod digest;
 mod layers;
+mod leases;
 mod overlay;
 mod replies;
 mod rows;
@@ -41,6 +44,7 @@ mod reader;
 mod snapshot;
 mod succession;
 mod sweep;
+mod walk_back;
 
 pub mod engine;
 mod fjall_compaction;
@@ -53,6 +57,7 @@ pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
 pub use history::{Change, Changed, Changes, PastError};
+pub use leases::{LeaseInfo, LeaseKind, LockInfo};
 pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};

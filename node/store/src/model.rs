@@ -13,6 +13,10 @@ use crate::command::{
 };
 use crate::config::StoreConfig;
 
+mod several;
+
+pub use several::{ModelLease, ModelPlace};
+
 /// The store as it should be.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -23,6 +27,12 @@ pub struct Model {
     pub past: BTreeMap<Bytes, BTreeMap<u64, Option<Value>>>,
     /// The store's revision.
     pub revision: u64,
+    /// The revision of the last clear; 0: there was none.
+    pub cleared: u64,
+    /// Leases by number.
+    pub leases: BTreeMap<u64, ModelLease>,
+    /// The queues of locks by name and token; the first place is held.
+    pub locks: BTreeMap<Bytes, BTreeMap<u64, ModelPlace>>,
     /// The oldest readable revision.
     pub compacted: u64,
     /// Cluster time, in milliseconds.
@@ -67,6 +77,9 @@ impl Model {
             keys: BTreeMap::new(),
             past: BTreeMap::new(),
             revision: 0,
+            cleared: 0,
+            leases: BTreeMap::new(),
+            locks: BTreeMap::new(),
             compacted: 0,
             time_ms: 0,
             feature_level: 0,
@@ -127,7 +140,7 @@ impl Model {
 
         let Some(operation) = &command.operation else { panic!("a command without an operation") };
         let reply = answer(self.operate(index, operation));
-        if matches!(&reply.answer, Some(Answer::ReplyTableFull(_))) {
+        if reply.answer.as_ref().is_some_and(Answer::is_refusal) {
             return reply;
         }
         match &command.request {
@@ -175,16 +188,12 @@ impl Model {
                 if let Some(failed) = unmet(&put.condition, current.as_ref()) {
                     return failed;
                 }
-                self.revision += 1;
-                let value = Value {
-                    value: put.value.clone(),
-                    content_type: put.content_type.clone(),
-                    revision: self.revision,
-                    create_revision: current.as_ref().map_or(self.revision, |value| value.create_revision),
-                    version: current.as_ref().map_or(1, |value| value.version + 1),
+                let lease = match self.lease_for_put(index, put.lease, put.ttl_ms) {
+                    Ok(lease) => lease,
+                    Err(refused) => return refused,
                 };
-                self.remember(&put.key, Some(value.clone()));
-                self.keys.insert(put.key.clone(), value);
+                self.revision += 1;
+                self.set(&put.key, put.value.clone(), put.content_type.clone(), lease);
                 Answer::Put(PutDone {
                     revision: self.revision,
                     previous: current.filter(|_| put.want_previous),
@@ -195,9 +204,9 @@ impl Model {
                 if let Some(failed) = unmet(&delete.condition, current.as_ref()) {
                     return failed;
                 }
-                if self.keys.remove(&delete.key).is_some() {
+                if current.is_some() {
                     self.revision += 1;
-                    self.remember(&delete.key, None);
+                    self.unset(&delete.key);
                 }
                 Answer::Delete(DeleteDone {
                     deleted: current.is_some(),
@@ -208,6 +217,9 @@ impl Model {
             Operation::Clear(_) => {
                 let deleted = self.keys.len() as u64;
                 self.revision += u64::from(deleted > 0);
+                if deleted > 0 {
+                    self.cleared = self.revision;
+                }
                 for key in std::mem::take(&mut self.keys).into_keys() {
                     self.remember(&key, None);
                 }
@@ -234,6 +246,7 @@ impl Model {
                 self.feature_level = self.feature_level.max(set.level);
                 Answer::FeatureLevel(SetFeatureLevel { level: self.feature_level })
             }
+            several => self.operate_several(index, several),
         }
     }
 }

@@ -20,6 +20,7 @@ use std::ops::Bound;
 use bytes::{Bytes, BytesMut};
 use crossbeam_skiplist::SkipMap;
 
+use crate::rows::ChangeAt;
 use crate::store::ClearChange;
 
 /// What a row costs beside its key and value: the node, its tower, its place in the index and in the order.
@@ -40,7 +41,15 @@ pub(crate) type NewestIndex = HashMap<Bytes, Newest>;
 pub(crate) struct Newest {
     pub(crate) revision: u64,
     pub(crate) deleted: bool,
+    pub(crate) shared: bool,
     pub(crate) lineage: Lineage,
+}
+
+impl Newest {
+    /// Which change it is.
+    pub(crate) fn at(&self) -> ChangeAt {
+        ChangeAt { revision: self.revision, shared: self.shared }
+    }
 }
 
 /// Changes by key, newest first, and in order of revision.
@@ -90,8 +99,12 @@ pub(crate) struct OverlayRow {
     /// The key was deleted; else it was set.
     pub(crate) deleted: bool,
     pub(crate) lineage: Lineage,
-    /// Revision of the key's change before, dead or not; `None`: not known, beneath.
-    pub(crate) previous: Option<u64>,
+    /// The key's change before, dead or not; `None`: not known, beneath.
+    pub(crate) previous: Option<ChangeAt>,
+    /// Other keys changed at its revision, too.
+    pub(crate) shared: bool,
+    /// The lease that the key ends with; 0: none.
+    pub(crate) lease: u64,
     pub(crate) content_type: Option<String>,
     pub(crate) value: Bytes,
 }
@@ -172,6 +185,22 @@ impl Overlay {
             entry = entry.next()?;
         }
         Some((entry.key().key.clone(), entry.key().revision, entry.value().clone()))
+    }
+
+    /// The last key before `end` that has a change, of whatever revision.
+    pub(crate) fn last_before(&self, end: Bound<&[u8]>) -> Option<Bytes> {
+        let entry = match end {
+            Bound::Unbounded => self.rows.back(),
+            Bound::Included(key) => {
+                let probe: &dyn Probe = &Place::new(key, 0);
+                self.rows.upper_bound(Bound::Included(probe))
+            }
+            Bound::Excluded(key) => {
+                let probe: &dyn Probe = &Place::new(key, u64::MAX);
+                self.rows.upper_bound(Bound::Excluded(probe))
+            }
+        };
+        entry.map(|entry| entry.key().key.clone())
     }
 
     /// All changes, by key, and newest first within a key.
@@ -310,7 +339,9 @@ mod tests {
         OverlayRow {
             deleted: false,
             lineage: Lineage::Known { create_revision: 1, version: 1 },
-            previous: Some(0),
+            previous: Some(ChangeAt::default()),
+            shared: false,
+            lease: 0,
             content_type: None,
             value: Bytes::from_static(value.as_bytes()),
         }

@@ -13,6 +13,7 @@ use crate::command::Value;
 use crate::engine::RowIter;
 use crate::error::StoreError;
 use crate::layers::{self, Layers, Resolved};
+use crate::leases::{Leases, Table};
 use crate::position::Position;
 use crate::rows::{self, KeyRow, TABLE_KEYS};
 
@@ -29,6 +30,12 @@ pub struct Stats {
     pub sessions: u64,
     /// Recorded replies over all sessions.
     pub session_replies: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Keys that end with leases.
+    pub leased_keys: u64,
+    /// Places in the queues of locks, over all locks: held, and waited for.
+    pub lock_places: u64,
     /// Keys that are there. A guess between flushes: a plain PUT does not look whether its key was there.
     pub live_keys: u64,
     /// Flushes that ended since the store was opened.
@@ -42,6 +49,7 @@ pub(crate) struct Published {
     pub(crate) layers: Layers,
     pub(crate) position: Position,
     pub(crate) stats: Stats,
+    pub(crate) table: Arc<Table>,
 }
 
 /// A handle for readers. Cheap to clone.
@@ -64,6 +72,12 @@ pub struct View {
 }
 
 impl View {
+    /// A state that the writer has before it is published.
+    pub(crate) fn of(layers: Layers, position: Position, leases: &Leases) -> View {
+        let table = Arc::clone(&leases.table);
+        View { state: Arc::new(Published { layers, position, stats: Stats::default(), table }) }
+    }
+
     /// The store's revision.
     pub fn revision(&self) -> u64 {
         self.state.position.revision
@@ -238,7 +252,8 @@ impl<'a> Walk<'a> {
         if !layers::is_live(&row, clear) {
             return Ok(Some((key, None)));
         }
-        Ok(Some((key, Some(layers::resolve_engine_row(&*layers.engine, row)?))))
+        let row = layers::resolve_engine_row(&*layers.engine, &key, row)?;
+        Ok(Some((key, Some(row))))
     }
 }
 

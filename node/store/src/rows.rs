@@ -43,6 +43,12 @@ pub(crate) const TABLE_HISTORY: u8 = b'h';
 pub(crate) const TABLE_REPLIES: u8 = b'i';
 /// Table of their bodies.
 pub(crate) const TABLE_REPLY_BODIES: u8 = b'j';
+/// Table of leases.
+pub(crate) const TABLE_LEASES: u8 = b'l';
+/// Table of keys by lease.
+pub(crate) const TABLE_LEASE_KEYS: u8 = b'k';
+/// Table of places in the queues of locks, by token.
+pub(crate) const TABLE_LOCKS: u8 = b'o';
 /// Table of sessions.
 pub(crate) const TABLE_SESSIONS: u8 = b's';
 /// Table of replies by session and sequence.
@@ -68,6 +74,34 @@ pub(crate) fn row_key(table: u8, key: &[u8]) -> Bytes {
 /// `table` and a number.
 pub(crate) fn number_key(table: u8, number: u64) -> Bytes {
     row_key(table, &number.to_be_bytes())
+}
+
+/// Where the change of a key lies in history. A revision that several keys share has a row for each.
+pub(crate) fn history_key(at: ChangeAt, key: &[u8]) -> Bytes {
+    let mut row = BytesMut::with_capacity(9 + key.len());
+    row.put_u8(TABLE_HISTORY);
+    row.put_u64(at.revision);
+    if at.shared {
+        row.put_slice(key);
+    }
+    row.freeze()
+}
+
+/// A lease and a key that ends with it, without the table.
+pub(crate) fn lease_key(lease: u64, key: &[u8]) -> Bytes {
+    let mut row = BytesMut::with_capacity(8 + key.len());
+    row.put_u64(lease);
+    row.put_slice(key);
+    row.freeze()
+}
+
+/// Which change of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ChangeAt {
+    /// Its revision.
+    pub(crate) revision: u64,
+    /// Other keys changed at that revision, too.
+    pub(crate) shared: bool,
 }
 
 /// A session and a sequence, without the table.
@@ -102,6 +136,12 @@ pub(crate) struct KeyRow {
     /// The value; absent where it lies in the history row only.
     #[prost(bytes = "bytes", optional, tag = "6")]
     pub(crate) value: Option<Bytes>,
+    /// The lease that the key ends with; 0: none.
+    #[prost(uint64, tag = "7")]
+    pub(crate) lease: u64,
+    /// As in [`ChangeAt`].
+    #[prost(bool, tag = "8")]
+    pub(crate) shared: bool,
 }
 
 /// What kind of change a history row is.
@@ -141,6 +181,26 @@ pub(crate) struct HistoryRow {
     /// The value.
     #[prost(bytes = "bytes", tag = "7")]
     pub(crate) value: Bytes,
+    /// As in [`KeyRow`].
+    #[prost(uint64, tag = "8")]
+    pub(crate) lease: u64,
+    /// Other keys changed at [`HistoryRow::previous`], too.
+    #[prost(bool, tag = "9")]
+    pub(crate) previous_shared: bool,
+}
+
+impl KeyRow {
+    /// Which change it is.
+    pub(crate) fn at(&self) -> ChangeAt {
+        ChangeAt { revision: self.revision, shared: self.shared }
+    }
+}
+
+impl HistoryRow {
+    /// The key's change before; revision 0: none.
+    pub(crate) fn before(&self) -> ChangeAt {
+        ChangeAt { revision: self.previous, shared: self.previous_shared }
+    }
 }
 
 /// A recorded reply.

@@ -24,6 +24,7 @@ use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
 use crate::flush::{FlushJob, Frozen, LiveTally, Outcome, Progress};
 use crate::layers::Layers;
+use crate::leases::{LeaseLimits, Leases};
 use crate::overlay::{Arena, NewestIndex};
 use crate::position::{Durable, Position};
 use crate::reader::{Published, Reader, Stats};
@@ -49,6 +50,7 @@ pub struct Store {
     pub(crate) durable: Durable,
     pub(crate) replies: Replies,
     pub(crate) sessions: Sessions,
+    pub(crate) leases: Leases,
     ages: Ages,
     published: Arc<ArcSwap<Published>>,
     flushes: u64,
@@ -93,10 +95,17 @@ impl Store {
             replies: config.session_reply_limit,
         };
         let sessions = Sessions::open(&*snapshot, limits)?;
+        let limits = LeaseLimits {
+            leases: config.lease_limit,
+            keys: config.leased_key_limit,
+            places: config.lock_limit,
+        };
+        let leases = Leases::open(&*snapshot, limits)?;
         let layers = Layers { active: Arc::default(), frozen: None, engine: snapshot };
         let published = Arc::new(ArcSwap::from_pointee(Published {
             layers: layers.clone(),
             position: durable.position,
+            table: Arc::clone(&leases.table),
             stats: Stats::default(),
         }));
         let engine_bytes = engine.size_bytes();
@@ -111,6 +120,7 @@ impl Store {
             durable,
             replies,
             sessions,
+            leases,
             ages: Ages::default(),
             published,
             flushes: 0,
@@ -158,13 +168,17 @@ impl Store {
         self.apply_decoded(index, time_ms, command)
     }
 
-    /// As [`Store::apply`], where that touches memory alone: a plain PUT. `None`: it might read the engine; nothing was
-    /// done.
+    /// As [`Store::apply`], where that touches memory alone: a plain PUT, a lease's begin or its sign of life. `None`: it
+    /// might read the engine; nothing was done.
     pub fn apply_in_memory(&mut self, index: u64, entry: &Bytes) -> Result<Option<Reply>, ApplyError> {
         let (time_ms, command) = decode(index, entry)?;
         let now_ms = self.position.time_ms.max(time_ms);
         let is_plain = command.request.is_none()
-            && matches!(&command.operation, Some(Operation::Put(put)) if put.is_plain());
+            && match &command.operation {
+                Some(Operation::Put(put)) => put.is_plain(),
+                Some(Operation::GrantLease(_) | Operation::KeepLease(_)) => true,
+                _ => false,
+            };
         if !is_plain || self.replies.has_expired(now_ms) || self.sessions.has_expired(now_ms) {
             return Ok(None);
         }
@@ -267,11 +281,17 @@ impl Store {
 
     fn publish_position(&mut self, position: Position) {
         let stats = self.stats();
-        self.published.store(Arc::new(Published { layers: self.layers.clone(), position, stats }));
+        self.published.store(Arc::new(Published {
+            layers: self.layers.clone(),
+            position,
+            stats,
+            table: Arc::clone(&self.leases.table),
+        }));
     }
 
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
+        let (leases, leased_keys, lock_places) = self.leases.counts();
         let frozen_bytes = self.frozen.as_ref().map_or(0, |frozen| frozen.bytes);
         Stats {
             overlay_bytes: (self.active_bytes() + frozen_bytes) as u64,
@@ -279,6 +299,9 @@ impl Store {
             reply_entries: self.replies.len() as u64,
             sessions: self.sessions.len() as u64,
             session_replies: self.sessions.replies() as u64,
+            leases: leases as u64,
+            leased_keys: leased_keys as u64,
+            lock_places: lock_places as u64,
             live_keys: self.guess_live_keys(),
             flushes: self.flushes,
             durable_index: self.durable_index(),

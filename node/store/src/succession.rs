@@ -1,9 +1,10 @@
 //! A state that goes on as the state of another cluster, after its own was lost or is to be copied (contract, Recover).
 //!
 //! What the lost cluster may have answered beyond this state must not be mistaken for what the new one does: its
-//! revisions and indexes begin a long way above. Keys keep the revisions that they have, replies and sessions are kept;
+//! revisions and indexes begin a long way above. Keys keep the revisions that they have, replies and sessions are kept, leases last their whole time anew;
 //! the past is compacted, so that whoever watched the old cluster is told so and reads again.
 
+use crate::batch::side_and_leases;
 use crate::error::StoreError;
 use crate::store::Store;
 
@@ -44,6 +45,9 @@ impl Store {
         self.position.applied_index = to.applied_index;
         self.position.revision = to.revision;
         self.position.compacted = to.revision;
+        let now_ms = self.position.time_ms;
+        let (mut side, leases) = side_and_leases!(self);
+        leases.renew_all(&mut side, now_ms);
         self.flush()
     }
 

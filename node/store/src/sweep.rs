@@ -83,19 +83,20 @@ impl Plan {
         up_to: u64,
         rows_max: usize,
     ) -> Result<usize, StoreError> {
-        let start = rows::number_key(TABLE_HISTORY, self.done.swept);
-        let end = rows::number_key(TABLE_HISTORY, up_to);
+        let start = rows::number_key(TABLE_HISTORY, self.done.swept + 1);
+        let end = rows::number_key(TABLE_HISTORY, up_to + 1);
         let mut walked = 0;
-        for row in engine.scan(Bound::Excluded(&start), Bound::Included(&end)) {
-            if walked == rows_max {
+        for row in engine.scan(Bound::Included(&start), Bound::Excluded(&end)) {
+            let (row_key, row) = row?;
+            let revision = rows::read_number(&row_key[1..])?;
+            // A revision that several keys share is walked whole.
+            if walked >= rows_max && revision > self.done.swept {
                 return Ok(walked);
             }
             walked += 1;
-            let (row_key, row) = row?;
-            let revision = rows::read_number(&row_key[1..])?;
             let row: HistoryRow = rows::decode(&row_key, row)?;
             if row.previous > 0 {
-                self.removed.push(rows::number_key(TABLE_HISTORY, row.previous));
+                self.removed.push(rows::history_key(row.before(), &row.key));
             }
             if row.kind == ChangeKind::Delete as i32 {
                 self.removed.push(row_key);
@@ -127,7 +128,7 @@ impl Plan {
             }
             let row: KeyRow = rows::decode(&row_key, row)?;
             if row.revision < clear {
-                self.removed.push(rows::number_key(TABLE_HISTORY, row.revision));
+                self.removed.push(rows::history_key(row.at(), &row_key[1..]));
                 self.removed.push(row_key);
             }
         }
@@ -144,7 +145,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::command::{self, Clear, Command, Compact, Delete, Operation, Put};
+    use crate::command::{
+        self, Clear, Command, Compact, Delete, Operation, Put, Txn, TxnOp, TxnOpKind, TxnPut,
+    };
     use crate::engine::StateEngine;
     use crate::{MemoryEngine, Store, StoreConfig};
 
@@ -152,6 +155,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Put(u8, bool),
+        /// Two keys at one revision.
+        Both(u8, u8),
         Delete(u8),
         Clear,
         /// To a share of the revision, in percent.
@@ -162,6 +167,7 @@ mod tests {
     fn any_step() -> impl Strategy<Value = Step> {
         prop_oneof![
             10 => (0u8..5, prop::bool::weighted(0.2)).prop_map(|(key, large)| Step::Put(key, large)),
+            3 => (0u8..5, 0u8..4).prop_map(|(key, other)| Step::Both(key, if other < key { other } else { other + 1 })),
             4 => (0u8..5).prop_map(Step::Delete),
             1 => Just(Step::Clear),
             1 => (0u64..=100).prop_map(Step::Compact),
@@ -172,7 +178,8 @@ mod tests {
     /// All changes that ever were, as the rows of history should say them.
     #[derive(Default)]
     struct Past {
-        rows: BTreeMap<u64, HistoryRow>,
+        rows: BTreeMap<(u64, Bytes), HistoryRow>,
+        shared: BTreeSet<u64>,
         newest: BTreeMap<u8, u64>,
         live: BTreeMap<u8, (u64, u64)>,
         clear: u64,
@@ -190,8 +197,14 @@ mod tests {
                 previous: self.newest.insert(key, revision).unwrap_or(0),
                 content_type: None,
                 value: value.clone(),
+                ..HistoryRow::default()
             };
-            self.rows.insert(revision, row);
+            self.insert(revision, row);
+        }
+
+        fn insert(&mut self, revision: u64, mut row: HistoryRow) {
+            row.previous_shared = self.shared.contains(&row.previous);
+            self.rows.insert((revision, row.key.clone()), row);
         }
 
         fn delete(&mut self, revision: u64, key: u8) {
@@ -204,7 +217,7 @@ mod tests {
                 previous: self.newest.insert(key, revision).unwrap_or(0),
                 ..HistoryRow::default()
             };
-            self.rows.insert(revision, row);
+            self.insert(revision, row);
         }
 
         fn clear(&mut self, revision: u64) {
@@ -218,27 +231,28 @@ mod tests {
                 ..HistoryRow::default()
             };
             self.live.clear();
-            self.rows.insert(revision, row);
+            self.insert(revision, row);
         }
 
         /// Revisions that a read at `compacted` or later may need.
-        fn readable(&self, compacted: u64) -> BTreeSet<u64> {
+        fn readable(&self, compacted: u64) -> BTreeSet<(u64, Bytes)> {
             let clear = self.clears().filter(|clear| *clear <= compacted).max().unwrap_or(0);
             let mut newest: BTreeMap<&[u8], u64> = BTreeMap::new();
-            for (revision, row) in self.rows.range(..=compacted) {
+            for ((revision, _), row) in self.rows.range(..(compacted + 1, Bytes::new())) {
                 match ChangeKind::try_from(row.kind) {
                     Ok(ChangeKind::Put) if *revision > clear => drop(newest.insert(&row.key, *revision)),
                     Ok(ChangeKind::Delete) => drop(newest.remove(&row.key[..])),
                     _ => {}
                 }
             }
-            let above = self.rows.range(compacted + 1..).map(|(revision, _)| *revision);
-            newest.into_values().chain(above).chain((clear > 0).then_some(clear)).collect()
+            let newest = newest.into_iter().map(|(key, revision)| (revision, Bytes::copy_from_slice(key)));
+            let above = self.rows.range((compacted + 1, Bytes::new())..).map(|(at, _)| at.clone());
+            newest.chain(above).chain((clear > 0).then_some((clear, Bytes::new()))).collect()
         }
 
         fn clears(&self) -> impl Iterator<Item = u64> {
             let is_clear = |row: &HistoryRow| row.kind == ChangeKind::Clear as i32;
-            self.rows.iter().filter(move |(_, row)| is_clear(row)).map(|(revision, _)| *revision)
+            self.rows.iter().filter(move |(_, row)| is_clear(row)).map(|((revision, _), _)| *revision)
         }
     }
 
@@ -259,25 +273,28 @@ mod tests {
             let revision = rows::read_number(&row_key[1..]).unwrap();
             let row: HistoryRow = rows::decode(&row_key, row).unwrap();
             // A deletion that is gone from both tables is not known to the change after it.
-            let mut wanted = past.rows[&revision].clone();
+            let at = (revision, row.key.clone());
+            assert_eq!(row_key.len() > 9, past.shared.contains(&revision));
+            let mut wanted = past.rows[&at].clone();
             if row.previous == 0 && wanted.previous <= compacted {
-                wanted.previous = 0;
+                (wanted.previous, wanted.previous_shared) = (0, false);
             }
             assert_eq!(row, wanted, "revision {revision}");
-            found.insert(revision);
+            found.insert(at);
         }
         let readable = past.readable(compacted);
         // A key that died by a clear, and was set again above the compacted revision before the walk over the keys came
         // by, leaves its dead change until the new one is walked over.
         let mut late = readable.clone();
-        late.extend(past.rows.range(compacted + 1..).map(|(_, row)| row.previous));
+        let above = past.rows.range((compacted + 1, Bytes::new())..);
+        late.extend(above.map(|(_, row)| (row.previous, row.key.clone())));
         assert!(found.is_superset(&readable) && found.is_subset(&late), "{found:?}, wanted are {readable:?}");
 
         // A key has a row as long as any change of it is readable.
         let (start, end) = ([TABLE_KEYS], [TABLE_KEYS + 1]);
         let keys = snapshot.scan(Bound::Included(&start), Bound::Excluded(&end));
         let keys: BTreeSet<Bytes> = keys.map(|row| row.unwrap().0.slice(1..)).collect();
-        let readable = readable.iter().map(|revision| past.rows[revision].key.clone());
+        let readable = readable.into_iter().map(|(_, key)| key);
         assert_eq!(keys, readable.filter(|key| !key.is_empty()).collect::<BTreeSet<_>>());
     }
 
@@ -297,6 +314,18 @@ mod tests {
                         let value = Bytes::from(vec![key; if large { 3000 } else { 3 }]);
                         past.put(revision + 1, key, &value);
                         Operation::Put(Put { key: Bytes::from(vec![key]), value, ..Put::default() })
+                    }
+                    Step::Both(key, other) => {
+                        let value = Bytes::from(vec![key; 3]);
+                        past.shared.insert(revision + 1);
+                        let put = |key: u8| {
+                            let put = TxnPut { key: Bytes::from(vec![key]), value: value.clone(), ..TxnPut::default() };
+                            TxnOp { kind: Some(TxnOpKind::Put(put)) }
+                        };
+                        let then = vec![put(key), put(other)];
+                        past.put(revision + 1, key, &value);
+                        past.put(revision + 1, other, &value);
+                        Operation::Txn(Txn { then, ..Txn::default() })
                     }
                     Step::Delete(key) => {
                         past.delete(revision + 1, key);

@@ -11,5 +11,6 @@ mod keys;
 mod past;
 mod refusals;
 mod server;
+mod several;
 mod values;
 mod watch;

@@ -60,8 +60,6 @@ async fn unknown_parameters_are_named() {
         ("GET", "/a?foo=1", "`foo`"),
         ("GET", "/a?prev", "`prev`"),
         ("PUT", "/a?raw", "`raw`"),
-        ("PUT", "/v1/kv/a?ttl=30s", "`ttl` is not supported by this version yet"),
-        ("PUT", "/v1/kv/a?lease=1", "`lease` is not supported by this version yet"),
         ("DELETE", "/v1/kv/a?x%20y", "`x y`"),
         ("POST", "/clear?all", "`all`"),
         ("POST", "/v1/sessions?ttl=1", "`ttl`"),
@@ -119,7 +117,7 @@ async fn a_refusal_is_read_even_by_who_is_still_sending() {
 async fn there_is_nothing_at_other_paths() {
     let server = start().await;
     for target in
-        ["/", "//", "/a/", "/v1/", "/v1/kv", "/v1/nothing", "/v1/cluster/", "/v1/cluster/members//promote"]
+        ["/", "//", "/a/", "/v1/", "/v1/txn/", "/v1/nothing", "/v1/cluster/", "/v1/cluster/members//promote"]
     {
         for method in ["GET", "PUT", "POST", "DELETE"] {
             let answered = server.send(method, target, &[], "").await;

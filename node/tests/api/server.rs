@@ -113,6 +113,7 @@ pub(crate) fn status() -> Status {
         applied_index: Index(97),
         caught_up: true,
         feature_level: 2,
+        cluster_time_ms: 5_000,
         members: vec![member(1, 0, None), member(2, 1, Some(true)), member(0xAB, 2, Some(false))],
         leader_changes: 3,
     }

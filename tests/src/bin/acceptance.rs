@@ -4,8 +4,8 @@
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
     bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover, k8s_heal,
-    k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership,
-    nemesis, seed_curl, soak, watch,
+    k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks, many_keys,
+    membership, nemesis, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -138,6 +138,21 @@ enum Bar {
         /// Clients of the closed loop.
         #[arg(long, default_value_t = 16)]
         clients: usize,
+    },
+    /// Very many leases that are due at once do not stall writes; how late leases end.
+    Leases {
+        /// End within a minute: 20,000 leases.
+        #[arg(long)]
+        quick: bool,
+        /// How many leases.
+        #[arg(long)]
+        leases: Option<u64>,
+    },
+    /// How soon a lock is handed on, after a release and after a death.
+    Locks {
+        /// End within a minute: fewer handovers.
+        #[arg(long)]
+        quick: bool,
     },
     /// Overwrites of 10,000 keys: log, store and memory reach a plateau.
     Soak {
@@ -282,6 +297,15 @@ fn main() -> ExitCode {
             let rounds = rounds.unwrap_or(if quick { 2 } else { 5 });
             let span = Duration::from_secs(if quick { 3 } else { 8 });
             conclude("limping", &run(limping::run(&limping::Options { rounds, span, clients })))
+        }
+        Bar::Leases { quick, leases } => {
+            let leases = leases.unwrap_or(if quick { 20_000 } else { 1_000_000 });
+            let calm = Duration::from_secs(if quick { 5 } else { 15 });
+            conclude("leases", &run(leases::run(&leases::Options { leases, calm })))
+        }
+        Bar::Locks { quick } => {
+            let (handovers, deaths) = if quick { (30, 2) } else { (200, 9) };
+            conclude("locks", &run(locks::run(&locks::Options { handovers, deaths })))
         }
         Bar::Soak { quick, duration, clients } => {
             let duration = Duration::from_secs(duration.unwrap_or(if quick { 45 } else { 1_200 }));

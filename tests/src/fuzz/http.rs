@@ -143,7 +143,8 @@ fn status() -> Status {
         caught_up: true,
         members: Vec::new(),
         leader_changes: 3,
-        feature_level: 1,
+        feature_level: balsa_store::FEATURE_LEVEL,
+        cluster_time_ms: 77,
     }
 }
 

@@ -98,6 +98,8 @@ fn put(key: &'static [u8]) -> Operation {
         content_type: Some("text/plain".into()),
         condition: Some(Condition { kind: Some(ConditionKind::Absent(Nothing {})) }),
         want_previous: true,
+        lease: 0,
+        ttl_ms: 30_000,
     })
 }
 

@@ -11,6 +11,10 @@ use balsa_client::course::Course;
 use balsa_client::endpoints::Endpoints;
 use balsa_client::session::{Session, Ticket};
 use balsa_store::command::{
+    AcquireLock, Answer, DeleteRange, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition,
+    TxnOp, TxnOpKind, TxnPut, TxnTest,
+};
+use balsa_store::command::{
     Clear, Command, Condition, ConditionKind, Delete, IdempotencyKey, Nothing, OpenSession, Operation, Put,
     RequestId, SessionRequest,
 };
@@ -80,7 +84,19 @@ pub struct Client {
     pub think: Micros,
     random: Random,
     keys: u64,
+    /// Leases and tokens that it was given last; some have ended since.
+    given: Given,
 }
+
+/// Leases, and locks with their tokens.
+#[derive(Debug, Default)]
+struct Given {
+    leases: Vec<u64>,
+    locks: Vec<(Bytes, u64)>,
+}
+
+/// How many of them a client remembers.
+const GIVEN_MAX: usize = 8;
 
 /// A client in a hurry thinks this long at most.
 const HURRY: Micros = 40 * MILLI;
@@ -104,6 +120,7 @@ impl Client {
             think,
             random,
             keys,
+            given: Given::default(),
         }
     }
 
@@ -162,15 +179,23 @@ impl Client {
         match self.random.below(1000) {
             0..300 => Ask::Read(key),
             300..360 => Ask::StaleRead(key),
-            360..860 => {
+            360..860 if plain || self.random.chance(760) => {
                 let bytes = *self.random.pick(&[20, 20, 120, 2_000]);
                 let filler = "x".repeat(self.random.below(bytes) as usize);
                 let value = Bytes::from(format!("{operation} {filler}"));
                 let condition = self.random.chance(200).then(|| self.condition());
                 let want_previous = self.random.chance(100);
                 let content_type = self.random.chance(100).then(|| "text/plain".to_string());
-                Ask::Write(Operation::Put(Put { key, value, content_type, condition, want_previous }))
+                Ask::Write(Operation::Put(Put {
+                    key,
+                    value,
+                    content_type,
+                    condition,
+                    want_previous,
+                    ..Put::default()
+                }))
             }
+            360..860 => Ask::Write(self.several(operation, key)),
             860..990 if !plain => {
                 let condition = self.random.chance(200).then(|| self.condition());
                 let want_previous = self.random.chance(100);
@@ -179,6 +204,73 @@ impl Client {
             990.. if !plain => Ask::Write(Operation::Clear(Clear {})),
             _ => Ask::Read(key),
         }
+    }
+
+    /// What changes several keys, or ends by itself.
+    fn several(&mut self, operation: u64, key: Bytes) -> Operation {
+        let other = Bytes::from(format!("key/{}", self.random.below(self.keys)));
+        let lease = |client: &mut Client| match client.given.leases.len() {
+            0 => 1, // the first entry grants none
+            count => client.given.leases[client.random.below(count as u64) as usize],
+        };
+        let ttl_ms = self.random.between(200, 8_000);
+        let value = Bytes::from(format!("{operation} several"));
+        match self.random.below(100) {
+            0..30 => {
+                let condition = match self.random.below(3) {
+                    0 => TxnTest::Exists(self.random.chance(500)),
+                    1 => TxnTest::Version(self.random.below(4)),
+                    _ => TxnTest::Revision(self.random.below(2_000)),
+                };
+                let lease = if self.random.chance(200) { lease(self) } else { 0 };
+                let put = TxnPut { key: key.clone(), value: value.clone(), lease, ..TxnPut::default() };
+                let op = |kind| TxnOp { kind: Some(kind) };
+                let mut then = vec![op(TxnOpKind::Get(key.clone())), op(TxnOpKind::Put(put))];
+                if other != key {
+                    let put = TxnPut { key: other.clone(), value, ..TxnPut::default() };
+                    then.push(op(TxnOpKind::Put(put)));
+                }
+                let mut conditions = vec![TxnCondition { subject: key.clone(), test: Some(condition) }];
+                if let Some((name, token)) = self.given.locks.last().filter(|_| self.random.chance(300)) {
+                    conditions
+                        .push(TxnCondition { subject: name.clone(), test: Some(TxnTest::Lock(*token)) });
+                }
+                let otherwise = vec![op(TxnOpKind::Delete(other)), op(TxnOpKind::Get(key))];
+                Operation::Txn(Txn { conditions, then, otherwise })
+            }
+            30..36 => Operation::DeleteRange(DeleteRange { start: key, end: Some(other), limit: 3 }),
+            36..50 => Operation::Put(Put { key, value, ttl_ms, ..Put::default() }),
+            50..56 => Operation::Put(Put { key, value, lease: lease(self), ..Put::default() }),
+            56..64 => Operation::GrantLease(GrantLease { ttl_ms }),
+            64..72 => Operation::KeepLease(KeepLease { lease: lease(self) }),
+            72..75 => Operation::RevokeLease(RevokeLease { lease: lease(self), keys_max: 2 }),
+            75..90 => {
+                let name = Bytes::from(format!("lock/{}", self.random.below(3)));
+                let wait_ms = if self.random.chance(700) { self.random.between(500, 20_000) } else { 0 };
+                let lease = if self.random.chance(200) { lease(self) } else { 0 };
+                let key = if self.random.chance(500) { key } else { Bytes::new() };
+                Operation::AcquireLock(AcquireLock { name, lease, ttl_ms, wait_ms, key, value })
+            }
+            _ => match self.given.locks.pop() {
+                Some((name, token)) => Operation::ReleaseLock(ReleaseLock { name, token }),
+                None => Operation::GrantLease(GrantLease { ttl_ms }),
+            },
+        }
+    }
+
+    /// A write was answered: what it gave is used later.
+    pub fn note(&mut self, operation: &Operation, answer: &Answer) {
+        match (operation, answer) {
+            (_, Answer::LeaseLasts(lasts)) => self.given.leases.push(lasts.lease),
+            (Operation::AcquireLock(asked), Answer::LockPlace(place)) => {
+                self.given.leases.push(place.lease);
+                self.given.locks.push((asked.name.clone(), place.token));
+            }
+            _ => {}
+        }
+        let Given { leases, locks } = &mut self.given;
+        leases.drain(..leases.len().saturating_sub(GIVEN_MAX));
+        locks.drain(..locks.len().saturating_sub(GIVEN_MAX));
     }
 
     fn condition(&mut self) -> Condition {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 54] = [
+pub const SITUATIONS: [&str; 58] = [
     "election won",
     "election won while joint",
     "joint phase",
@@ -28,6 +28,10 @@ pub const SITUATIONS: [&str; 54] = [
     "retry met its first effect",
     "reply replayed",
     "reply table full",
+    "lease or wait expired",
+    "key expired",
+    "lock released",
+    "lease, lock or transaction refused",
     "session expired",
     "stale read",
     "read not confirmed",

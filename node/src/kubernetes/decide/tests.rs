@@ -44,6 +44,7 @@ fn status(members: &str, leader: u32) -> Status {
         applied_index: Index(100),
         caught_up: true,
         feature_level: 2,
+        cluster_time_ms: 5_000,
         members: members.split_whitespace().map(member).collect(),
         leader_changes: 1,
     }

@@ -9,6 +9,10 @@ use balsa_store::command::{
     self, Answer, Clear, Command, Compact, Condition, ConditionKind, Delete, IdempotencyKey, Nothing,
     OpenSession, Operation, Put, Reply, RequestId, SessionRequest, Value,
 };
+use balsa_store::command::{
+    AcquireLock, DeleteRange, Expire, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition,
+    TxnOp, TxnOpKind, TxnPut, TxnRange, TxnTest, TxnValue,
+};
 use balsa_store::engine::StateEngine;
 use balsa_store::model::Model;
 use balsa_store::{Change, Changed, FlushJob, MemoryEngine, PastError, Store, StoreConfig, View};
@@ -28,6 +32,9 @@ pub(crate) fn small_config() -> StoreConfig {
         session_ttl_ms: 800,
         session_limit: 3,
         session_reply_limit: 5,
+        lease_limit: 6,
+        leased_key_limit: 5,
+        lock_limit: 6,
     }
 }
 
@@ -119,12 +126,87 @@ fn any_condition() -> impl Strategy<Value = Option<Condition>> {
     prop_oneof![3 => Just(None), 1 => kind.prop_map(|kind| Some(Condition { kind: Some(kind) }))]
 }
 
+/// A lease by its place among those that were granted (0: none), or a time to live.
+fn any_end() -> impl Strategy<Value = (u64, u64)> {
+    prop_oneof![
+        6 => Just((0, 0)),
+        2 => (1u64..5).prop_map(|lease| (lease, 0)),
+        2 => (50u64..900).prop_map(|ttl_ms| (0, ttl_ms)),
+    ]
+}
+
+fn any_name() -> impl Strategy<Value = Bytes> {
+    prop::sample::select(vec!["lock", "lock/a"]).prop_map(text)
+}
+
+fn any_acquire() -> impl Strategy<Value = AcquireLock> {
+    let wait_ms = prop_oneof![Just(0u64), 100u64..2000];
+    let key = prop_oneof![Just(Bytes::new()), any_key()];
+    (any_name(), prop_oneof![2 => Just(0u64), 1 => 1u64..5], 50u64..900, wait_ms, key).prop_map(
+        |(name, lease, ttl_ms, wait_ms, key)| AcquireLock {
+            name,
+            lease,
+            ttl_ms,
+            wait_ms,
+            key,
+            value: text("held"),
+        },
+    )
+}
+
+fn any_txn() -> impl Strategy<Value = Txn> {
+    let test = prop_oneof![
+        (0u64..40).prop_map(TxnTest::Revision),
+        (0u64..3).prop_map(TxnTest::Version),
+        any::<bool>().prop_map(TxnTest::Exists),
+        ("[a-z]{0,2}", any::<bool>())
+            .prop_map(|(value, json)| TxnTest::Value(TxnValue { value: text(&value), json })),
+    ];
+    let of_key = (any_key(), test).prop_map(|(subject, test)| TxnCondition { subject, test: Some(test) });
+    let of_lock = (any_name(), 1u64..5)
+        .prop_map(|(subject, token)| TxnCondition { subject, test: Some(TxnTest::Lock(token)) });
+    let condition = prop_oneof![4 => of_key, 1 => of_lock];
+    let put = (any_key(), any_value(), prop_oneof![3 => Just(0u64), 1 => 1u64..5])
+        .prop_map(|(key, value, lease)| TxnOpKind::Put(TxnPut { key, value, content_type: None, lease }));
+    let range = (any_key(), prop::option::of(any_key()), 1u32..4)
+        .prop_map(|(start, end, limit)| TxnOpKind::Range(TxnRange { start, end, limit }));
+    let op = prop_oneof![
+        4 => put,
+        2 => any_key().prop_map(TxnOpKind::Delete),
+        1 => any_key().prop_map(TxnOpKind::Get),
+        1 => range,
+    ];
+    let op = op.prop_map(|kind| TxnOp { kind: Some(kind) }).boxed();
+    let ops = || prop::collection::vec(op.clone(), 0..4);
+    (prop::collection::vec(condition, 0..2), ops(), ops()).prop_map(|(conditions, then, otherwise)| Txn {
+        conditions,
+        then,
+        otherwise,
+    })
+}
+
 fn any_operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        12 => (any_key(), any_value(), any_condition(), prop::bool::weighted(0.2), prop::option::of("[a-z]{3}/x"))
-            .prop_map(|(key, value, condition, want_previous, content_type)| {
-                Operation::Put(Put { key, value, content_type, condition, want_previous })
+        12 => (
+            any_key(),
+            any_value(),
+            any_condition(),
+            prop::bool::weighted(0.2),
+            prop::option::of("[a-z]{3}/x"),
+            any_end(),
+        )
+            .prop_map(|(key, value, condition, want_previous, content_type, (lease, ttl_ms))| {
+                Operation::Put(Put { key, value, content_type, condition, want_previous, lease, ttl_ms })
             }),
+        6 => any_txn().prop_map(Operation::Txn),
+        2 => (any_key(), prop::option::of(any_key()), 1u32..4)
+            .prop_map(|(start, end, limit)| Operation::DeleteRange(DeleteRange { start, end, limit })),
+        3 => (50u64..900).prop_map(|ttl_ms| Operation::GrantLease(GrantLease { ttl_ms })),
+        2 => (1u64..5).prop_map(|lease| Operation::KeepLease(KeepLease { lease })),
+        2 => (1u64..5, 0u32..3).prop_map(|(lease, keys_max)| Operation::RevokeLease(RevokeLease { lease, keys_max })),
+        5 => (1u32..4).prop_map(|limit| Operation::Expire(Expire { limit })),
+        6 => any_acquire().prop_map(Operation::AcquireLock),
+        4 => (any_name(), 1u64..5).prop_map(|(name, token)| Operation::ReleaseLock(ReleaseLock { name, token })),
         5 => (any_key(), any_condition(), prop::bool::weighted(0.3)).prop_map(|(key, condition, want_previous)| {
             Operation::Delete(Delete { key, condition, want_previous })
         }),
@@ -202,6 +284,8 @@ pub(crate) struct Rig<D: Disk> {
     published: Model,
     unflushed: Store,
     sessions: Vec<u64>,
+    leases: Vec<u64>,
+    tokens: Vec<u64>,
     held: Vec<(View, Model)>,
 }
 
@@ -220,6 +304,8 @@ impl<D: Disk> Rig<D> {
             model,
             unflushed,
             sessions: Vec::new(),
+            leases: Vec::new(),
+            tokens: Vec::new(),
             held: Vec::new(),
         }
     }
@@ -235,6 +321,7 @@ impl<D: Disk> Rig<D> {
                     // Place among the opened, or one that never was.
                     id.session = self.sessions.iter().rev().nth(id.session as usize).copied().unwrap_or(9999);
                 }
+                self.name_leases(&mut command);
                 self.apply(after_ms, &command);
             }
             Step::ApplyEmpty => {
@@ -291,10 +378,46 @@ impl<D: Disk> Rig<D> {
         assert_eq!(other, wanted, "entry {index} without flushes: {command:?}");
         match &reply.answer {
             Some(Answer::SessionOpened(opened)) if !reply.replayed => self.sessions.push(opened.session),
+            Some(Answer::Put(_)) if !reply.replayed && gives_lease(command) => self.leases.push(index),
+            Some(Answer::LeaseLasts(lasts)) => self.leases.push(lasts.lease),
+            Some(Answer::LockPlace(place)) => {
+                self.leases.push(place.lease);
+                self.tokens.push(place.token);
+            }
             _ => {}
         }
         self.check_applied();
         reply
+    }
+
+    /// Puts in place of small numbers the leases and tokens that were given last.
+    fn name_leases(&self, command: &mut Command) {
+        let newest = |of: &[u64], nth: u64| match nth {
+            0 => 0,
+            nth => of.iter().rev().nth(nth as usize - 1).copied().unwrap_or(9999),
+        };
+        let lease = |number: &mut u64| *number = newest(&self.leases, *number);
+        let token = |number: &mut u64| *number = newest(&self.tokens, *number);
+        match &mut command.operation {
+            Some(Operation::Put(put)) => lease(&mut put.lease),
+            Some(Operation::KeepLease(keep)) => lease(&mut keep.lease),
+            Some(Operation::RevokeLease(revoke)) => lease(&mut revoke.lease),
+            Some(Operation::AcquireLock(asked)) => lease(&mut asked.lease),
+            Some(Operation::ReleaseLock(release)) => token(&mut release.token),
+            Some(Operation::Txn(txn)) => {
+                for condition in &mut txn.conditions {
+                    if let Some(TxnTest::Lock(of_lock)) = &mut condition.test {
+                        token(of_lock);
+                    }
+                }
+                for op in txn.then.iter_mut().chain(&mut txn.otherwise) {
+                    if let Some(TxnOpKind::Put(put)) = &mut op.kind {
+                        lease(&mut put.lease);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// All that is asked of a store without reading keys.
@@ -307,6 +430,7 @@ impl<D: Disk> Rig<D> {
         assert_eq!(store.time_ms(), self.model.time_ms);
         assert_eq!(store.feature_level(), self.model.feature_level);
         assert_eq!(store.applied_index(), self.log.len() as u64);
+        check_leases(store, &self.model);
     }
 
     /// Readers see what was published, and nothing newer.
@@ -361,9 +485,35 @@ impl<D: Disk> Rig<D> {
     }
 }
 
+fn gives_lease(command: &Command) -> bool {
+    matches!(&command.operation, Some(Operation::Put(put)) if put.ttl_ms != 0)
+}
+
+/// Leases and locks, as they are applied.
+fn check_leases(store: &Store, model: &Model) {
+    let view = store.reader().view();
+    let found: Vec<_> =
+        view.leases_above(0, 100).iter().map(|at| (at.number, at.ttl_ms, at.deadline_ms)).collect();
+    let living = model.leases.iter().filter(|(_, lease)| !lease.ended);
+    let wanted: Vec<_> = living.map(|(number, lease)| (*number, lease.ttl_ms, lease.deadline_ms)).collect();
+    assert_eq!(found, wanted);
+    let mut held = Vec::new();
+    for name in ["lock", "lock/a"] {
+        let queue: Vec<u64> = view.lock(name.as_bytes()).map(|place| place.token).collect();
+        assert_eq!(queue, model.lock(&text(name)), "{name}");
+        held.extend(queue.first().map(|token| (text(name), *token)));
+    }
+    assert_eq!(view.locks_above(b"", 10), held);
+    let first = model.leases.values().map(|lease| lease.deadline_ms).min();
+    let wait =
+        model.locks.values().flat_map(|queue| queue.values().skip(1)).map(|place| place.wait_until_ms).min();
+    assert_eq!(store.outlook().due_ms, first.into_iter().chain(wait).min());
+}
+
 /// A view shows what the model has, by key and by range.
 pub(crate) fn check_view(view: &View, model: &Model) {
     assert_eq!(view.revision(), model.revision);
+    assert!(model.keys.values().all(|value| value.lease == 0 || model.leases.contains_key(&value.lease)));
     for key in ["a", "a\0", "ab", "b", "b/c", "\u{10ffff}", "never"] {
         assert_eq!(view.get(key.as_bytes()).unwrap().as_ref(), model.keys.get(key.as_bytes()), "{key:?}");
     }
@@ -408,6 +558,19 @@ fn check_past(view: &View, model: &Model) {
         }
         let all = view.range_at(revision, Bound::Unbounded, Bound::Unbounded, 100, usize::MAX).unwrap();
         assert_eq!(all.items, wanted, "at {revision}");
+        let mut back = Vec::new();
+        let mut end = Bound::Unbounded;
+        loop {
+            let before = end.as_ref().map(|key: &Bytes| &key[..]);
+            let page = view.range_back_at(revision, Bound::Unbounded, before, 2, usize::MAX).unwrap();
+            back.extend(page.items);
+            match back.last() {
+                Some((last, _)) if page.more => end = Bound::Excluded(last.clone()),
+                _ => break,
+            }
+        }
+        back.reverse();
+        assert_eq!(back, wanted, "at {revision}, backwards");
     }
     if oldest > 0 {
         let refused = view.get_at(b"a", oldest - 1);

@@ -91,6 +91,12 @@ pub struct Oracle {
     pub repeats: u64,
     /// Answers to clients that were replays of earlier ones.
     pub replays: u64,
+    /// Leases, and waits for locks, that ended when they were due.
+    pub expired: u64,
+    /// Keys that went with them.
+    pub expired_keys: u64,
+    /// Locks that their holders released.
+    pub locks_released: u64,
 }
 
 impl Oracle {
@@ -118,6 +124,9 @@ impl Oracle {
             joint_phases: 0,
             repeats: 0,
             replays: 0,
+            expired: 0,
+            expired_keys: 0,
+            locks_released: 0,
         }
     }
 
@@ -208,6 +217,13 @@ impl Oracle {
             Ok(stored) => stored,
             Err(error) => violated!("the reference store fails at {index}: {error}"),
         };
+        if let Some(Answer::Expired(expired)) = &reply.answer {
+            self.expired += expired.ended;
+            self.expired_keys += expired.deleted;
+        }
+        if let Some(Answer::LockReleased(released)) = &reply.answer {
+            self.locks_released += u64::from(released.held);
+        }
         if stored != reply {
             violated!("store and model differ at {index}: {stored:?} against {reply:?} for {command:?}");
         }
@@ -247,7 +263,8 @@ impl Oracle {
         let keys: Vec<Bytes> = match &command.operation {
             Some(Operation::Put(put)) => vec![put.key.clone()],
             Some(Operation::Delete(delete)) => vec![delete.key.clone()],
-            _ => self.values.keys().cloned().collect(),
+            // Keys that are new, and all that were: most of what is left changes many.
+            _ => self.values.keys().chain(self.model.keys.keys()).cloned().collect(),
         };
         for key in keys {
             let value = self.model.keys.get(&key);
@@ -453,10 +470,7 @@ impl Oracle {
 
 /// A refusal that the log decided: it had no effect, and is not recorded.
 fn is_refusal(reply: &Reply) -> bool {
-    matches!(
-        reply.answer,
-        Some(Answer::SessionExpired(_) | Answer::ReplyTableFull(_) | Answer::RequestMismatch(_))
-    )
+    reply.answer.as_ref().is_some_and(Answer::is_refusal)
 }
 
 /// The operation that a command belongs to: clients put its number into the fingerprint, or into the value.

@@ -201,6 +201,9 @@ pub fn run_hour(seed: u64, options: &Options) -> Report {
     world.report.saw_times("joint phase", world.oracle.joint_phases);
     world.report.saw_times("retry met its first effect", world.oracle.repeats);
     world.report.saw_times("reply replayed", world.oracle.replays);
+    world.report.saw_times("lease or wait expired", world.oracle.expired);
+    world.report.saw_times("key expired", world.oracle.expired_keys);
+    world.report.saw_times("lock released", world.oracle.locks_released);
     world.report
 }
 

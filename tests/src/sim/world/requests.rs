@@ -197,6 +197,15 @@ impl World {
                 }
             }
             Some(Answer::PreconditionFailed(_)) => self.report.saw("precondition failed"),
+            Some(answer) if answer.is_refusal() => self.report.saw("lease, lock or transaction refused"),
+            Some(answer) => {
+                if let Some(under_way) = &self.clients[client].under_way
+                    && let Ask::Write(operation) = &under_way.ask
+                {
+                    let operation = operation.clone();
+                    self.clients[client].note(&operation, answer);
+                }
+            }
             _ => {}
         }
         self.trace.line(self.now, format_args!("client {client} hears that {operation} is done: {reply:?}"));

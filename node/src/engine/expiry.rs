@@ -1,0 +1,49 @@
+//! The end of leases and of waits for locks: as leader, proposes it when cluster time has come.
+//!
+//! What is due is told by the store after each batch ([`balsa_store::Outlook`]); what ends is decided where the entry is
+//! applied, by the time stamped on it and by the signs of life that came before it in the log. So a leader that was deposed
+//! ends nothing: its entry is not committed, or it is, and then it stands before all that the next leader took. The next
+//! leader's time goes on from the newest stamp in its log: what was left of a lease then is left of it still.
+//!
+//! Never early; late by a tick, a commit, and what ends before it: [`SLICE`] leases and keys at a time, so that writes go
+//! between.
+
+use super::Engine;
+use super::event::Tickets;
+use balsa_raft::Index;
+use balsa_store::command::{self, Command, Expire, Operation};
+
+/// Leases that end with one entry, and keys that are deleted with them.
+const SLICE: u32 = 256;
+
+/// The entry that ends what is due, on its way; one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Expiry {
+    proposed: Option<Index>,
+}
+
+impl<T: Tickets> Engine<T> {
+    /// More was applied.
+    pub(super) fn note_expired(&mut self) {
+        self.expiry.proposed = self.expiry.proposed.filter(|proposed| *proposed > self.applied);
+    }
+
+    /// Another term, or another leader: what was proposed may be lost.
+    pub(super) fn forget_expiry(&mut self) {
+        self.expiry.proposed = None;
+    }
+
+    /// As leader: proposes to end what is due.
+    pub(super) fn maybe_expire(&mut self) {
+        if !self.raft.is_leader() || self.expiry.proposed.is_some() {
+            return;
+        }
+        let Some(due_ms) = self.outlook().due_ms else { return };
+        if self.clock.stamp(self.now_ms) >= due_ms {
+            let expire =
+                Command { request: None, operation: Some(Operation::Expire(Expire { limit: SLICE })) };
+            self.expiry.proposed =
+                self.propose_stamped(command::encode(&expire)).ok().map(|(_, index)| index);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Leases, locks and transactions, as they are meant: a few histories by hand.
+
+mod common;
+
+use std::sync::Arc;
+
+use balsa_store::command::{
+    self, AcquireLock, Answer, Command, Expire, GrantLease, KeepLease, LockPlace, Operation, Put,
+    ReleaseLock, RevokeLease, Txn, TxnCondition, TxnOp, TxnOpKind, TxnPut, TxnTest,
+};
+use balsa_store::{MemoryEngine, Store, StoreConfig};
+use bytes::Bytes;
+use common::{command, put, text};
+
+struct Bench {
+    engine: MemoryEngine,
+    store: Store,
+    now_ms: u64,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let engine = MemoryEngine::new();
+        let store = Store::open(Arc::new(engine.clone()), StoreConfig::default()).unwrap();
+        Bench { engine, store, now_ms: 0 }
+    }
+
+    fn apply(&mut self, operation: Operation) -> Answer {
+        let entry = command::stamp(command::encode(&command(operation)), self.now_ms);
+        let reply = self.store.apply(self.store.applied_index() + 1, &entry).unwrap();
+        self.store.publish();
+        reply.answer.unwrap()
+    }
+
+    /// Time passes, and what is due ends.
+    fn pass(&mut self, ms: u64) -> (u64, u64) {
+        self.now_ms += ms;
+        match self.apply(Operation::Expire(Expire { limit: 100 })) {
+            Answer::Expired(expired) => (expired.ended, expired.deleted),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn grant(&mut self, ttl_ms: u64) -> u64 {
+        match self.apply(Operation::GrantLease(GrantLease { ttl_ms })) {
+            Answer::LeaseLasts(lasts) => lasts.lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn put_leased(&mut self, key: &str, lease: u64, ttl_ms: u64) -> Answer {
+        self.apply(Operation::Put(Put { key: text(key), value: text("1"), lease, ttl_ms, ..Put::default() }))
+    }
+
+    fn acquire(&mut self, asked: AcquireLock) -> LockPlace {
+        match self.apply(Operation::AcquireLock(asked)) {
+            Answer::LockPlace(place) => place,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn queue(&self, name: &str) -> Vec<u64> {
+        self.store.reader().view().lock(name.as_bytes()).map(|place| place.token).collect()
+    }
+
+    fn value(&self, key: &str) -> Option<Bytes> {
+        self.store.reader().view().get(key.as_bytes()).unwrap().map(|value| value.value)
+    }
+
+    fn flush(&mut self) {
+        self.store.flush().unwrap();
+    }
+
+    /// As after a restart, from what was flushed.
+    fn reopen(&mut self) {
+        self.flush();
+        self.store = Store::open(Arc::new(self.engine.clone()), StoreConfig::default()).unwrap();
+    }
+}
+
+fn asks(name: &str, wait_ms: u64) -> AcquireLock {
+    AcquireLock { name: text(name), ttl_ms: 1_000, wait_ms, ..AcquireLock::default() }
+}
+
+#[test]
+fn a_lease_ends_with_its_keys_when_it_is_due_and_not_before() {
+    let mut bench = Bench::new();
+    let lease = bench.grant(1_000);
+    bench.put_leased("a", lease, 0);
+    bench.put_leased("b", lease, 0);
+    bench.put_leased("c", 0, 5_000);
+    assert_eq!(bench.pass(999), (0, 0));
+    bench.apply(Operation::KeepLease(KeepLease { lease }));
+    assert_eq!(bench.pass(999), (0, 0), "the sign of life gave it its whole time");
+    bench.reopen();
+    let before = bench.store.position().revision;
+    assert_eq!(bench.pass(1), (1, 2));
+    assert_eq!(bench.store.position().revision, before + 1, "its keys go at one revision");
+    assert_eq!((bench.value("a"), bench.value("c")), (None, Some(text("1"))));
+    let late = bench.apply(Operation::KeepLease(KeepLease { lease }));
+    assert!(matches!(late, Answer::NoLease(_)), "{late:?}");
+    let late = bench.put_leased("a", lease, 0);
+    assert!(matches!(late, Answer::NoLease(_)), "{late:?}");
+}
+
+#[test]
+fn a_put_without_a_lease_drops_the_old_one_and_a_time_to_live_goes_with_its_key() {
+    let mut bench = Bench::new();
+    bench.put_leased("a", 0, 1_000);
+    assert_eq!(bench.store.stats().leases, 1);
+    bench.apply(put("a", "2"));
+    assert_eq!(bench.store.stats().leases, 0);
+    assert_eq!(bench.pass(2_000), (0, 0));
+    assert_eq!(bench.value("a"), Some(text("2")));
+    assert_eq!(bench.store.outlook().due_ms, None);
+}
+
+#[test]
+fn a_revoked_lease_is_gone_at_once_however_many_keys_it_has() {
+    let mut bench = Bench::new();
+    let lease = bench.grant(60_000);
+    for n in 0..5 {
+        bench.put_leased(&format!("k{n}"), lease, 0);
+    }
+    bench.flush();
+    let revoked = bench.apply(Operation::RevokeLease(RevokeLease { lease, keys_max: 2 }));
+    assert!(matches!(&revoked, Answer::LeaseEnded(ended) if ended.deleted == 2), "{revoked:?}");
+    assert!(bench.store.reader().view().lease(lease).is_none());
+    assert_eq!(bench.store.outlook().due_ms, Some(0), "the rest is due");
+    bench.reopen();
+    assert_eq!(bench.pass(1), (1, 3));
+    assert_eq!(bench.store.stats().leased_keys, 0);
+}
+
+#[test]
+fn locks_are_fair_and_their_tokens_rise() {
+    let mut bench = Bench::new();
+    let first = bench.acquire(asks("lock", 0));
+    assert_eq!((first.ahead, first.lease), (0, first.token));
+    let busy = bench.apply(Operation::AcquireLock(asks("lock", 0)));
+    assert!(matches!(&busy, Answer::LockBusy(busy) if busy.token == first.token), "{busy:?}");
+    let second = bench.acquire(asks("lock", 10_000));
+    let third = bench.acquire(asks("lock", 10_000));
+    assert_eq!((second.ahead, third.ahead), (1, 2));
+    assert_eq!(bench.queue("lock"), [first.token, second.token, third.token]);
+    let release = |token| Operation::ReleaseLock(ReleaseLock { name: text("lock"), token });
+    let released = bench.apply(release(first.token));
+    assert!(matches!(&released, Answer::LockReleased(done) if done.released && done.held), "{released:?}");
+    assert_eq!(bench.queue("lock"), [second.token, third.token]);
+    bench.reopen();
+    assert_eq!(bench.pass(1_000), (1, 0), "the second died");
+    assert_eq!(bench.queue("lock"), [third.token]);
+    let again = bench.apply(release(second.token));
+    assert!(matches!(&again, Answer::LockReleased(done) if !done.released), "{again:?}");
+    assert_eq!(bench.store.stats().leases, 1);
+}
+
+#[test]
+fn a_wait_ends_when_its_time_is_over() {
+    let mut bench = Bench::new();
+    let holder = bench.grant(60_000);
+    bench.acquire(AcquireLock { lease: holder, ..asks("lock", 0) });
+    let waits = bench.acquire(asks("lock", 500));
+    assert_eq!(bench.pass(499), (0, 0));
+    assert_eq!(bench.pass(1), (1, 0));
+    assert!(!bench.queue("lock").contains(&waits.token));
+    assert_eq!(bench.store.stats().leases, 1, "a lease of its own would have begun with the lock");
+}
+
+#[test]
+fn who_holds_a_lock_can_be_seen_and_watched() {
+    let mut bench = Bench::new();
+    let shown = |value: &str| AcquireLock { key: text("leader"), value: text(value), ..asks("lock", 5_000) };
+    let first = bench.acquire(shown("1"));
+    bench.acquire(shown("2"));
+    assert_eq!(bench.value("leader"), Some(text("1")));
+    let before = bench.store.position().revision;
+    bench.apply(Operation::ReleaseLock(ReleaseLock { name: text("lock"), token: first.token }));
+    assert_eq!(bench.value("leader"), Some(text("2")));
+    assert_eq!(bench.store.position().revision, before + 1, "handed on at one revision");
+    bench.pass(1_000);
+    assert_eq!(bench.value("leader"), None);
+}
+
+#[test]
+fn who_waits_under_the_lease_of_a_lock_that_is_released_does_not_get_one_that_never_ends() {
+    let mut bench = Bench::new();
+    let first = bench.acquire(asks("lock", 0));
+    let under = bench.acquire(AcquireLock { lease: first.lease, ..asks("lock", 5_000) });
+    let other = bench.acquire(asks("lock", 5_000));
+    bench.apply(Operation::ReleaseLock(ReleaseLock { name: text("lock"), token: first.token }));
+    assert_eq!(bench.queue("lock"), [other.token], "{under:?} went with its lease");
+}
+
+#[test]
+fn a_transaction_writes_all_at_one_revision_or_nothing() {
+    let mut bench = Bench::new();
+    bench.apply(put("a", "1"));
+    bench.flush();
+    let lock = bench.acquire(asks("lock", 0));
+    let set = |key: &str| TxnOp {
+        kind: Some(TxnOpKind::Put(TxnPut { key: text(key), value: text("2"), ..TxnPut::default() })),
+    };
+    let fenced = |token| Txn {
+        conditions: vec![TxnCondition { subject: text("lock"), test: Some(TxnTest::Lock(token)) }],
+        then: vec![set("a"), set("b"), TxnOp { kind: Some(TxnOpKind::Get(text("a"))) }],
+        otherwise: vec![],
+    };
+    let before = bench.store.position().revision;
+    let done = bench.apply(Operation::Txn(fenced(lock.token)));
+    let Answer::Txn(done) = done else { panic!("{done:?}") };
+    assert!(done.succeeded && done.revision == before + 1, "{done:?}");
+    let view = bench.store.reader().view();
+    let (a, b) = (view.get(b"a").unwrap().unwrap(), view.get(b"b").unwrap().unwrap());
+    assert_eq!((a.revision, a.version, b.revision, b.version), (before + 1, 2, before + 1, 1));
+    bench.pass(1_000);
+    let done = bench.apply(Operation::Txn(fenced(lock.token)));
+    assert!(matches!(&done, Answer::Txn(done) if !done.succeeded && done.revision == before + 1), "{done:?}");
+
+    let twice = Txn { then: vec![set("a"), set("a")], ..Txn::default() };
+    let refused = bench.apply(Operation::Txn(twice));
+    assert!(matches!(&refused, Answer::TxnRefused(refused) if refused.path == "/then/1"), "{refused:?}");
+}
+
+#[test]
+fn recovery_gives_leases_their_whole_time() {
+    let mut bench = Bench::new();
+    let lease = bench.grant(1_000);
+    bench.put_leased("a", lease, 0);
+    bench.now_ms = 900;
+    bench.apply(put("b", "1"));
+    bench.flush();
+    let to = bench.store.succession().unwrap();
+    bench.store.succeed(to).unwrap();
+    bench.reopen();
+    assert_eq!(bench.pass(999), (0, 0));
+    assert_eq!(bench.pass(1), (1, 1));
+}
+
+#[test]
+fn old_clients_commands_are_of_the_first_level() {
+    let level = |operation| {
+        command::level_of(&command::encode(&Command { request: None, operation: Some(operation) }))
+    };
+    assert_eq!(level(put("a", "1")), 1);
+    assert_eq!(level(Operation::Put(Put { ttl_ms: 1, ..Put::default() })), 2);
+    assert_eq!(level(Operation::Put(Put { lease: 1, ..Put::default() })), 2);
+    assert_eq!(level(Operation::Txn(Txn::default())), 2);
+}
+
+#[test]
+fn a_transaction_moves_the_lease_of_a_key_to_another_key() {
+    let mut bench = Bench::new();
+    bench.put_leased("a", 0, 1_000);
+    let lease = bench.store.applied_index();
+    let put = |key: &str, lease| TxnOp {
+        kind: Some(TxnOpKind::Put(TxnPut { key: text(key), value: text("2"), lease, ..TxnPut::default() })),
+    };
+    bench.apply(Operation::Txn(Txn { then: vec![put("a", 0), put("b", lease)], ..Txn::default() }));
+    assert_eq!(bench.pass(1_000), (1, 1));
+    assert_eq!((bench.value("a"), bench.value("b")), (Some(text("2")), None));
+}
