@@ -105,6 +105,11 @@ impl LogStage {
         }
     }
 
+    /// How much can be written before the log needs a new segment, in bytes.
+    pub fn ready_bytes(&self) -> u64 {
+        self.log.ready_bytes()
+    }
+
     /// The log's size on disk, in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.log.size_bytes()

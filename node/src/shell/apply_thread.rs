@@ -16,6 +16,7 @@ use crate::engine::snapshot_receive::{Incoming, Taken};
 use crate::engine::{Committed, Event, message};
 use crate::metrics::{Metrics, SnapshotEvent};
 use crate::peer::PeerHub;
+use crate::watch::Signal;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId};
 use balsa_store::{FlushJob, StagedSnapshot};
@@ -153,6 +154,8 @@ pub(super) struct Writer {
     pub(super) hub: Arc<PeerHub>,
     pub(super) streams: Streams,
     pub(super) metrics: Arc<Metrics>,
+    /// Told of each state that is published.
+    pub(super) published: Arc<Signal>,
     pub(super) incoming: Incoming,
 }
 
@@ -237,6 +240,7 @@ impl Writer {
 
     /// A batch that was begun at `started` is applied.
     fn applied(&mut self, started: Instant) {
+        self.published.published();
         self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
         self.maybe_flush();
     }
@@ -244,6 +248,7 @@ impl Writer {
     fn install(&mut self, staged: StagedSnapshot, meta: SnapshotMeta) -> Result<(), String> {
         let installed = self.stage.install(&meta, staged);
         if installed.map_err(|error| format!("a snapshot cannot be installed: {error}"))? {
+            self.published.published();
             self.metrics.snapshot(SnapshotEvent::Received);
             tracing::info!(index = %meta.index, "a snapshot was installed");
             let store = self.stage.store();

@@ -18,6 +18,7 @@
 pub mod command;
 pub mod model;
 
+mod ages;
 mod apply;
 mod store;
 
@@ -35,6 +36,7 @@ mod sessions;
 mod side;
 
 mod flush;
+mod history;
 mod reader;
 mod snapshot;
 mod succession;
@@ -50,6 +52,7 @@ pub use config::StoreConfig;
 pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
+pub use history::{Change, Changed, Changes, PastError};
 pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};

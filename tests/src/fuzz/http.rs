@@ -6,6 +6,7 @@ use balsa_node::engine::handle::{AdminError, Handle, Request as EngineRequest};
 use balsa_node::engine::status::{ClusterId, Phase, Role, Status};
 use balsa_node::http::{ApiState, Limits, Parts, router};
 use balsa_node::metrics::Metrics;
+use balsa_node::watch::{Hub, HubConfig};
 use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::stamp;
 use balsa_store::{MemoryEngine, Store, StoreConfig};
@@ -110,10 +111,15 @@ fn node() -> ApiState {
             }
         }
     });
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    // No place for watchers: an answer that does not end cannot be judged.
+    let (progress_interval, progress_timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+    let watches = HubConfig { watchers_max: 0, progress_interval, progress_timeout };
     ApiState::new(Parts {
         handle: Handle::new(requests, Arc::new(arc_swap::ArcSwap::from_pointee(status()))),
+        hub: Hub::new(watches, Arc::clone(&reader), Arc::clone(&metrics)),
         reader,
-        metrics: Arc::new(Metrics::new().expect("metrics")),
+        metrics,
         limits: Limits { value_bytes: 16 << 10, ..Limits::default() },
         alive: Box::new(|| true),
         applied_age: Box::new(|| Duration::ZERO),

@@ -1,6 +1,7 @@
 //! One place for a simulated node: its disk, and the process that runs on it while it runs.
 
 use super::network::Place;
+use super::watchers::Hub;
 use super::{MILLI, Micros, SECOND};
 use balsa_log::{Folder, LogConfig, LogIdentity, SimDisk};
 use balsa_node::engine::apply_stage::ApplyStage;
@@ -87,6 +88,8 @@ pub struct Process {
     pub outgoing: BTreeMap<NodeId, Sending>,
     /// The store's published state.
     pub reader: Reader,
+    /// Those who watch here.
+    pub hub: Hub,
     /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
     pub peers: Option<BTreeSet<NodeId>>,
     /// Removed nodes whose streams it refuses, telling them why.
@@ -250,6 +253,7 @@ impl SimNode {
         raft.heartbeat_ticks = 3;
         raft.max_inflight_appends = settings.max_inflight_appends;
         raft.max_append_bytes = settings.max_append_bytes;
+        raft.gather_appends = settings.gather_appends;
         let config = BootConfig {
             engine: EngineConfig {
                 id: self.id,
@@ -294,6 +298,7 @@ impl SimNode {
             incoming: Incoming::default(),
             outgoing: BTreeMap::new(),
             reader,
+            hub: Hub::default(),
             peers: None,
             refuses: BTreeSet::new(),
             commit_seen: Index::ZERO,
@@ -340,6 +345,8 @@ pub struct Settings {
     pub log_hold_bytes: usize,
     /// The core's.
     pub max_inflight_appends: usize,
+    /// Entries wait for the answer to the append before them.
+    pub gather_appends: bool,
     /// The core's.
     pub max_append_bytes: usize,
     /// Bytes of a snapshot's chunk.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 47] = [
+pub const SITUATIONS: [&str; 54] = [
     "election won",
     "election won while joint",
     "joint phase",
@@ -53,6 +53,13 @@ pub const SITUATIONS: [&str; 47] = [
     "removed node returned and was told",
     "disk wiped",
     "only a quorum healed",
+    "read of the past",
+    "watch event",
+    "watch read history",
+    "watch resumed",
+    "watch progress proven",
+    "watch compacted",
+    "watch ended without a leader",
 ];
 
 /// A run's figures.

@@ -100,6 +100,6 @@ impl World {
             self.oracle.all_values_are_right(&view)?;
             self.check_applied(place)?;
         }
-        Ok(())
+        self.watchers_must_agree()
     }
 }
