@@ -106,6 +106,8 @@ pub struct Metrics {
     pub disk_available_bytes: IntGauge,
     /// Bytes below which writes are refused.
     pub disk_headroom_bytes: IntGauge,
+    /// 1: the store waits for room on the disk.
+    pub flush_waits: IntGauge,
 
     /// The store's revision.
     pub revision: IntGauge,
@@ -337,6 +339,10 @@ impl Metrics {
             disk_headroom_bytes: r.gauge(
                 "balsa_disk_headroom_bytes",
                 "Below this many bytes left on the disk, writes are refused.",
+            )?,
+            flush_waits: r.gauge(
+                "balsa_flush_waits",
+                "1: the disk has no room for what the store holds in memory, and no write is taken.",
             )?,
             revision: r.gauge("balsa_revision", "The store's revision.")?,
             log_bytes: r.gauge("balsa_log_size_bytes", "Bytes of the log on disk.")?,

@@ -55,6 +55,7 @@ impl Config {
         raft.election_ticks = self.election_ticks();
         raft.election_stretch_max = self.election_stretch_max;
         raft.heartbeat_ticks = self.heartbeat_ticks();
+        raft.gather_appends = true;
         let fixed_addresses = self.membership().initial_peers;
         let engine = EngineConfig {
             id: member.node,

@@ -221,14 +221,14 @@ impl<W: Fn(&[u8]) -> bool> Gather<W> {
             }
             match ordered {
                 Ordered::Clear(_) => self.add(revision, &[], || Ok(Changed::Clear))?,
-                Ordered::Key(at) => self.add(revision, &at.key, || {
+                Ordered::Key { key, .. } => self.add(revision, key, || {
                     let (_, row) = overlay
-                        .newest(&at.key, revision)
+                        .newest(key, revision)
                         .ok_or_else(|| StoreError::corrupt(format!("revision {revision} has no row")))?;
-                    let row = layers::resolve(revision, row, || beneath(&at.key))?;
+                    let row = layers::resolve(revision, row, || beneath(key))?;
                     Ok(match row.deleted {
-                        true => Changed::Delete { key: at.key.clone() },
-                        false => Changed::Put { key: at.key.clone(), value: row.into_value() },
+                        true => Changed::Delete { key: key.clone() },
+                        false => Changed::Put { key: key.clone(), value: row.into_value() },
                     })
                 })?,
             }

@@ -43,6 +43,7 @@ mod succession;
 mod sweep;
 
 pub mod engine;
+mod fjall_compaction;
 mod fjall_engine;
 mod fjall_manifest;
 mod memory_engine;

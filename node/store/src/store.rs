@@ -300,7 +300,8 @@ impl Store {
     }
 
     /// Freezes the overlay if it is full or old, or if there are rows to remove, and no flush is under way. The job is to
-    /// be run on another thread, and its result given to [`Store::handle_flushed`]; if it fails, the node stops.
+    /// be run on another thread, until it does not fail for want of room, and its result given to
+    /// [`Store::handle_flushed`]; if it fails otherwise, the node stops.
     pub fn maybe_rotate(&mut self) -> Option<FlushJob> {
         let full = self.active_bytes() >= self.config.overlay_bytes;
         let old = self.applied_index() - self.durable_index() >= self.config.overlay_entries;
@@ -338,7 +339,7 @@ impl Store {
             beneath: Arc::clone(&self.layers.engine),
             durable: self.durable.clone(),
             frozen,
-            retired: self.retired.take(),
+            retired: std::cell::Cell::new(self.retired.take()),
             sweep_rows: self.config.sweep_rows,
         })
     }

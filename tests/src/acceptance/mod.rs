@@ -5,8 +5,8 @@
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
 //! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`watch`]; on a Kubernetes cluster: [`k8s_chart`],
-//! [`k8s_install`], [`k8s_metrics`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`], [`k8s_heal`],
-//! [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
+//! [`k8s_account`], [`k8s_install`], [`k8s_metrics`], [`k8s_deploy`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`],
+//! [`k8s_heal`], [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
 
@@ -33,7 +33,9 @@ pub mod nemesis;
 pub mod soak;
 pub mod watch;
 
+pub mod k8s_account;
 pub mod k8s_chart;
+pub mod k8s_deploy;
 pub mod k8s_failover;
 pub mod k8s_heal;
 pub mod k8s_install;

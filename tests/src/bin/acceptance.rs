@@ -3,9 +3,9 @@
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_heal, k8s_install,
-    k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership, nemesis, seed_curl,
-    soak, watch,
+    bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover, k8s_heal,
+    k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership,
+    nemesis, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -175,6 +175,18 @@ enum Bar {
         #[arg(long)]
         quick: bool,
     },
+    /// A node and the real API server: TLS, the account's rights, and an account that is replaced.
+    K8sAccount {
+        /// End within a minute (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The deploy tool's commands on a cluster that it rendered.
+    K8sDeploy {
+        /// End within two minutes or so (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
     /// `helm install` to three ready voters in time, curl through port-forwards, `helm test`.
     K8sInstall {
         /// End within a minute or so: one strike of `helm test`.
@@ -205,9 +217,9 @@ enum Bar {
         #[arg(long)]
         quick: bool,
     },
-    /// A rolling restart and an upgrade under load.
+    /// A rolling restart and upgrades under load, at last to a higher feature level.
     K8sUpgrade {
-        /// End within two minutes (this bar always does).
+        /// End within a minute or so: the upgrade to another image alone.
         #[arg(long)]
         quick: bool,
     },
@@ -276,12 +288,14 @@ fn main() -> ExitCode {
             conclude("soak", &run(soak::run(&soak::Options { duration, clients, small: quick })))
         }
         Bar::K8sChart { quick: _ } => conclude("k8s-chart", &run(k8s_chart::run())),
+        Bar::K8sAccount { quick: _ } => conclude("k8s-account", &run(k8s_account::run())),
+        Bar::K8sDeploy { quick: _ } => conclude("k8s-deploy", &run(k8s_deploy::run())),
         Bar::K8sInstall { quick } => conclude("k8s-install", &run(k8s_install::run(quick))),
         Bar::K8sMetrics { quick: _ } => conclude("k8s-metrics", &run(k8s_metrics::run())),
         Bar::K8sScale { quick } => conclude("k8s-scale", &run(k8s_scale::run(quick))),
         Bar::K8sHeal { quick } => conclude("k8s-heal", &run(k8s_heal::run(quick))),
         Bar::K8sQuorumLoss { quick } => conclude("k8s-quorum-loss", &run(k8s_quorum_loss::run(quick))),
-        Bar::K8sUpgrade { quick: _ } => conclude("k8s-upgrade", &run(k8s_upgrade::run())),
+        Bar::K8sUpgrade { quick } => conclude("k8s-upgrade", &run(k8s_upgrade::run(quick))),
         Bar::K8sFailover { quick, kills, deletions } => {
             let each = if quick { 2 } else { 10 };
             let (kills, deletions) = (kills.unwrap_or(each), deletions.unwrap_or(each));

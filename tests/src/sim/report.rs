@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 51] = [
+pub const SITUATIONS: [&str; 54] = [
     "election won",
     "election won while joint",
     "joint phase",
     "leader down while joint",
     "transfer done",
     "handed over before stopping",
+    "restarted as a newer build",
+    "feature level raised",
     "write forwarded",
     "write overwritten",
     "write arrived late",
     "write waits for a full disk",
+    "flush waits for a full disk",
     "writes to the log in one",
     "precondition failed",
     "client retry",

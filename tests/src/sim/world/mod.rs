@@ -38,7 +38,7 @@ use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
-use balsa_store::{StagedSnapshot, StoreConfig};
+use balsa_store::{FEATURE_LEVEL, FIRST_LEVEL, StagedSnapshot, StoreConfig};
 use bytes::Bytes;
 use std::any::Any;
 use std::cmp::Reverse;
@@ -172,6 +172,8 @@ pub struct World {
     all_doomed: Option<Micros>,
     /// The next leader whose membership is joint goes down at that, for so long.
     joint_doomed: Option<Micros>,
+    /// The cluster's feature level, as the first node that applied it has shown.
+    level: u32,
     /// Places where nothing starts for now.
     absent: BTreeSet<Place>,
     /// Nothing strikes any more.
