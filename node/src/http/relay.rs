@@ -66,7 +66,8 @@ impl hyper::body::Body for NoBody {
 
 /// A response whose pieces the connection is to take with [`take`].
 pub(super) fn response(pieces: Pieces) -> Response {
-    let mut response = Response::new(Body::empty());
+    // Of no known length: an empty one would be told as such.
+    let mut response = Response::new(Body::new(NoBody(Arc::default())));
     response.extensions_mut().insert(Handover(Arc::new(Mutex::new(Some(pieces)))));
     response
 }
