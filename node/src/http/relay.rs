@@ -75,8 +75,6 @@ pub(super) fn response(pieces: Pieces) -> Response {
 /// The pieces of a response, if it is one that does not end; `head` tells when its head has left.
 pub(super) fn take(response: &mut Response, head: &Arc<HeadOut>) -> Option<Pieces> {
     let Handover(pieces) = response.extensions_mut().remove()?;
-    // That of the empty body, which the router has put there.
-    response.headers_mut().remove(hyper::header::CONTENT_LENGTH);
     *response.body_mut() = Body::new(NoBody(Arc::clone(head)));
     pieces.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
