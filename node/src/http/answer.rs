@@ -7,8 +7,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 
 /// What a handler answers.
@@ -17,6 +17,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) body: Bytes,
+    /// A body of many parts in place of that.
+    pub(super) streamed: Option<Body>,
     /// The revision the answer is of; 0: none. The header tells this or the node's, whichever is newer.
     pub(super) revision: u64,
     /// The key's revision.
@@ -33,6 +35,8 @@ pub(super) struct Answer {
     pub(super) allow: Option<&'static str>,
     /// The body is a user's bytes under a user's type: no browser may run it as a page of ours.
     pub(super) user_content: bool,
+    /// Headers that no other answer has.
+    pub(super) more: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Answer {
@@ -42,6 +46,7 @@ impl Answer {
             status,
             content_type: None,
             body: Bytes::new(),
+            streamed: None,
             revision: 0,
             etag: None,
             vary_accept: false,
@@ -50,6 +55,7 @@ impl Answer {
             retry_after: false,
             allow: None,
             user_content: false,
+            more: Vec::new(),
         }
     }
 
@@ -89,7 +95,7 @@ impl Answer {
 
     /// As HTTP, on a node with this status, whose store is at `node_revision`.
     pub(super) fn into_response(self, status: &StatusHeaders, node_revision: u64) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let mut response = Response::new(self.streamed.unwrap_or_else(|| Body::from(self.body)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         status.put_on(headers, node_revision.max(self.revision));
@@ -120,6 +126,7 @@ impl Answer {
             headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
+        headers.extend(self.more);
         response
     }
 }

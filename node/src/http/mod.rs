@@ -5,7 +5,7 @@
 //! - [`serve`](mod@serve), `activity`: connections, their bounds and their end
 //! - `door`: every request comes through here
 //! - [`route`]: from a path to what it names
-//! - `kv`, `sessions`, `cluster`, `health`: the handlers, one file a resource
+//! - `kv`, `sessions`, `backup`, `cluster`, `health`: the handlers, one file a resource
 //! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
 //! - [`problem`]: the one match from errors to problem documents
 //! - `answer`, `headers`, `json`: writing answers
@@ -13,10 +13,11 @@
 //!
 //! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
 //! refused, never ignored; no request waits on a lock, or starts a task but for a
-//! read that would wait for a slow disk.
+//! read that would wait for a slow disk; a backup has a thread of its own.
 
 mod activity;
 mod answer;
+mod backup;
 pub mod body;
 mod call;
 mod cluster;

@@ -80,6 +80,12 @@ pub enum Failure {
         /// On a stale read: how old that may be, in milliseconds.
         age_ms: Option<u64>,
     },
+    /// As many backups as the node gives at once are under way.
+    #[error("as many backups as this node gives at once are under way")]
+    TooManyBackups,
+    /// The store did not write out what the backup is to hold.
+    #[error("the store did not write out its state in time")]
+    BackupNotBegun,
     /// The condition did not hold.
     #[error("{}", describe_current(*current_revision))]
     PreconditionFailed {
@@ -175,6 +181,9 @@ impl Failure {
             Failure::NoSuchRoute(_) => not_applied(S::NOT_FOUND, Code::NoSuchRoute),
             Failure::Method { .. } => not_applied(S::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
             Failure::KeyNotFound { .. } => not_applied(S::NOT_FOUND, Code::KeyNotFound),
+            Failure::TooManyBackups | Failure::BackupNotBegun => {
+                not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded)
+            }
             Failure::PreconditionFailed { .. } => {
                 not_applied(S::PRECONDITION_FAILED, Code::PreconditionFailed)
             }
@@ -224,6 +233,7 @@ impl Failure {
             Failure::InFlight(reason) => Some(*reason),
             Failure::Origin(_) => Some(Rejected::CrossOrigin),
             Failure::ReplyTableFull => Some(Rejected::ReplyTable),
+            Failure::TooManyBackups => Some(Rejected::Backups),
             Failure::Body(BodyError::TooLarge { .. }) => Some(Rejected::TooLarge),
             Failure::Body(BodyError::Late { .. }) => Some(Rejected::Timeout),
             Failure::Write(WriteError::Overloaded { .. })

@@ -18,6 +18,8 @@ pub enum Route {
     KvKey,
     /// `/v1/sessions`.
     Sessions,
+    /// `/v1/backup`.
+    Backup,
     /// `/v1/cluster`.
     Cluster,
     /// `/v1/cluster/members`.
@@ -40,11 +42,12 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of their discriminants.
-    pub const ALL: [Route; 13] = [
+    pub const ALL: [Route; 14] = [
         Route::RootKey,
         Route::Clear,
         Route::KvKey,
         Route::Sessions,
+        Route::Backup,
         Route::Cluster,
         Route::Members,
         Route::Member,
@@ -63,6 +66,7 @@ impl Route {
             Route::Clear => "/clear",
             Route::KvKey => "/v1/kv/{key}",
             Route::Sessions => "/v1/sessions",
+            Route::Backup => "/v1/backup",
             Route::Cluster => "/v1/cluster",
             Route::Members => "/v1/cluster/members",
             Route::Member => "/v1/cluster/members/{id}",
@@ -80,6 +84,7 @@ impl Route {
         match self {
             Route::RootKey | Route::KvKey => "GET, HEAD, PUT, DELETE",
             Route::Cluster | Route::Livez | Route::Readyz | Route::Metrics => "GET, HEAD",
+            Route::Backup => "GET",
             Route::Clear | Route::Sessions | Route::Members | Route::Promote | Route::TransferLeadership => {
                 "POST"
             }
@@ -168,6 +173,7 @@ pub fn target(path: &str) -> Result<Target<'_>, DecodeError> {
 fn below_v1(below: &str) -> Target<'_> {
     let fixed = match below {
         "sessions" => Route::Sessions,
+        "backup" => Route::Backup,
         "cluster" => Route::Cluster,
         "cluster/members" => Route::Members,
         "cluster/transfer-leadership" => Route::TransferLeadership,
@@ -229,6 +235,7 @@ mod tests {
             ("/v1/nothing", Ok(Target::Fixed(Nothing))),
             ("/v1/sessions", Ok(Target::Fixed(Sessions))),
             ("/v1/sessions/", Ok(Target::Fixed(Nothing))),
+            ("/v1/backup", Ok(Target::Fixed(Backup))),
             ("/v1/cluster", Ok(Target::Fixed(Cluster))),
             ("/v1/cluster/members", Ok(Target::Fixed(Members))),
             ("/v1/cluster/members/", Ok(Target::Fixed(Nothing))),

@@ -3,6 +3,7 @@
 //! The doors own nothing of the node: they hold a handle to the engine, a reader of the store, and numbers that
 //! others feed. Nothing here waits on a lock.
 
+use super::backup::Backups;
 use super::headers::StatusHeaders;
 use super::in_flight::InFlight;
 use super::reads::Reads;
@@ -28,6 +29,8 @@ pub struct Limits {
     pub write_bytes_in_flight: usize,
     /// From the end of a request's head to its answer.
     pub request_timeout: Duration,
+    /// Bytes a second of all backups together.
+    pub backup_bytes_per_second: u64,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             writes_in_flight: 16_384,
             write_bytes_in_flight: 64 << 20,
             request_timeout: Duration::from_secs(5),
+            backup_bytes_per_second: 64 << 20,
         }
     }
 }
@@ -76,6 +80,7 @@ pub(super) struct Shared {
     pub(super) applied_age: Probe<Duration>,
     pub(super) in_flight: InFlight,
     pub(super) reads: Reads,
+    pub(super) backups: Backups,
     /// The node stops: answers close their connection.
     pub(super) is_leaving: AtomicBool,
     /// The headers that say the newest status; replaced by whichever request first sees another one.
@@ -90,6 +95,7 @@ impl ApiState {
             parts.limits.write_bytes_in_flight,
             Arc::clone(&parts.metrics),
         );
+        let backups = Backups::new(parts.limits.backup_bytes_per_second);
         ApiState(Arc::new(Shared {
             handle: parts.handle,
             reader: parts.reader,
@@ -99,6 +105,7 @@ impl ApiState {
             applied_age: parts.applied_age,
             in_flight,
             reads: Reads::default(),
+            backups,
             is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))

@@ -52,10 +52,12 @@ pub enum Rejected {
     CrossOrigin,
     /// The reply table is full.
     ReplyTable,
+    /// Too many backups are under way.
+    Backups,
 }
 
 impl Rejected {
-    pub(super) const ALL: [Rejected; 8] = [
+    pub(super) const ALL: [Rejected; 9] = [
         Rejected::Connections,
         Rejected::WritesInFlight,
         Rejected::BytesInFlight,
@@ -64,6 +66,7 @@ impl Rejected {
         Rejected::Timeout,
         Rejected::CrossOrigin,
         Rejected::ReplyTable,
+        Rejected::Backups,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Rejected {
             Rejected::Timeout => "timeout",
             Rejected::CrossOrigin => "cross_origin",
             Rejected::ReplyTable => "reply_table",
+            Rejected::Backups => "backups",
         }
     }
 }

@@ -55,6 +55,7 @@ fn lane(overlay_bytes: usize) -> Lane {
         streams: Streams::new(settings, ways),
         metrics: metrics.clone(),
         incoming: Incoming::default(),
+        backups: WaitingBackups::default(),
     });
     Lane { lane, jobs: Some(jobs), flushes, events: told, metrics, _runtime: runtime }
 }
