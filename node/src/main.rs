@@ -38,6 +38,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a new cluster of one of a backup, in a blank data folder
+    Restore(RestoreArgs),
     /// Give up what this data folder holds, and keep it aside: its node starts as a blank one
     SetAside(RepairArgs),
     /// Run a cluster of nodes on this machine, each a process of its own
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(*args),
         Command::PreStop(args) => pre_stop(*args),
         Command::Recover { repair, json } => recover(repair, json),
+        Command::Restore(args) => restore(args),
         Command::SetAside(args) => set_aside(&args),
         Command::Dev(args) => run(1, dev::run(args, terminated())),
     };
@@ -96,6 +99,35 @@ fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
             println!("{}", serde_json::to_string(&recovery.to_answer()).map_err(|error| error.to_string())?)
         }
         false => println!("{recovery}"),
+    }
+    Ok(())
+}
+
+/// What is restored, and where.
+#[derive(Args)]
+struct RestoreArgs {
+    /// The backup, as `balsa backup` wrote it; all of it is checked first
+    file: PathBuf,
+    #[command(flatten)]
+    repair: RepairArgs,
+    /// The slot that the node is to be started with
+    #[arg(long, env = "BALSA_SLOT", value_name = "N", default_value_t = 0)]
+    slot: u32,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn restore(args: RestoreArgs) -> Result<(), String> {
+    let RestoreArgs { file, repair: RepairArgs { data, yes }, slot, json } = args;
+    let settings = Settings { data: Some(data), slot: Some(slot), ..Settings::default() };
+    let restored = repair::restore(&Config::from_settings(settings), &file, yes);
+    let restored = restored.map_err(|error| error.to_string())?;
+    match json {
+        true => {
+            println!("{}", serde_json::to_string(&restored.to_answer()).map_err(|error| error.to_string())?)
+        }
+        false => println!("{restored}"),
     }
     Ok(())
 }
