@@ -42,10 +42,13 @@ mod client;
 mod error;
 mod request;
 
+mod backup;
+
 pub mod bench;
 pub mod cli;
 pub mod failover;
 
+pub use backup::Backup;
 pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};
