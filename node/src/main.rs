@@ -113,17 +113,28 @@ struct RestoreArgs {
     /// The slot that the node is to be started with
     #[arg(long, env = "BALSA_SLOT", value_name = "N", default_value_t = 0)]
     slot: u32,
+    /// Where clients will reach the node
+    #[arg(long, env = "BALSA_ADVERTISE", value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+    advertise: String,
+    /// Where peers will reach the node: others that join go by this
+    #[arg(long, env = "BALSA_PEER_ADVERTISE", value_name = "HOST:PORT", default_value = "127.0.0.1:3300")]
+    peer_advertise: String,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
 }
 
 fn restore(args: RestoreArgs) -> Result<(), String> {
-    let RestoreArgs { file, repair: RepairArgs { data, yes }, slot, json } = args;
-    let settings = Settings { data: Some(data), slot: Some(slot), ..Settings::default() };
-    let restored = repair::restore(&Config::from_settings(settings), &file, yes);
+    let settings = Settings {
+        data: Some(args.repair.data),
+        slot: Some(args.slot),
+        advertise: Some(args.advertise),
+        peer_advertise: Some(args.peer_advertise),
+        ..Settings::default()
+    };
+    let restored = repair::restore(&Config::from_settings(settings), &args.file, args.repair.yes);
     let restored = restored.map_err(|error| error.to_string())?;
-    match json {
+    match args.json {
         true => {
             println!("{}", serde_json::to_string(&restored.to_answer()).map_err(|error| error.to_string())?)
         }

@@ -6,7 +6,6 @@ use balsa_tests::failure::{Context, Outcome, ensure};
 use balsa_tests::http::{Ask, Connection};
 use balsa_wire::kv::{Item, PutAnswer};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,18 +41,6 @@ async fn wait_for_level(cluster: &Cluster, node: usize) -> Outcome<()> {
         Ok((level == Some(balsa_store::FEATURE_LEVEL)).then_some(()))
     })
     .await
-}
-
-/// A blank node that is not running, for a restore.
-async fn blank() -> Outcome<Cluster> {
-    let mut cluster = Cluster::start(1, &[]).await?;
-    cluster.kill(0)?;
-    cluster.wipe(0)?;
-    Ok(cluster)
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test folders have plain names")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,10 +81,10 @@ async fn a_backup_from_a_follower_under_load_lives_again_with_all_it_held() -> O
     assert_eq!(backup::verify(&file).await?, kept);
     assert!(!folder.path().join("balsa.backup.partial").exists());
 
-    let mut restored = blank().await?;
-    let told = restored.repair(0, "restore", &[text(&file)]).await?;
+    let mut restored = backup::blank().await?;
+    let told = backup::restore(&mut restored, 0, &file, false).await?;
     assert!(told.contains("Nothing was done") && told.contains(&kept.backup.digest), "{told}");
-    let done = restored.repair(0, "restore", &[text(&file), "--yes"]).await?;
+    let done = backup::restore(&mut restored, 0, &file, true).await?;
     assert!(done.contains("a cluster of one"), "{done}");
     restored.restart(0)?;
     restored.wait_until_ready(0).await?;
@@ -148,7 +135,7 @@ async fn a_backup_at_rest_has_the_digest_of_every_node_and_a_bad_one_is_refused(
     }
 
     let good = std::fs::read(&file).context("read the backup")?;
-    let mut restored = blank().await?;
+    let mut restored = backup::blank().await?;
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 4;
     let cases =
@@ -156,7 +143,7 @@ async fn a_backup_at_rest_has_the_digest_of_every_node_and_a_bad_one_is_refused(
     for (bytes, word) in cases {
         let bad = folder.path().join("bad.backup");
         std::fs::write(&bad, bytes).context("write a bad backup")?;
-        let refused = restored.repair(0, "restore", &[text(&bad), "--yes"]).await.unwrap_err();
+        let refused = backup::restore(&mut restored, 0, &bad, true).await.unwrap_err();
         assert!(refused.0.contains(word), "{refused}");
         let refused = backup::verify(&bad).await.unwrap_err();
         assert!(refused.0.contains(word), "{refused}");
@@ -195,7 +182,7 @@ async fn a_node_that_dies_leaves_no_file_that_looks_whole() -> Outcome<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_node_starts_on_a_restore_that_was_cut_off() -> Outcome<()> {
-    let mut cluster = blank().await?;
+    let mut cluster = backup::blank().await?;
     let data = cluster.process(0).recipe().data.clone();
     std::fs::write(data.join("restoring.json"), "{}").context("write a record")?;
     cluster.restart(0)?;

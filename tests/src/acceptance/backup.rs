@@ -128,11 +128,9 @@ async fn at_rest(cluster: &Cluster, address: &str, file: &Path) -> Outcome<Backu
 
 /// Restores the backup and compares.
 async fn live_again(file: &Path, kept: &BackupAnswer, keys: u64) -> Outcome<()> {
-    let mut restored = Cluster::start(1, &[]).await?;
-    restored.kill(0)?;
-    restored.wipe(0)?;
+    let mut restored = backup::blank().await?;
     let started = Instant::now();
-    restored.repair(0, "restore", &[crate::binary::text(file)?, "--yes"]).await?;
+    backup::restore(&mut restored, 0, file, true).await?;
     println!("restored in {:.2} s", started.elapsed().as_secs_f64());
     restored.restart(0)?;
     restored.wait_until_ready(0).await?;
