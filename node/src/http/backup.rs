@@ -121,7 +121,6 @@ impl Thread {
         let run = move || {
             let (started, metrics) = (Instant::now(), Arc::clone(&self.metrics));
             let outcome = self.run(writer, first.into(), &parts);
-            metrics.backups_in_progress.dec();
             let took_ms = started.elapsed().as_millis() as u64;
             match outcome {
                 Ok(()) => {
@@ -133,6 +132,7 @@ impl Thread {
                     tracing::warn!(revision, took_ms, reason, "a backup was not sent whole");
                 }
             }
+            metrics.backups_in_progress.dec();
         };
         match std::thread::Builder::new().name("balsa-backup".into()).spawn(run) {
             Ok(_) => Ok(Body::new(Parts { received, is_whole: false })),

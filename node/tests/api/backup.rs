@@ -8,7 +8,7 @@ use balsa_store::{SUCCESSION_STEP, SnapshotSink};
 use balsa_wire::backup::{Header, Piece, Reader};
 use balsa_wire::problem::Code;
 use bytes::Bytes;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -25,6 +25,15 @@ fn take_apart(bytes: &[u8]) -> (Header, SnapshotSink) {
     }
     reader.finish().unwrap();
     (header.unwrap(), sink)
+}
+
+/// Looks until it holds.
+async fn until(holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "waited in vain");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn backup(server: &Server) -> Answered {
@@ -51,6 +60,7 @@ async fn it_holds_all_that_was_written_before_it_and_says_so() {
     assert_eq!((position.revision, keys), (20, 7));
     assert_eq!(header.digest, format!("{:032x}", position.digest));
     assert!(position.revision < SUCCESSION_STEP);
+    until(|| server.metrics.backups_in_progress.get() == 0).await;
     let text = server.get("/metrics").await;
     assert!(text.text().contains("balsa_backups_total{event=\"sent\"} 1"), "{}", text.text());
 }
@@ -107,11 +117,7 @@ async fn a_client_that_went_away_gives_its_place_back() {
         server.put(&format!("/key-{number}"), &value).await;
     }
     drop((stalled(&server).await, stalled(&server).await));
-    let started = std::time::Instant::now();
-    while server.metrics.backups_in_progress.get() > 0 {
-        assert!(started.elapsed() < Duration::from_secs(20), "the places are still taken");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(|| server.metrics.backups_in_progress.get() == 0).await;
     assert_eq!(server.metrics.backups_failed.get(), 2);
     take_apart(&backup(&server).await.body);
 }
