@@ -1,4 +1,4 @@
-"""Writes an image FROM scratch as a docker-archive tar: python3 image.py BINARIES TAG VERSION OUT.
+"""Writes an image FROM scratch as a docker-archive tar: python3 image.py BINARIES TAG VERSION OUT [NAME=VALUE...].
 
 One layer with the programs; no shell, no users, no libraries. Nothing in it depends on when or where it was made. Keep
 what it says in step with the last stage of the Dockerfile.
@@ -31,7 +31,7 @@ def layer(folder):
     return out.getvalue()
 
 
-def main(folder, tag, version, out):
+def main(folder, tag, version, out, *env):
     data = layer(folder)
     digest = hashlib.sha256(data).hexdigest()
     config = {
@@ -40,7 +40,7 @@ def main(folder, tag, version, out):
         "config": {
             "User": USER,
             "WorkingDir": "/",
-            "Env": ["PATH=/"],
+            "Env": ["PATH=/", *env],
             "Entrypoint": ["/balsa-node"],
             "Cmd": ["--help"],
             "ExposedPorts": {"3000/tcp": {}, "3300/tcp": {}},

@@ -156,10 +156,15 @@ impl Transport {
                 return Err(course.deadline().1);
             }
             let limit = left.min(self.attempt_timeout);
-            let beginning = self.begin(self.sending(&endpoint, request), &endpoint);
+            let beginning = async {
+                let answer = self.begin(self.sending(&endpoint, request), &endpoint).await?;
+                match answer.status().is_success() {
+                    true => Ok(answer),
+                    false => Err(self.refused(&endpoint, answer).await),
+                }
+            };
             let attempt = match tokio::time::timeout(limit, beginning).await {
-                Ok(Ok(answer)) if answer.status().is_success() => return Ok((answer, endpoint)),
-                Ok(Ok(answer)) => self.refused(&endpoint, answer).await,
+                Ok(Ok(answer)) => return Ok((answer, endpoint)),
                 Ok(Err(attempt)) => attempt,
                 Err(_) => Attempt::Broken(Cause::NoAnswer {
                     endpoint: endpoint.clone(),

@@ -194,12 +194,12 @@ impl Context {
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": partition}},
             "template": {"spec": {"containers": [container]}},
         }});
-        let patched = self.sets().patch(&self.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let patched = self.sets().patch(&self.name, &patch_params(), &Patch::Strategic(patch)).await;
         patched.map(|_| ()).map_err(|error| failed("set the image", &error))
     }
 
     async fn patch_set(&self, doing: &str, patch: Value) -> Outcome<()> {
-        let patched = self.sets().patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched = self.sets().patch(&self.name, &patch_params(), &Patch::Merge(patch)).await;
         patched.map(|_| ()).map_err(|error| failed(doing, &error))
     }
 
@@ -207,7 +207,7 @@ impl Context {
     pub async fn set_mark(&self, cluster: &str) -> Outcome<()> {
         let marks: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let patch = Patch::Merge(json!({"data": {"cluster": cluster}}));
-        let patched = marks.patch(&self.mark_name(), &PatchParams::default(), &patch).await;
+        let patched = marks.patch(&self.mark_name(), &patch_params(), &patch).await;
         patched.map(|_| ()).map_err(|error| failed("write the mark", &error))
     }
 
@@ -217,6 +217,11 @@ impl Context {
         let deleted = self.pods().delete(&self.pod_name(ordinal), &grace).await;
         deleted.map(|_| ()).map_err(|error| failed(&format!("delete {}", self.pod_name(ordinal)), &error))
     }
+}
+
+/// Kubernetes records who set a field: another tool that sets it, too, is told whom it overrules.
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some("balsa-deploy".to_owned()), ..PatchParams::default() }
 }
 
 fn label(labels: &Option<std::collections::BTreeMap<String, String>>, name: &str) -> String {
@@ -229,14 +234,18 @@ fn read_set(set: &StatefulSet) -> Set {
     let pod = spec.template.spec.unwrap_or_default();
     let container = pod.containers.into_iter().find(|container| container.name == CONTAINER);
     let rolling = spec.update_strategy.and_then(|strategy| strategy.rolling_update);
+    let retention = spec.persistent_volume_claim_retention_policy.and_then(|policy| policy.when_scaled);
     let number = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok());
     Set {
         replicas: number(spec.replicas).unwrap_or(1),
         image: container.and_then(|container| container.image).unwrap_or_default(),
         revision: status.update_revision.unwrap_or_default(),
+        current_revision: status.current_revision.unwrap_or_default(),
         partition: rolling.and_then(|rolling| number(rolling.partition)).unwrap_or(0),
         is_current: status.observed_generation == set.metadata.generation,
         being_deleted: set.metadata.deletion_timestamp.is_some(),
+        available: number(status.available_replicas).unwrap_or(0),
+        deletes_volumes: retention.as_deref() == Some("Delete"),
     }
 }
 

@@ -24,12 +24,18 @@ pub struct Set {
     pub image: String,
     /// The revision of the Pod template that is wanted, as Kubernetes names it.
     pub revision: String,
+    /// The revision that Pods have which are held back: that of the last update that ended.
+    pub current_revision: String,
     /// Pods of a lower ordinal are not updated.
     pub partition: u32,
     /// The controller has seen the newest specification.
     pub is_current: bool,
     /// It is being deleted.
     pub being_deleted: bool,
+    /// Pods that have been ready for as long as the StatefulSet wants before the next one is touched.
+    pub available: u32,
+    /// Volumes of Pods that are scaled in are deleted with them.
+    pub deletes_volumes: bool,
 }
 
 /// A Pod, and what its node says.
@@ -90,11 +96,17 @@ impl Observed {
     /// Whether a leader says that the members are those at the slots below `size`, all voters, and all healthy and near
     /// its end of the log; and every Pod is ready.
     pub fn is_whole(&self, size: u32) -> bool {
+        self.is_whole_but(size, None)
+    }
+
+    /// The same, however the Pod and the member at the slot `but` are.
+    pub fn is_whole_but(&self, size: u32, but: Option<u32>) -> bool {
         let Some(leader) = self.leader() else { return false };
         let slots: Vec<u32> = leader.members.iter().map(|member| member.slot).collect();
-        let ready =
-            (0..size).all(|ordinal| self.pod(ordinal).is_some_and(|pod| pod.ready && !pod.being_deleted));
-        slots == (0..size).collect::<Vec<_>>() && leader.members.iter().all(is_well) && ready
+        let ready = |ordinal| self.pod(ordinal).is_some_and(|pod| pod.ready && !pod.being_deleted);
+        slots == (0..size).collect::<Vec<_>>()
+            && leader.members.iter().all(|member| Some(member.slot) == but || is_well(member))
+            && (0..size).all(|ordinal| Some(ordinal) == but || ready(ordinal))
     }
 
     /// In short, for progress: who is there and who leads.

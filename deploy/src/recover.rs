@@ -11,13 +11,19 @@
 use crate::context::{CONTAINER, Context};
 use crate::observed::Observed;
 use crate::progress::Progress;
+use crate::scale::KEEP_VOLUMES;
 use crate::{Failure, Outcome};
 use balsa_wire::cluster::Phase;
 use balsa_wire::repair::RecoveryAnswer;
-use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume};
-use kube::api::{DeleteParams, LogParams, ObjectMeta, PostParams};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateTerminated, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
+};
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use std::fmt;
 use std::time::{Duration, Instant};
+
+/// The file that becomes a Pod's termination message.
+const REPORT: &str = "/dev/termination-log";
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +68,11 @@ pub fn plan(observed: &Observed, replicas: Option<u32>) -> Outcome<Plan> {
         return Err(Failure(format!(
             "slot {} leads: there is a quorum, and nothing to recover. `status` says what else is wrong",
             leader.slot
+        )));
+    }
+    if set.deletes_volumes {
+        return Err(Failure(format!(
+            "recovery stops all Pods, and their volumes would go with them: {KEEP_VOLUMES}"
         )));
     }
     let claims: Vec<(u32, String)> = observed
@@ -179,24 +190,20 @@ impl<'a> Errand<'a> {
         let pods = self.context.pods();
         pods.create(&PostParams::default(), &pod).await.map_err(|error| Failure(error.to_string()))?;
         let ended = self.wait_for_end(patience).await;
-        let said = pods.logs(&self.name, &LogParams::default()).await.unwrap_or_default();
         self.remove(patience).await?;
-        match ended? {
-            true => Ok(said),
-            false => Err(Failure(said.trim().to_owned())),
-        }
+        outcome(&ended?)
     }
 
-    async fn wait_for_end(&self, patience: Duration) -> Outcome<bool> {
+    async fn wait_for_end(&self, patience: Duration) -> Outcome<Pod> {
         let until = Instant::now() + patience;
         while Instant::now() < until {
             let pod =
                 self.context.pods().get(&self.name).await.map_err(|error| Failure(error.to_string()))?;
-            match pod.status.and_then(|status| status.phase).as_deref() {
-                Some("Succeeded") => return Ok(true),
-                Some("Failed") => return Ok(false),
-                _ => tokio::time::sleep(Duration::from_millis(300)).await,
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                return Ok(pod);
             }
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         Err(Failure(format!("{} did not get to run: is its volume's node gone?", self.name)))
     }
@@ -216,6 +223,27 @@ impl<'a> Errand<'a> {
     }
 }
 
+/// What an errand's Pod said in its end: its termination message, which is part of the Pod. Its log may be out of reach.
+fn outcome(pod: &Pod) -> Outcome<String> {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let ended: Option<&ContainerStateTerminated> =
+        containers.iter().find_map(|container| container.state.as_ref()?.terminated.as_ref());
+    let Some(ended) = ended else {
+        let why = status.and_then(|status| status.message.clone().or_else(|| status.reason.clone()));
+        return Err(Failure(why.unwrap_or_else(|| "its Pod ended, and Kubernetes does not say how".into())));
+    };
+    let said = ended.message.as_deref().unwrap_or_default().trim().to_owned();
+    match ended.exit_code {
+        0 => Ok(said),
+        code if said.is_empty() => {
+            let reason = ended.reason.as_deref().unwrap_or("without a reason");
+            Err(Failure(format!("it ended with exit code {code} ({reason}) and said nothing")))
+        }
+        _ => Err(Failure(said)),
+    }
+}
+
 /// The Pod of an errand: as the StatefulSet's, so that image, user and restrictions are the same, with another command.
 fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) -> Outcome<Pod> {
     let mut spec = template;
@@ -226,9 +254,12 @@ fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) ->
     let program = container.command.iter().flatten().chain(container.args.iter().flatten()).next().cloned();
     let program =
         program.filter(|program| program.ends_with("balsa-node")).unwrap_or_else(|| "/balsa-node".to_owned());
+    let arguments = arguments.iter().copied().chain(["--report", REPORT]);
     spec.containers = vec![Container {
         command: Some(vec![program]),
-        args: Some(arguments.iter().map(|argument| (*argument).to_owned()).collect()),
+        args: Some(arguments.map(str::to_owned).collect()),
+        termination_message_path: Some(REPORT.to_owned()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         lifecycle: None,
         liveness_probe: None,
         readiness_probe: None,
@@ -253,6 +284,7 @@ fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
 
     #[test]
     fn only_what_has_no_leader_and_a_volume_is_recovered() {
@@ -267,6 +299,9 @@ mod tests {
         assert!(why.contains("slot 1 leads"), "{why}");
         let asleep = Observed { pods: Vec::new(), ..installation(3, "0 1 2", None) };
         assert_eq!(plan(&asleep, Some(5)).map(|plan| plan.replicas), Ok(5));
+        let mut deleting = lost.clone();
+        deleting.set.as_mut().unwrap().deletes_volumes = true;
+        assert!(plan(&deleting, None).unwrap_err().to_string().contains("is Delete"));
         assert!(plan(&Observed { claims: Vec::new(), ..lost }, None).is_err());
     }
 
@@ -291,7 +326,9 @@ mod tests {
         let pod = errand_pod("kv-recover-1", "data-kv-1", template, &["recover", "--json"]).unwrap();
         let spec = pod.spec.unwrap();
         assert_eq!(spec.containers[0].command, Some(vec!["/balsa-node".to_owned()]));
-        assert_eq!(spec.containers[0].args, Some(vec!["recover".to_owned(), "--json".to_owned()]));
+        let arguments = ["recover", "--json", "--report", "/dev/termination-log"].map(str::to_owned);
+        assert_eq!(spec.containers[0].args, Some(arguments.to_vec()));
+        assert_eq!(spec.containers[0].termination_message_path.as_deref(), Some("/dev/termination-log"));
         let volumes = spec.volumes.unwrap();
         assert_eq!(volumes[0].name, "data");
         assert_eq!(
@@ -299,5 +336,28 @@ mod tests {
             Some("data-kv-1")
         );
         assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+    }
+    #[test]
+    fn what_an_errand_said_is_part_of_its_pod() {
+        let ended = |exit_code, message: Option<&str>| {
+            let terminated = ContainerStateTerminated {
+                exit_code,
+                message: message.map(str::to_owned),
+                reason: Some("Error".into()),
+                ..ContainerStateTerminated::default()
+            };
+            let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+            let container = ContainerStatus { state: Some(state), ..ContainerStatus::default() };
+            let status = PodStatus { container_statuses: Some(vec![container]), ..PodStatus::default() };
+            outcome(&Pod { status: Some(status), ..Pod::default() })
+        };
+        assert_eq!(ended(0, Some("{}\n")), Ok("{}".to_owned()));
+        assert_eq!(ended(1, Some("it is blank")), Err(Failure("it is blank".into())));
+        let silent = ended(137, None).unwrap_err().to_string();
+        assert!(silent.contains("137 (Error)"), "{silent}");
+        let evicted =
+            PodStatus { message: Some("The node was low on memory".into()), ..PodStatus::default() };
+        let evicted = outcome(&Pod { status: Some(evicted), ..Pod::default() }).unwrap_err().to_string();
+        assert!(evicted.contains("low on memory"), "{evicted}");
     }
 }

@@ -33,7 +33,9 @@ pub(crate) fn installation(replicas: u32, members: &str, leader: Option<u32>) ->
             replicas,
             image: "balsa:1".into(),
             revision: "old".into(),
+            current_revision: "old".into(),
             is_current: true,
+            available: replicas,
             ..Set::default()
         }),
         pods: pods.collect(),

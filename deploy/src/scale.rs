@@ -6,6 +6,10 @@ use crate::progress::Progress;
 use crate::{Failure, Outcome};
 use std::time::Duration;
 
+/// What to do where volumes go with the Pods that are scaled in.
+pub(crate) const KEEP_VOLUMES: &str = "the StatefulSet's persistentVolumeClaimRetentionPolicy.whenScaled is Delete. Set it to Retain first (the chart's \
+     value persistence.whenScaled)";
+
 /// What a change of size comes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
@@ -29,6 +33,11 @@ pub fn plan(observed: &Observed, to: u32) -> Outcome<Plan> {
         return refuse("the StatefulSet is being deleted".into());
     }
     let from = set.replicas;
+    if to == 0 && set.deletes_volumes {
+        return refuse(format!(
+            "Kubernetes would delete every volume, and all data with them: {KEEP_VOLUMES}"
+        ));
+    }
     if to == 0 {
         let advice = "every Pod stops, and the cluster serves nobody; no member is removed, and all data is kept for when \
                       it is scaled out again";
@@ -124,6 +133,10 @@ mod tests {
                 _ => panic!("{members} to {to}: {plan:?}"),
             }
         }
+        let mut deleting = installation(3, "0 1 2", Some(0));
+        deleting.set.as_mut().unwrap().deletes_volumes = true;
+        assert!(plan(&deleting, 0).unwrap_err().to_string().contains("all data with them"));
+        assert!(plan(&deleting, 1).is_ok());
         let gone = Observed { set: None, ..installation(3, "0 1 2", Some(0)) };
         assert!(plan(&gone, 3).is_err());
     }

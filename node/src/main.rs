@@ -6,7 +6,7 @@ use balsa_node::dev::{self, DevArgs};
 use balsa_node::kubernetes::pre_stop;
 use balsa_node::{repair, server};
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -89,18 +89,19 @@ struct RepairArgs {
     /// Do it; without this, it only says what it would do
     #[arg(long)]
     yes: bool,
+    /// Write what comes of it to this file, too, also where it fails: for a Pod's termination message
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
     let config = Config::from_settings(Settings { data: Some(args.data), ..Settings::default() });
-    let recovery = repair::recover(&config, args.yes).map_err(|error| error.to_string())?;
-    match json {
-        true => {
-            println!("{}", serde_json::to_string(&recovery.to_answer()).map_err(|error| error.to_string())?)
-        }
-        false => println!("{recovery}"),
-    }
-    Ok(())
+    let recovery = repair::recover(&config, args.yes).map_err(|error| error.to_string());
+    let said = recovery.and_then(|recovery| match json {
+        true => serde_json::to_string(&recovery.to_answer()).map_err(|error| error.to_string()),
+        false => Ok(recovery.to_string()),
+    });
+    tell(said, args.report.as_deref())
 }
 
 /// What is restored, and where.
@@ -144,14 +145,26 @@ fn restore(args: RestoreArgs) -> Result<(), String> {
 }
 
 fn set_aside(args: &RepairArgs) -> Result<(), String> {
-    let kept = repair::set_aside(&args.data, args.yes).map_err(|error| error.to_string())?;
-    match (kept, args.yes) {
-        (None, _) => println!("{} is blank", args.data.display()),
-        (Some(kept), true) => println!("what was there is in {}", kept.display()),
+    let kept = repair::set_aside(&args.data, args.yes).map_err(|error| error.to_string());
+    let said = kept.map(|kept| match (kept, args.yes) {
+        (None, _) => format!("{} is blank", args.data.display()),
+        (Some(kept), true) => format!("what was there is in {}", kept.display()),
         (Some(kept), false) => {
-            println!("it would go to {}; nothing was done: say --yes to do it", kept.display())
+            format!("it would go to {}; nothing was done: say --yes to do it", kept.display())
         }
+    });
+    tell(said, args.report.as_deref())
+}
+
+/// Prints what came of a repair, and writes it to the file where it is to be reported.
+fn tell(said: Result<String, String>, report: Option<&Path>) -> Result<(), String> {
+    if let Some(report) = report {
+        let text = said.as_ref().unwrap_or_else(|why| why);
+        std::fs::write(report, text).map_err(|error| {
+            format!("{}: {error}; what was to be reported there: {text}", report.display())
+        })?;
     }
+    println!("{}", said?);
     Ok(())
 }
 

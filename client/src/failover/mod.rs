@@ -116,10 +116,10 @@ pub async fn run(plan: &Plan, striker: &mut impl Striker) -> Result<Report, Fail
         let mut strikes = Vec::new();
         for _ in 0..plan.strikes {
             tokio::time::sleep(plan.calm).await;
-            let leader = wait_until_whole(&client, plan.patience).await?;
+            let (leader, term) = wait_until_whole(&client, plan.patience).await?;
             let at = Instant::now();
             striker.strike(&leader).await.map_err(Failure)?;
-            wait_until_replaced(&client, &leader, plan.patience).await?;
+            wait_until_elected(&client, term, plan.patience).await?;
             strikes.push(at);
             tokio::time::sleep(plan.calm).await;
             striker.heal(&leader).await.map_err(Failure)?;
@@ -147,22 +147,21 @@ pub async fn under_load(
     Ok(Report::of(records, findings, &moments))
 }
 
-/// Waits until a leader says that all members answer; gives the leader.
-async fn wait_until_whole(client: &Client, patience: Duration) -> Result<Member, Failure> {
+/// Waits until a leader says that all members answer; gives the leader and its term.
+async fn wait_until_whole(client: &Client, patience: Duration) -> Result<(Member, u64), Failure> {
     let whole = |seen: &ClusterAnswer| {
         let healthy = seen.members.iter().all(|member| member.health == Health::Healthy);
         let caught_up = seen.members.iter().all(|member| member.lag.is_some_and(|lag| lag < 1_000));
         let leads = seen.role == Role::Leader && healthy && caught_up;
-        seen.members.iter().find(|member| leads && member.leader).cloned()
+        seen.members.iter().find(|member| leads && member.leader).map(|leader| (leader.clone(), seen.term))
     };
     look_until("all members to answer the leader", client, patience, whole).await
 }
 
-async fn wait_until_replaced(client: &Client, old: &Member, patience: Duration) -> Result<Member, Failure> {
-    let replaced = |seen: &ClusterAnswer| {
-        seen.members.iter().find(|member| member.leader && member.id != old.id).cloned()
-    };
-    look_until(&format!("another leader than {}", old.id), client, patience, replaced).await
+/// Waits until somebody leads in a later term than this: perhaps the one that was struck, if it was back that soon.
+async fn wait_until_elected(client: &Client, term: u64, patience: Duration) -> Result<(), Failure> {
+    let elected = |seen: &ClusterAnswer| (seen.leader.is_some() && seen.term > term).then_some(());
+    look_until(&format!("a leader of a later term than {term}"), client, patience, elected).await
 }
 
 async fn look_until<T>(

@@ -9,12 +9,17 @@ use super::in_flight::InFlight;
 use super::reads::Reads;
 use crate::engine::handle::Handle;
 use crate::metrics::Metrics;
+use crate::watch::Hub;
 use arc_swap::ArcSwap;
 use balsa_store::{Reader, View};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Reads of the past at once: each may keep a thread waiting for the disk.
+const PAST_READS_MAX: usize = 8;
 
 /// Bounds of single requests and of all writes together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct Parts {
     pub handle: Handle,
     /// The store's published state; replaced once, when a node that was blank has become a member.
     pub reader: Arc<ArcSwap<Reader>>,
+    /// The watchers of this node.
+    pub hub: Hub,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
     /// The bounds.
@@ -73,6 +80,7 @@ pub struct ApiState(pub(super) Arc<Shared>);
 /// The one copy behind all clones of [`ApiState`].
 pub(super) struct Shared {
     pub(super) handle: Handle,
+    pub(super) hub: Hub,
     reader: Arc<ArcSwap<Reader>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
@@ -81,6 +89,8 @@ pub(super) struct Shared {
     pub(super) in_flight: InFlight,
     pub(super) reads: Reads,
     pub(super) backups: Backups,
+    /// One a read of the past that is under way.
+    pub(super) past_reads: Semaphore,
     /// The node stops: answers close their connection.
     pub(super) is_leaving: AtomicBool,
     /// The headers that say the newest status; replaced by whichever request first sees another one.
@@ -98,6 +108,7 @@ impl ApiState {
         let backups = Backups::new(parts.limits.backup_bytes_per_second);
         ApiState(Arc::new(Shared {
             handle: parts.handle,
+            hub: parts.hub,
             reader: parts.reader,
             metrics: parts.metrics,
             limits: parts.limits,
@@ -106,6 +117,7 @@ impl ApiState {
             in_flight,
             reads: Reads::default(),
             backups,
+            past_reads: Semaphore::new(PAST_READS_MAX),
             is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))

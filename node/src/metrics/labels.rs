@@ -52,12 +52,16 @@ pub enum Rejected {
     CrossOrigin,
     /// The reply table is full.
     ReplyTable,
+    /// Too many watchers.
+    Watchers,
+    /// Too many reads of the past are under way.
+    PastReads,
     /// Too many backups are under way.
     Backups,
 }
 
 impl Rejected {
-    pub(super) const ALL: [Rejected; 9] = [
+    pub(super) const ALL: [Rejected; 11] = [
         Rejected::Connections,
         Rejected::WritesInFlight,
         Rejected::BytesInFlight,
@@ -66,6 +70,8 @@ impl Rejected {
         Rejected::Timeout,
         Rejected::CrossOrigin,
         Rejected::ReplyTable,
+        Rejected::Watchers,
+        Rejected::PastReads,
         Rejected::Backups,
     ];
 
@@ -79,6 +85,8 @@ impl Rejected {
             Rejected::Timeout => "timeout",
             Rejected::CrossOrigin => "cross_origin",
             Rejected::ReplyTable => "reply_table",
+            Rejected::Watchers => "watchers",
+            Rejected::PastReads => "past_reads",
             Rejected::Backups => "backups",
         }
     }

@@ -1,6 +1,8 @@
 //! One dialer a peer and lane: resolve, connect, shake hands, carry the lane for as long as the stream stands, and again.
 //!
-//! Names are resolved at every dial, for ever (hazard 47); a failed lookup falls back to the address that last accepted.
+//! Names are resolved at every dial, for ever (hazard 47); a failed lookup falls back to the address that last accepted. A
+//! peer that dialled us is looked for where it came from first: its name may lead to where it was before for as long as
+//! somebody remembers that, and name servers remember for half a minute.
 //! Waits between dials are jittered and grow (hazard 46), are long after a refusal, and end at once when the peer dials
 //! us. Transitions are logged once, not every attempt.
 
@@ -8,6 +10,7 @@ use super::backoff::{Backoff, jitter};
 use super::body::LaneBody;
 use super::control::host_header;
 use super::handshake::{CLUSTER, Hello, PROTOCOL, REFUSED, Refusal, hex};
+use super::inbound::Arrival;
 use super::lane::Lane;
 use super::{Inbox, LaneKind, LocalIdentity, PeerConfig};
 use balsa_raft::NodeId;
@@ -20,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,16 +111,24 @@ impl Drop for CloseOnDrop<'_> {
 
 impl<I: Inbox> Dialer<I> {
     /// Dials until `address` is dropped.
-    pub(super) async fn run(self, mut address: watch::Receiver<String>, mut arrivals: watch::Receiver<u64>) {
+    pub(super) async fn run(
+        self,
+        mut address: watch::Receiver<String>,
+        mut arrivals: watch::Receiver<Arrival>,
+    ) {
         let mut backoff = Backoff::new(self.config.backoff_min_ms, self.config.backoff_max_ms);
         let mut troubled = false;
+        let mut followed = 0;
         loop {
             let name = address.borrow_and_update().clone();
-            arrivals.borrow_and_update();
+            let Arrival { count, from } = *arrivals.borrow_and_update();
+            // Once for each time that it came: where it was then says nothing of where it is when that stream broke.
+            let came_from = from.filter(|_| count > followed);
+            followed = count;
             let mut told = false;
             // The stream, if it stands, is dropped with the dial, and its lane is closed.
             let end = tokio::select! {
-                end = self.dial(&name, &mut told) => Some(end),
+                end = self.dial(&name, came_from, &mut told) => Some(end),
                 _ = address.changed() => None,
             };
             if told {
@@ -174,7 +185,12 @@ impl<I: Inbox> Dialer<I> {
         }
     }
 
-    async fn dial(&self, name: &str, told: &mut bool) -> End {
+    async fn dial(&self, name: &str, came_from: Option<IpAddr>, told: &mut bool) -> End {
+        if let Some(address) = came_from.and_then(|ip| Some(SocketAddr::new(ip, port(name)?)))
+            && let end @ End::Broke { .. } = self.carry(name, address, told).await
+        {
+            return end; // else its name knows better
+        }
         let addresses = match self.resolve(name).await {
             Ok(addresses) => addresses,
             Err(why) => {
@@ -311,6 +327,11 @@ impl<I: Inbox> Dialer<I> {
     }
 }
 
+/// Of `host:port`.
+fn port(name: &str) -> Option<u16> {
+    name.rsplit_once(':')?.1.parse().ok()
+}
+
 async fn refusal(response: Response<Incoming>, cluster: u64, limit: Duration) -> End {
     let status = response.status();
     let named = response.headers().get(REFUSED).and_then(|name| Refusal::from_name(name.as_bytes()));
@@ -325,9 +346,9 @@ async fn refusal(response: Response<Incoming>, cluster: u64, limit: Duration) ->
     End::Refused(named.unwrap_or(Refusal::Foreign), format!("{status}: {text}"))
 }
 
-/// As long as the counter's owner lives; then never, so that the other waits decide.
-async fn changed_or_never(counter: &mut watch::Receiver<u64>) {
-    if counter.changed().await.is_err() {
+/// As long as their owner lives; then never, so that the other waits decide.
+async fn changed_or_never(arrivals: &mut watch::Receiver<Arrival>) {
+    if arrivals.changed().await.is_err() {
         std::future::pending().await
     }
 }

@@ -1,7 +1,7 @@
 //! What the receiving side keeps across connections: which stream of a node is the newest, who dialled us, counters.
 //!
 //! One value is shared by [`super::serve_peers`] and [`super::PeerHub`], so that a peer that just dialled us, and is
-//! evidently alive, is dialled at once. Invariant: of the streams of one node and lane at most one delivers; a newer one
+//! evidently alive, is dialled at once, and where it came from. Invariant: of the streams of one node and lane at most one delivers; a newer one
 //! (by incarnation, then by the sender's stream number) cancels the older and delivers only once that has stopped.
 
 use super::LaneKind;
@@ -10,6 +10,7 @@ use super::handshake::{Hello, Refusal};
 use super::stats::{InboundStats, ReceivedCounters, RefusalCounters};
 use balsa_raft::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
@@ -46,9 +47,18 @@ struct Session {
     delivering: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// That a node dialled us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Arrival {
+    /// Grows with each time.
+    pub(super) count: u64,
+    /// Where it came from the last time.
+    pub(super) from: Option<IpAddr>,
+}
+
 #[derive(Debug, Default)]
 struct Sender {
-    arrivals: watch::Sender<u64>,
+    arrivals: watch::Sender<Arrival>,
     received: [Arc<ReceivedCounters>; 2],
 }
 
@@ -116,8 +126,14 @@ impl Inbound {
         OpenConnection(self.clone())
     }
 
-    /// Admits a stream, superseding an older one of the same node; an older one than what stands is refused.
-    pub(super) fn admit(&self, hello: &Hello, lane: LaneKind) -> Result<Admission, (Refusal, String)> {
+    /// Admits a stream that came from this address, superseding an older one of the same node; an older one than what
+    /// stands is refused.
+    pub(super) fn admit(
+        &self,
+        hello: &Hello,
+        lane: LaneKind,
+        from: IpAddr,
+    ) -> Result<Admission, (Refusal, String)> {
         let age = (hello.incarnation, hello.stream);
         let mut state = self.lock();
         for other in LaneKind::ALL {
@@ -146,7 +162,9 @@ impl Inbound {
         state.sessions.insert((hello.from, lane), session);
         let received = match state.sender(hello.from) {
             Some(sender) => {
-                sender.arrivals.send_modify(|count| *count += 1);
+                sender.arrivals.send_modify(|arrival| {
+                    *arrival = Arrival { count: arrival.count + 1, from: Some(from) };
+                });
                 sender.received[lane as usize].clone()
             }
             None => Arc::default(),
@@ -155,8 +173,8 @@ impl Inbound {
         Ok(Admission { inbound: self.clone(), from: hello.from, lane, age, cancel, delivering, received })
     }
 
-    /// Grows each time this node dials us and is accepted.
-    pub(super) fn arrivals(&self, node: NodeId) -> watch::Receiver<u64> {
+    /// Changes each time this node dials us and is accepted.
+    pub(super) fn arrivals(&self, node: NodeId) -> watch::Receiver<Arrival> {
         let mut state = self.lock();
         // The hub's own peers are few and always get an entry.
         state.senders.entry(node).or_default().arrivals.subscribe()
@@ -238,12 +256,15 @@ impl Drop for OpenConnection {
 mod tests {
     use super::*;
     use std::future::Future;
+    use std::net::Ipv4Addr;
     use std::pin::pin;
     use std::task::{Context, Waker};
 
+    const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
     fn admit(inbound: &Inbound, lane: LaneKind, incarnation: u64, stream: u64) -> Result<Admission, Refusal> {
         let hello = Hello { cluster: 1, from: NodeId(1), to: NodeId(2), incarnation, stream };
-        inbound.admit(&hello, lane).map_err(|(refusal, _)| refusal)
+        inbound.admit(&hello, lane, HOME).map_err(|(refusal, _)| refusal)
     }
 
     fn is_ready<F: Future>(future: F) -> bool {
@@ -304,14 +325,15 @@ mod tests {
         let inbound = Inbound::default();
         for from in 0..2 * SENDERS_MAX as u64 {
             let hello = Hello { cluster: 1, from: NodeId(from), to: NodeId(2), incarnation: 1, stream: 1 };
-            inbound.admit(&hello, LaneKind::Message).unwrap();
+            inbound.admit(&hello, LaneKind::Message, HOME).unwrap();
         }
         assert_eq!(inbound.lock().senders.len(), SENDERS_MAX);
         let peer = NodeId(u64::MAX);
         let arrivals = inbound.arrivals(peer);
         let hello = Hello { cluster: 1, from: peer, to: NodeId(2), incarnation: 1, stream: 1 };
-        let admission = inbound.admit(&hello, LaneKind::Message).unwrap();
+        let admission = inbound.admit(&hello, LaneKind::Message, HOME).unwrap();
         assert!(arrivals.has_changed().unwrap());
+        assert_eq!(*arrivals.borrow(), Arrival { count: 1, from: Some(HOME) });
         admission.received.count(&[bytes::Bytes::from_static(b"four")]);
         assert_eq!(inbound.received(peer, LaneKind::Message), (1, 4));
         inbound.forget(peer);

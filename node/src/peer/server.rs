@@ -20,6 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,13 +64,13 @@ pub async fn serve_peers<I: Inbox>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => match slots.clone().try_acquire_owned() {
+            Ok((stream, from)) => match slots.clone().try_acquire_owned() {
                 Ok(slot) => {
                     let server = server.clone();
                     connections.spawn(async move {
                         let _slot = slot;
                         let _open = server.inbound.connection();
-                        server.connection(stream).await;
+                        server.connection(stream, from.ip().to_canonical()).await;
                     });
                 }
                 Err(_) => _ = server.inbound.counters().over_limit.fetch_add(1, Relaxed),
@@ -105,7 +106,7 @@ enum End {
 }
 
 impl<I: Inbox> Server<I> {
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, from: IpAddr) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a peer connection broke at once");
             return;
@@ -117,7 +118,7 @@ impl<I: Inbox> Server<I> {
             .keep_alive(false)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(|request| self.answer(request, hand_over.clone())),
+                service_fn(|request| self.answer(request, from, hand_over.clone())),
             );
         let mut connection = pin!(connection);
         let stream = tokio::select! {
@@ -147,12 +148,13 @@ impl<I: Inbox> Server<I> {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        from: IpAddr,
         hand_over: mpsc::Sender<Accepted>,
     ) -> Result<Answer, Infallible> {
         let answer = match (request.method(), request.uri().path()) {
             (&Method::POST, control::PATH) => self.control(request).await,
             (&Method::POST, path) => match LaneKind::ALL.into_iter().find(|lane| lane.path() == path) {
-                Some(lane) => self.stream(lane, request, &hand_over),
+                Some(lane) => self.stream(lane, request, from, &hand_over),
                 None => Ok(not_found()),
             },
             _ => Ok(not_found()),
@@ -172,11 +174,12 @@ impl<I: Inbox> Server<I> {
         &self,
         lane: LaneKind,
         request: Request<Incoming>,
+        from: IpAddr,
         hand_over: &mpsc::Sender<Accepted>,
     ) -> Result<Answer, (Refusal, String)> {
         let local = *self.identity.borrow();
         let hello = Hello::check(request.headers(), local, |node| self.inbound.was_removed(node))?;
-        let admission = self.inbound.admit(&hello, lane)?;
+        let admission = self.inbound.admit(&hello, lane, from)?;
         let accepted = Accepted { admission, body: request.into_body() };
         hand_over
             .try_send(accepted)

@@ -127,6 +127,22 @@ async fn a_peer_that_dials_us_is_dialled_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_moved_is_dialled_where_it_came_from_while_its_name_is_behind() {
+    let dead = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let behind = Resolver::new(move |_| std::future::ready(Ok(vec![dead])));
+    let mut one = Node::start_with(1, config(), behind).await;
+    let mut two = Node::start(2).await;
+    one.hub.set_peers(vec![(two.id, format!("two.example:{}", two.address.port()))]);
+    until("its name leads nowhere", || one.hub.stats()[0].message.failed_dials > 0).await;
+    two.know(&[&one]);
+    assert_eq!(one.event().await, Event::Connected(two.id));
+    message_arrives(&one, &mut two, "found").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_on_either_side_ends_a_stream() {
     let impatient = PeerConfig { keepalive_interval_ms: 20, dead_peer_timeout_ms: 150, ..config() };
     // A receiver that accepts and then says nothing.

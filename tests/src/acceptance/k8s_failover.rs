@@ -5,6 +5,7 @@
 use crate::cluster::eventually;
 use crate::failure::{Failure, Outcome, ensure};
 use crate::k8s::{Load, LoadReport, Namespace, Pod, Release, Steady, process};
+use balsa_wire::cluster::ClusterAnswer;
 use std::time::{Duration, SystemTime};
 
 /// What to run.
@@ -22,8 +23,8 @@ const GAP_MEDIAN_MAX_MS: u64 = 600;
 const HEAL_LIMIT: Duration = Duration::from_secs(240);
 /// How long another leader may take to be seen.
 const REPLACED_LIMIT: Duration = Duration::from_secs(30);
-/// How long the load runs undisturbed before each strike and at the end.
-const CALM: Duration = Duration::from_secs(1);
+/// How many writes the load makes undisturbed before each strike and at the end.
+const CALM_WRITES: u64 = 200;
 const MEMBERS: u32 = 3;
 
 /// Runs the bar; gives its figures.
@@ -40,7 +41,7 @@ async fn strike_and_judge(namespace: &Namespace, options: &Options) -> Outcome<S
     for _ in 0..options.kills {
         strikes.push(kill(&release).await?);
     }
-    tokio::time::sleep(CALM).await;
+    release.wait_for_writes(CALM_WRITES, REPLACED_LIMIT).await?;
     let killed = load.finish().await?;
     let gaps = gaps(&killed, &strikes);
     println!(
@@ -58,7 +59,7 @@ async fn strike_and_judge(namespace: &Namespace, options: &Options) -> Outcome<S
     for _ in 0..options.deletions {
         strikes.push(delete(&release).await?);
     }
-    tokio::time::sleep(CALM).await;
+    release.wait_for_writes(CALM_WRITES, REPLACED_LIMIT).await?;
     let deleted = load.finish().await?;
     let delete_gaps = self::gaps(&deleted, &strikes);
     println!(
@@ -83,22 +84,22 @@ async fn strike_and_judge(namespace: &Namespace, options: &Options) -> Outcome<S
 
 /// Kills the leader's process; gives when.
 async fn kill(release: &Release<'_>) -> Outcome<SystemTime> {
-    let leader = calm_leader(release).await?;
+    let (leader, seen) = calm_leader(release).await?;
     let container = leader.container.clone().unwrap_or_default();
     let pid = process::of_container(&container)?;
     let at = SystemTime::now();
     process::kill(pid)?;
-    wait_until_replaced(release, &leader, at).await?;
+    wait_until_elected(release, &leader, seen.term, at).await?;
     Ok(at)
 }
 
 /// Deletes the leader's Pod by force; gives when. Until all is whole again it looks for a folder with two writers.
 async fn delete(release: &Release<'_>) -> Outcome<SystemTime> {
-    let leader = calm_leader(release).await?;
+    let (leader, seen) = calm_leader(release).await?;
     let at = SystemTime::now();
     let arguments = ["delete", "pod", &leader.name, "--force", "--grace-period=0", "--wait=false"];
     release.namespace().kubectl(&arguments).await?;
-    wait_until_replaced(release, &leader, at).await?;
+    wait_until_elected(release, &leader, seen.term, at).await?;
     let back = eventually("the Pod to be back", HEAL_LIMIT, async || {
         one_writer_each()?;
         let pods = release.pods().await?;
@@ -113,22 +114,21 @@ fn one_writer_each() -> Outcome<()> {
     ensure(shared.is_empty(), || format!("two processes have one folder's log open: {shared:?}"))
 }
 
-async fn calm_leader(release: &Release<'_>) -> Outcome<Pod> {
+async fn calm_leader(release: &Release<'_>) -> Outcome<(Pod, ClusterAnswer)> {
     let leader = release.wait_until_whole(MEMBERS, HEAL_LIMIT).await?;
-    tokio::time::sleep(CALM).await;
-    match release.leader().await? {
-        Some((now, _)) => Ok(now),
-        None => Err(Failure(format!("{} led, and nobody does now, though all is calm", leader.name))),
-    }
+    release.wait_for_writes(CALM_WRITES, REPLACED_LIMIT).await?;
+    let now = release.leader().await?;
+    now.ok_or_else(|| Failure(format!("{} led, and nobody does now, though all is calm", leader.name)))
 }
 
-async fn wait_until_replaced(release: &Release<'_>, old: &Pod, at: SystemTime) -> Outcome<()> {
-    let replaced = eventually("another leader", REPLACED_LIMIT, async || {
+/// Waits for a leader of a later term: perhaps the one that was struck, if it was back that soon.
+async fn wait_until_elected(release: &Release<'_>, old: &Pod, term: u64, at: SystemTime) -> Outcome<()> {
+    let elected = eventually("another leader", REPLACED_LIMIT, async || {
         one_writer_each()?;
         let leader = release.leader().await?;
-        Ok(leader.filter(|(pod, _)| pod.name != old.name).map(|(pod, _)| pod.name))
+        Ok(leader.filter(|(_, seen)| seen.term > term).map(|(pod, _)| pod.name))
     });
-    let new = replaced.await?;
+    let new = elected.await?;
     let took = at.elapsed().unwrap_or_default();
     println!("  {} struck; {new} is seen to lead {:.1} s later", old.name, took.as_secs_f64());
     Ok(())

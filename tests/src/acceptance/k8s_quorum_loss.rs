@@ -1,10 +1,9 @@
 //! `k8s-quorum-loss`: two of three members and their volumes are lost. Readiness, status and an alert say so in time, and
 //! `recover` restores service with all that the survivor had.
 
-use crate::binary;
 use crate::cluster::eventually;
-use crate::failure::{Context, Failure, Outcome, ensure};
-use crate::k8s::{Load, NAME, Namespace, Prometheus, Release, Steady, run_command};
+use crate::failure::{Failure, Outcome, ensure};
+use crate::k8s::{Load, NAME, Namespace, Prometheus, Release, Steady, deploy};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,8 @@ const ALERT_LIMIT: Duration = Duration::from_secs(60);
 const SCRAPE_INTERVAL_S: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(180);
 const MEMBERS: u32 = 3;
+/// How many writes a load makes before and after.
+const WRITES: u64 = 400;
 const ALERT: &str = "BalsaNoLeader";
 
 /// Runs the bar; gives its figures. `quick`: without the alert.
@@ -26,7 +27,7 @@ async fn lose_and_recover(namespace: &Namespace, quick: bool) -> Outcome<String>
     let release = Release::install(namespace, &[]).await?;
     release.wait_until_whole(MEMBERS, PATIENCE).await?;
     let load = Load::start(namespace, "load", &Steady::default()).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await; // there is something to save
+    release.wait_for_writes(WRITES, PATIENCE).await?; // there is something to save
     load.finish().await?.ensure_unharmed()?;
     release.wait_until_digests_agree(PATIENCE).await?;
     let survivor = format!("{NAME}-0");
@@ -79,7 +80,7 @@ async fn lose_and_recover(namespace: &Namespace, quick: bool) -> Outcome<String>
         format!("revision {} became {}", before.store.revision, after.store.revision)
     })?;
     let load = Load::start(namespace, "load-after", &Steady::default()).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await; // it serves for more than a moment
+    release.wait_for_writes(WRITES, PATIENCE).await?; // it serves for more than a moment
     load.finish().await?.ensure_unharmed()?;
     release.wait_until_digests_agree(PATIENCE).await?;
     Ok(format!(
@@ -87,13 +88,4 @@ async fn lose_and_recover(namespace: &Namespace, quick: bool) -> Outcome<String>
         said.as_secs_f64(),
         recovered.as_secs_f64()
     ))
-}
-
-/// The deploy tool on this installation; a failure holds all that it said.
-async fn deploy(namespace: &Namespace, arguments: &[&str]) -> Outcome<String> {
-    let program = binary::deploy()?;
-    let program = program.to_str().ok_or_else(|| Failure(format!("{} is not UTF-8", program.display())))?;
-    let mut command = namespace.lab().command(program);
-    command.args(["--namespace", namespace.name(), "--name", NAME]).args(arguments);
-    run_command(command, "", PATIENCE).await.context(format!("run {arguments:?}"))
 }

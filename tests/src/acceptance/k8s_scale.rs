@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long one change of size may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the load runs undisturbed before and after.
-const CALM: Duration = Duration::from_secs(1);
+/// How many writes the load makes undisturbed before and after.
+const CALM_WRITES: u64 = 200;
 /// The size at founding.
 const FOUNDERS: u32 = 3;
 /// The most members at one time.
@@ -29,7 +29,7 @@ async fn scale_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> 
     // From 5 to 1 most members go, the leader perhaps among them; then those that come have the volumes they left.
     let sizes: &[u32] = if quick { &[5, 1, 3] } else { &[5, 1, 3, 5, 3, 5] };
     let load = Load::start(namespace, "load", &Steady { members: MOST, ..Steady::default() }).await?;
-    tokio::time::sleep(CALM).await;
+    release.wait_for_writes(CALM_WRITES, PATIENCE).await?;
     let mut walked = FOUNDERS.to_string();
     for size in sizes {
         let started = Instant::now();
@@ -38,7 +38,7 @@ async fn scale_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> 
         println!("to {size} members: {:.1} s", started.elapsed().as_secs_f64());
         walked.push_str(&format!("-{size}"));
     }
-    tokio::time::sleep(CALM).await;
+    release.wait_for_writes(CALM_WRITES, PATIENCE).await?;
     let report = load.finish().await?;
     println!(
         "longest gap {} ms, longest operation {} ms, pauses {:?}",

@@ -4,9 +4,9 @@
 //! wrong ends it at once, with what the nodes said last.
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`backup`]; on a Kubernetes cluster: [`k8s_chart`],
-//! [`k8s_install`], [`k8s_metrics`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`], [`k8s_heal`],
-//! [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
+//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`watch`], [`backup`]; on a Kubernetes cluster: [`k8s_chart`],
+//! [`k8s_account`], [`k8s_install`], [`k8s_metrics`], [`k8s_deploy`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`],
+//! [`k8s_heal`], [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
 
 pub mod verdict;
 
@@ -33,8 +33,11 @@ pub mod membership;
 pub mod nemesis;
 pub mod paced;
 pub mod soak;
+pub mod watch;
 
+pub mod k8s_account;
 pub mod k8s_chart;
+pub mod k8s_deploy;
 pub mod k8s_failover;
 pub mod k8s_heal;
 pub mod k8s_install;

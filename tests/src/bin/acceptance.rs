@@ -3,9 +3,9 @@
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    backup, bad_input, bench_ratio, crash_loop, failover, k8s_chart, k8s_failover, k8s_heal, k8s_install,
-    k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership, nemesis, seed_curl,
-    soak,
+    backup, bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover,
+    k8s_heal, k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys,
+    membership, nemesis, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -163,6 +163,15 @@ enum Bar {
         #[arg(long)]
         rounds: Option<usize>,
     },
+    /// How soon a change is heard, and what thousands of watchers cost.
+    Watch {
+        /// End within a minute: a fifth of the watchers, for a shorter time.
+        #[arg(long)]
+        quick: bool,
+        /// Watchers on one node.
+        #[arg(long)]
+        watchers: Option<usize>,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -175,6 +184,18 @@ enum Bar {
     /// The chart lints, gives what is recorded, and is taken by the API server.
     K8sChart {
         /// End within a minute (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// A node and the real API server: TLS, the account's rights, and an account that is replaced.
+    K8sAccount {
+        /// End within a minute (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The deploy tool's commands on a cluster that it rendered.
+    K8sDeploy {
+        /// End within two minutes or so (this bar always does).
         #[arg(long)]
         quick: bool,
     },
@@ -208,9 +229,9 @@ enum Bar {
         #[arg(long)]
         quick: bool,
     },
-    /// A rolling restart and an upgrade under load.
+    /// A rolling restart and upgrades under load, at last to a higher feature level.
     K8sUpgrade {
-        /// End within two minutes (this bar always does).
+        /// End within a minute or so: the upgrade to another image alone.
         #[arg(long)]
         quick: bool,
     },
@@ -285,17 +306,24 @@ fn main() -> ExitCode {
             conclude("backup", &run(backup::run(&options)))
         }
         Bar::K8sChart { quick: _ } => conclude("k8s-chart", &run(k8s_chart::run())),
+        Bar::K8sAccount { quick: _ } => conclude("k8s-account", &run(k8s_account::run())),
+        Bar::K8sDeploy { quick: _ } => conclude("k8s-deploy", &run(k8s_deploy::run())),
         Bar::K8sInstall { quick } => conclude("k8s-install", &run(k8s_install::run(quick))),
         Bar::K8sMetrics { quick: _ } => conclude("k8s-metrics", &run(k8s_metrics::run())),
         Bar::K8sScale { quick } => conclude("k8s-scale", &run(k8s_scale::run(quick))),
         Bar::K8sHeal { quick } => conclude("k8s-heal", &run(k8s_heal::run(quick))),
         Bar::K8sQuorumLoss { quick } => conclude("k8s-quorum-loss", &run(k8s_quorum_loss::run(quick))),
-        Bar::K8sUpgrade { quick: _ } => conclude("k8s-upgrade", &run(k8s_upgrade::run())),
+        Bar::K8sUpgrade { quick } => conclude("k8s-upgrade", &run(k8s_upgrade::run(quick))),
         Bar::K8sFailover { quick, kills, deletions } => {
             let each = if quick { 2 } else { 10 };
             let (kills, deletions) = (kills.unwrap_or(each), deletions.unwrap_or(each));
             let options = k8s_failover::Options { kills, deletions };
             conclude("k8s-failover", &run(k8s_failover::run(&options)))
+        }
+        Bar::Watch { quick, watchers } => {
+            let watchers = watchers.unwrap_or(if quick { 2_000 } else { 10_000 });
+            let time = Duration::from_secs(if quick { 10 } else { 60 });
+            conclude("watch", &run(watch::run(&watch::Options { watchers, time })))
         }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };

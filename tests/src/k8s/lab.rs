@@ -2,7 +2,9 @@
 //!
 //! `KUBECONFIG` names a cluster that runs, with the image `BALSA_IMAGE` on its nodes; kubectl and helm are on the PATH. Or
 //! `KUBELAB` names a script that starts a cluster on this machine (`up --nodes 3`), tells where it is (`env`), and takes
-//! images (`load-tar`); then `BALSA_IMAGE_TAR` is loaded.
+//! images (`load-tar`); then `BALSA_IMAGE_TAR` is loaded, and `BALSA_IMAGE_OLD_TAR`.
+//!
+//! `BALSA_IMAGE_OLD` names an image to upgrade from: one whose nodes are of a lower feature level.
 
 use super::command::run;
 use crate::failure::{Context, Failure, Outcome, ensure};
@@ -25,13 +27,16 @@ pub struct Lab {
     script: Option<PathBuf>,
     /// The image, as Pods name it.
     image: String,
+    /// The one to upgrade from, where there is one.
+    old_image: Option<String>,
 }
 
 impl Lab {
     /// Finds the cluster, or starts it, and sees that it has the image.
     pub async fn find() -> Outcome<Lab> {
         let image = std::env::var("BALSA_IMAGE").map_err(|_| Failure("BALSA_IMAGE names no image".into()))?;
-        let mut lab = Lab { environment: Vec::new(), script: None, image };
+        let old_image = std::env::var("BALSA_IMAGE_OLD").ok();
+        let mut lab = Lab { environment: Vec::new(), script: None, image, old_image };
         match (std::env::var_os("KUBELAB"), std::env::var_os("KUBECONFIG")) {
             (Some(script), _) => {
                 lab.script = Some(script.into());
@@ -46,7 +51,7 @@ impl Lab {
             }
         }
         lab.kubectl(&["get", "--raw", "/readyz"]).await?;
-        if let Some(tar) = std::env::var_os("BALSA_IMAGE_TAR") {
+        for tar in ["BALSA_IMAGE_TAR", "BALSA_IMAGE_OLD_TAR"].into_iter().filter_map(std::env::var_os) {
             lab.load_image(Path::new(&tar)).await?;
         }
         Ok(lab)
@@ -95,6 +100,13 @@ impl Lab {
     /// The image, as Pods name it.
     pub fn image(&self) -> &str {
         &self.image
+    }
+
+    /// The image to upgrade from.
+    pub fn old_image(&self) -> Outcome<&str> {
+        let missing =
+            || Failure("BALSA_IMAGE_OLD names no image: one whose nodes are of a lower feature level".into());
+        self.old_image.as_deref().ok_or_else(missing)
     }
 
     /// A command with this cluster in its environment.

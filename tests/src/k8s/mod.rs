@@ -2,7 +2,7 @@
 //!
 //! [`Lab`] is the cluster and its tools, [`Namespace`] a place in it that is gone afterwards, [`Release`] an installed
 //! chart and the questions that tests ask of it, [`Load`] a Pod with the client's steady load, [`Forward`] a port-forward,
-//! [`Prometheus`] one that scrapes it,
+//! [`Prometheus`] one that scrapes it, [`deploy`] the deploy tool,
 //! [`process`] what this machine sees of containers. Nothing here waits for a time: it polls a condition until a
 //! deadline.
 
@@ -15,6 +15,7 @@ mod namespace;
 pub mod process;
 mod prometheus;
 mod release;
+mod tool;
 
 pub use attached::Attached;
 pub use command::run as run_command;
@@ -24,6 +25,7 @@ pub use load::{Load, LoadReport, Pause, Steady};
 pub use namespace::Namespace;
 pub use prometheus::Prometheus;
 pub use release::{Pod, Release, chart};
+pub use tool::deploy;
 
 /// Selects the Pods of nodes among those of a release.
 pub const NODE_PODS: &str = "app.kubernetes.io/component=node";

@@ -16,6 +16,7 @@ const HELM_LIMIT: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub struct Release<'a> {
     namespace: &'a Namespace,
+    image: &'a str,
 }
 
 /// A Pod of the StatefulSet.
@@ -27,6 +28,8 @@ pub struct Pod {
     pub uid: String,
     /// The node that it is on.
     pub node: String,
+    /// Its image.
+    pub image: String,
     /// The container's, `containerd://…`, once it has run.
     pub container: Option<String>,
     /// Whether it counts as ready.
@@ -38,9 +41,23 @@ pub struct Pod {
 impl Release<'_> {
     /// Installs the chart with these settings (as of `--set`), and does not wait.
     pub async fn install<'a>(namespace: &'a Namespace, settings: &[&str]) -> Outcome<Release<'a>> {
-        let release = Release { namespace };
+        Release::install_image(namespace, namespace.lab().image(), settings).await
+    }
+
+    /// The same, with another image.
+    pub async fn install_image<'a>(
+        namespace: &'a Namespace,
+        image: &'a str,
+        settings: &[&str],
+    ) -> Outcome<Release<'a>> {
+        let release = Release { namespace, image };
         release.helm("install", settings).await?;
         Ok(release)
+    }
+
+    /// What was made otherwise than by helm, under the same name.
+    pub fn found(namespace: &Namespace) -> Release<'_> {
+        Release { namespace, image: namespace.lab().image() }
     }
 
     /// Upgrades it to these settings on top of those that it has, and does not wait.
@@ -51,7 +68,7 @@ impl Release<'_> {
     async fn helm(&self, verb: &str, settings: &[&str]) -> Outcome<()> {
         let lab = self.namespace.lab();
         let (repository, tag) =
-            lab.image().rsplit_once(':').ok_or_else(|| Failure(format!("{} has no tag", lab.image())))?;
+            self.image.rsplit_once(':').ok_or_else(|| Failure(format!("{} has no tag", self.image)))?;
         let chart = chart();
         let chart = chart.to_str().ok_or_else(|| Failure(format!("{} is not UTF-8", chart.display())))?;
         let images = [format!("image.repository={repository}"), format!("image.tag={tag}")];
@@ -135,6 +152,16 @@ impl Release<'_> {
         .await
     }
 
+    /// Waits until the members have applied this many more writes: so many a load that runs has made since.
+    pub async fn wait_for_writes(&self, count: u64, patience: Duration) -> Outcome<()> {
+        let from = self.wait_for_leader(patience).await?.store.revision;
+        eventually(&format!("{count} more writes"), patience, async || {
+            let now = self.leader().await?.map_or(0, |(_, seen)| seen.store.revision);
+            Ok((now >= from + count).then_some(()))
+        })
+        .await
+    }
+
     /// `kubectl rollout status` of the StatefulSet.
     pub async fn wait_for_rollout(&self, patience: Duration) -> Outcome<()> {
         let statefulset = format!("statefulset/{NAME}");
@@ -182,6 +209,7 @@ fn pod(of: &Value) -> Pod {
         name: text(&of["metadata"]["name"]),
         uid: text(&of["metadata"]["uid"]),
         node: text(&of["spec"]["nodeName"]),
+        image: text(&of["spec"]["containers"][0]["image"]),
         container: of["status"]["containerStatuses"][0]["containerID"].as_str().map(str::to_string),
         ready,
         deleted: !of["metadata"]["deletionTimestamp"].is_null(),

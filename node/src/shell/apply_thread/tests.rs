@@ -54,6 +54,7 @@ fn lane(overlay_bytes: usize) -> Lane {
         hub,
         streams: Streams::new(settings, ways),
         metrics: metrics.clone(),
+        published: Arc::default(),
         incoming: Incoming::default(),
         backups: WaitingBackups::default(),
     });
