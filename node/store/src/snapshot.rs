@@ -318,7 +318,7 @@ impl Replacement for Discarded {
 
     fn finish(self: Box<Self>) -> Result<(), EngineError> {
         let message = "it was only checked".to_owned();
-        Err(EngineError { call: "put a snapshot in place", message })
+        Err(EngineError { call: "put a snapshot in place", message, no_room: false })
     }
 }
 
