@@ -46,6 +46,7 @@ mod several;
 
 pub mod recipes;
 
+mod backup;
 mod sse;
 mod watch;
 
@@ -53,6 +54,7 @@ pub mod bench;
 pub mod cli;
 pub mod failover;
 
+pub use backup::Backup;
 pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};

@@ -375,7 +375,7 @@ pub(crate) fn random() -> u32 {
 }
 
 /// An error with what is below it: the library's own words end where they become interesting.
-fn describe(error: &reqwest::Error) -> String {
+pub(crate) fn describe(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() { "timed out".to_owned() } else { String::new() };
     let mut below = error.source();
     while let Some(error) = below {

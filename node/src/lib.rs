@@ -36,4 +36,5 @@ pub mod repair;
 mod address;
 mod durable_file;
 mod http_call;
+mod pace;
 mod resolve;

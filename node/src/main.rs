@@ -38,6 +38,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a new cluster of one of a backup, in a blank data folder
+    Restore(RestoreArgs),
     /// Give up what this data folder holds, and keep it aside: its node starts as a blank one
     SetAside(RepairArgs),
     /// Run a cluster of nodes on this machine, each a process of its own
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(*args),
         Command::PreStop(args) => pre_stop(*args),
         Command::Recover { repair, json } => recover(repair, json),
+        Command::Restore(args) => restore(args),
         Command::SetAside(args) => set_aside(&args),
         Command::Dev(args) => run(1, dev::run(args, terminated())),
     };
@@ -99,6 +102,46 @@ fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
         false => Ok(recovery.to_string()),
     });
     tell(said, args.report.as_deref())
+}
+
+/// What is restored, and where.
+#[derive(Args)]
+struct RestoreArgs {
+    /// The backup, as `balsa backup` wrote it; all of it is checked first
+    file: PathBuf,
+    #[command(flatten)]
+    repair: RepairArgs,
+    /// The slot that the node is to be started with
+    #[arg(long, env = "BALSA_SLOT", value_name = "N", default_value_t = 0)]
+    slot: u32,
+    /// Where clients will reach the node
+    #[arg(long, env = "BALSA_ADVERTISE", value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+    advertise: String,
+    /// Where peers will reach the node: others that join go by this
+    #[arg(long, env = "BALSA_PEER_ADVERTISE", value_name = "HOST:PORT", default_value = "127.0.0.1:3300")]
+    peer_advertise: String,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn restore(args: RestoreArgs) -> Result<(), String> {
+    let settings = Settings {
+        data: Some(args.repair.data),
+        slot: Some(args.slot),
+        advertise: Some(args.advertise),
+        peer_advertise: Some(args.peer_advertise),
+        ..Settings::default()
+    };
+    let restored = repair::restore(&Config::from_settings(settings), &args.file, args.repair.yes);
+    let restored = restored.map_err(|error| error.to_string())?;
+    match args.json {
+        true => {
+            println!("{}", serde_json::to_string(&restored.to_answer()).map_err(|error| error.to_string())?)
+        }
+        false => println!("{restored}"),
+    }
+    Ok(())
 }
 
 fn set_aside(args: &RepairArgs) -> Result<(), String> {

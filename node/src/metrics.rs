@@ -135,6 +135,15 @@ pub struct Metrics {
     /// Events sent to watchers.
     pub watch_events: IntCounter,
 
+    /// Backups on their way to clients.
+    pub backups_in_progress: IntGauge,
+    /// Backups that were sent whole.
+    pub backups_sent: IntCounter,
+    /// Backups that were cut off.
+    pub backups_failed: IntCounter,
+    /// Bytes of backups.
+    pub backup_sent_bytes: IntCounter,
+
     /// Snapshots on their way to peers.
     pub snapshots_out: IntGauge,
     /// Snapshots that are being received.
@@ -264,6 +273,11 @@ impl Metrics {
             "Bytes of snapshots: sent, with what was sent again; received and taken.",
             &["direction"],
         )?;
+        let backups = r.counters(
+            "balsa_backups_total",
+            "Backups that were begun: sent whole, or cut off.",
+            &["event"],
+        )?;
         let build = r.gauges("balsa_build_info", "1; the version is in the label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let start: Gauge = r.add(Gauge::new(
@@ -288,6 +302,10 @@ impl Metrics {
             snapshots_in: in_progress.with_label_values(&["in"]),
             snapshot_sent_bytes: snapshot_bytes.with_label_values(&["out"]),
             snapshot_received_bytes: snapshot_bytes.with_label_values(&["in"]),
+            backups_in_progress: r.gauge("balsa_backups_in_progress", "Backups on their way now.")?,
+            backups_sent: backups.with_label_values(&["sent"]),
+            backups_failed: backups.with_label_values(&["failed"]),
+            backup_sent_bytes: r.counter("balsa_backup_sent_bytes_total", "Bytes of backups sent.")?,
             connections: r.gauge("balsa_http_connections", "Client connections that are open.")?,
             writes_in_flight: r.gauge("balsa_writes_in_flight", "Writes taken and not yet answered.")?,
             write_bytes_in_flight: r.gauge(

@@ -420,6 +420,7 @@ async fn refuse_all(requests: &mut mpsc::Receiver<Request>) {
             Request::Write { answer, .. } => drop(answer.send(Err(WriteError::NoLeader))),
             Request::Read { answer, .. } => drop(answer.send(Err(ReadError::NoLeader))),
             Request::Admin { answer, .. } => drop(answer.send(Err(AdminError::NoLeader))),
+            Request::Backup { answer } => drop(answer), // nobody asks: its read is not confirmed
         }
     }
 }

@@ -192,7 +192,7 @@ impl Cluster {
     }
 
     /// What a node was started with.
-    fn argument(&self, node: usize, name: &str) -> Outcome<String> {
+    pub fn argument(&self, node: usize, name: &str) -> Outcome<String> {
         let arguments = &self.nodes[node].process.recipe().arguments;
         let at = arguments.iter().position(|argument| argument == name);
         let value = at.and_then(|at| arguments.get(at + 1)).cloned();

@@ -10,6 +10,7 @@ pub mod sim;
 
 pub mod failure;
 
+pub mod backup;
 pub mod binary;
 pub mod cluster;
 pub mod http;

@@ -153,6 +153,19 @@ it leads until it is interrupted. As in
         #[arg(long)]
         yes: bool,
     },
+    /// Keep all that the cluster holds in a file, while it serves
+    #[command(after_help = "\
+  balsa backup balsa.backup                    into a file, which is there only once it is whole
+  balsa backup - | gzip > balsa.backup.gz      onto standard output
+  balsa backup --verify balsa.backup           from its first byte to its last; no node is asked
+
+The backup is a state that stands still, no older than the call, from any node: keys with their revisions, leases,
+recorded replies, sessions. Each part is checked as it arrives. To make a new cluster of one:
+
+  balsa-node restore balsa.backup --data DIR
+
+Exit code 1: it is not whole; --verify: damaged, cut off, or no backup.")]
+    Backup(BackupArgs),
     /// Show the cluster: members, leader, indexes, health
     Status,
     /// Show or change the members
@@ -265,6 +278,16 @@ pub struct PutArgs {
     /// When to write
     #[command(flatten)]
     pub condition: ConditionArgs,
+}
+
+/// What to back up, and where to.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct BackupArgs {
+    /// The file; `-` for standard output
+    pub file: PathBuf,
+    /// Check the backup that is in the file, and tell what it is of
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// What to watch.

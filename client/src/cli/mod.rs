@@ -3,6 +3,7 @@
 //! It adds nothing to the client: whatever it does, a program can.
 
 mod args;
+mod backup;
 mod check;
 mod load;
 mod lock;
@@ -31,6 +32,9 @@ pub const EXIT_NOT_APPLIED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// Nobody here knows whether it was applied.
 pub const EXIT_UNKNOWN: u8 = 3;
+
+/// How long a backup's beginning is waited for, at least.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is nothing to print.
 enum Stop {
@@ -92,9 +96,14 @@ async fn run_command(args: Args, output: &Output) -> Result<u8, Stop> {
     if let Command::Check { file, html, svg } = &args.command {
         return check::run(file, html.as_deref(), svg.as_deref(), output).map(|()| 0);
     }
+    if let Command::Backup(args) = &args.command
+        && args.verify
+    {
+        return backup::verify(&args.file, output).map(|()| 0);
+    }
     let endpoints: Vec<&str> =
         args.endpoints.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    let building = Client::builder().endpoints(endpoints.iter().copied()).timeout(args.timeout);
+    let building = Client::builder().endpoints(endpoints.iter().copied()).timeout(patience(&args));
     let client = building.exactly_once(ExactlyOnce::IdempotencyKey).build();
     let client = client.map_err(|error| Stop::Usage(error.to_string()))?;
     match args.command {
@@ -139,6 +148,7 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
             output.cleared(&client.clear().await?);
             Ok(())
         }
+        Command::Backup(args) => backup::run(client, output, args).await,
         Command::Status => {
             output.status(&client.status().await?);
             Ok(())
@@ -162,6 +172,14 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
         }
         Command::FailoverTest(test) => strike::run(endpoints, test, output).await.map_err(Stop::Test),
         Command::Load(args) => load::run(endpoints, client, args, output).await.map_err(Stop::Test),
+    }
+}
+
+/// How long a call may take; a backup begins only once a node has written out its state.
+fn patience(args: &Args) -> Duration {
+    match args.command {
+        Command::Backup(_) => args.timeout.max(BACKUP_PATIENCE),
+        _ => args.timeout,
     }
 }
 

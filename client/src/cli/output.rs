@@ -2,6 +2,7 @@
 
 use super::args::Format;
 use crate::failover::Report;
+use balsa_wire::backup::BackupAnswer;
 use balsa_wire::cluster::{ClusterAnswer, Member, MemberAddress};
 use balsa_wire::duration::format_ms;
 use balsa_wire::history::CompactAnswer;
@@ -179,6 +180,10 @@ impl Output {
         });
     }
 
+    pub(super) fn backup(&self, whole: &BackupAnswer) {
+        self.print(whole, || backup_text(whole));
+    }
+
     pub(super) fn report(&self, report: &Report) {
         self.print(report, || report.to_string());
     }
@@ -217,6 +222,11 @@ fn json(answer: &impl Serialize) -> String {
 /// A closed set's name, as the API writes it.
 fn name(value: &impl Serialize) -> String {
     json(value).trim_matches('"').to_owned()
+}
+
+pub(super) fn backup_text(BackupAnswer { backup, bytes }: &BackupAnswer) -> String {
+    let (revision, keys, cluster) = (backup.revision, backup.keys, &backup.cluster);
+    format!("whole: revision {revision}, {keys} keys, {bytes} bytes, cluster {cluster}")
 }
 
 pub(super) fn value_text(item: &Item) -> String {

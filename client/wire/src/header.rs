@@ -16,3 +16,5 @@ pub const SESSION: &str = "balsa-session";
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `true`: the answer is the recorded one of an earlier, equal request.
 pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
+/// On a backup: the revision of the state that it holds.
+pub const BACKUP_REVISION: &str = "balsa-backup-revision";

@@ -9,12 +9,14 @@
 //! - [`cluster`]: the cluster's state, and requests to change its members
 //! - [`problem`]: errors (RFC 9457), their stable codes and the outcome of the write
 //! - [`repair`]: what the node's offline repair prints for programs
+//! - [`backup`]: a backup as bytes
 //! - [`percent`]: keys in paths; [`base64`]: bytes in JSON
 //! - [`header`]: names of headers of our own
 //!
 //! Invariant: readers tolerate members and codes they do not know, so that an old client can talk to a new node; the
 //! node refuses members it does not know, so that nothing a user asks for is ignored.
 
+pub mod backup;
 pub mod base64;
 pub mod cluster;
 pub mod duration;

@@ -22,3 +22,18 @@ pub struct RecoveryAnswer {
     /// The identity that it goes on under.
     pub new_node: Option<String>,
 }
+
+/// The answer of `balsa-node restore --json`. Identities are hexadecimal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RestorationAnswer {
+    /// What the backup is of.
+    pub backup: crate::backup::Header,
+    /// Its length, in bytes.
+    pub bytes: u64,
+    /// At which revision the new cluster begins.
+    pub new_revision: u64,
+    /// The new cluster; `None`: nothing was done.
+    pub new_cluster: Option<String>,
+    /// Its node.
+    pub new_node: Option<String>,
+}

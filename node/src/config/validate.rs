@@ -161,6 +161,7 @@ impl Config {
             format!("it must be at least log_margin_bytes ({margin})")
         })?;
         between("snapshot_bytes_per_second", self.snapshot_bytes_per_second, 64 << 10, 1 << 40)?;
+        between("backup_bytes_per_second", self.backup_bytes_per_second, 64 << 10, 1 << 40)?;
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log_filter);
         require(filter.is_ok(), "log_filter", &self.log_filter, || {
             "it takes LEVEL or MODULE=LEVEL, by commas, with the levels error, warn, info, debug, trace"

@@ -3,6 +3,7 @@
 use super::status::Status;
 use arc_swap::ArcSwap;
 use balsa_raft::NodeId;
+use balsa_store::SnapshotSource;
 use balsa_store::command::{self, Command, Reply};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -38,6 +39,11 @@ pub enum Request {
         deadline: Instant,
         /// Where the answer goes.
         answer: oneshot::Sender<Result<AdminReply, AdminError>>,
+    },
+    /// Write out all that the store has applied, then begin to read that.
+    Backup {
+        /// Where the state goes. Dropped: the node stops, or has no state yet.
+        answer: oneshot::Sender<SnapshotSource>,
     },
 }
 
@@ -228,6 +234,19 @@ impl Handle {
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(ReadError::Stopping),
         }
         answered.await.unwrap_or(Err(ReadError::Stopping))
+    }
+
+    /// Waits until all that the store has applied by now is written out; gives that state, which stands still.
+    pub async fn begin_backup(&self) -> Result<SnapshotSource, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        match self.requests.try_send(Request::Backup { answer }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(ReadError::Overloaded { what: "engine queue" });
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(ReadError::Stopping),
+        }
+        answered.await.map_err(|_| ReadError::Stopping)
     }
 
     /// Changes the membership or the leader.

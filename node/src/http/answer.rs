@@ -22,6 +22,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) body: Bytes,
+    /// A body of many parts in place of that.
+    pub(super) streamed: Option<Body>,
     /// A body that comes bit by bit, in place of that.
     pub(super) stream: Option<Pieces>,
     /// The revision the answer is of; 0: none. The header tells this or the node's, whichever is newer.
@@ -40,6 +42,8 @@ pub(super) struct Answer {
     pub(super) allow: Option<&'static str>,
     /// The body is a user's bytes under a user's type: no browser may run it as a page of ours.
     pub(super) user_content: bool,
+    /// Headers that no other answer has.
+    pub(super) more: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Answer {
@@ -49,6 +53,7 @@ impl Answer {
             status,
             content_type: None,
             body: Bytes::new(),
+            streamed: None,
             stream: None,
             revision: 0,
             etag: None,
@@ -58,6 +63,7 @@ impl Answer {
             retry_after: false,
             allow: None,
             user_content: false,
+            more: Vec::new(),
         }
     }
 
@@ -99,7 +105,7 @@ impl Answer {
     pub(super) fn into_response(self, status: &StatusHeaders, node_revision: u64) -> Response {
         let is_stream = self.stream.is_some();
         let mut response = match self.stream {
-            None => Response::new(Body::from(self.body)),
+            None => Response::new(self.streamed.unwrap_or_else(|| Body::from(self.body))),
             Some(pieces) => relay::response(pieces),
         };
         *response.status_mut() = self.status;
@@ -136,6 +142,7 @@ impl Answer {
             headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
+        headers.extend(self.more);
         response
     }
 }

@@ -5,8 +5,8 @@
 //! - [`serve`](mod@serve), `activity`, `relay`: connections, their bounds and their end; answers that do not end
 //! - `door`: every request comes through here
 //! - [`route`]: from a path to what it names
-//! - `kv`, `range`, `txn`, `leases`, `locks`, `history`, `watch`, `sessions`, `cluster`, `health`: the handlers, one file
-//!   a resource
+//! - `kv`, `range`, `txn`, `leases`, `locks`, `history`, `watch`, `sessions`, `backup`, `cluster`, `health`: the handlers,
+//!   one file a resource
 //! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
 //! - [`problem`]: the one match from errors to problem documents
 //! - `answer`, `headers`, `json`, `sse`: writing answers
@@ -14,10 +14,11 @@
 //!
 //! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
 //! refused, never ignored; no request waits on a lock, or starts a task but for a read of the past or of a range, and
-//! one that would wait for a slow disk.
+//! one that would wait for a slow disk; a backup has a thread of its own.
 
 mod activity;
 mod answer;
+mod backup;
 pub mod body;
 mod call;
 mod cluster;

@@ -107,6 +107,12 @@ pub enum Failure {
     /// Too many look into the past.
     #[error("too many reads of the past are under way on this node")]
     PastReads,
+    /// As many backups as the node gives at once are under way.
+    #[error("as many backups as this node gives at once are under way")]
+    TooManyBackups,
+    /// The store did not write out what the backup is to hold.
+    #[error("the store did not write out its state in time")]
+    BackupNotBegun,
     /// The condition did not hold.
     #[error("{}", describe_current(*current_revision))]
     PreconditionFailed {
@@ -234,9 +240,10 @@ impl Failure {
             Failure::FutureRevision { .. } => not_applied(S::NOT_FOUND, Code::FutureRevision),
             Failure::Parameters(_) => not_applied(S::BAD_REQUEST, Code::InvalidParameter),
             Failure::LastEventId => not_applied(S::BAD_REQUEST, Code::InvalidHeader),
-            Failure::TooManyWatchers(_) | Failure::PastReads => {
-                not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded)
-            }
+            Failure::TooManyWatchers(_)
+            | Failure::PastReads
+            | Failure::TooManyBackups
+            | Failure::BackupNotBegun => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
             Failure::PreconditionFailed { .. } => {
                 not_applied(S::PRECONDITION_FAILED, Code::PreconditionFailed)
             }
@@ -293,6 +300,7 @@ impl Failure {
             Failure::ReplyTableFull | Failure::TableFull { .. } => Some(Rejected::ReplyTable),
             Failure::TooManyWatchers(_) => Some(Rejected::Watchers),
             Failure::PastReads => Some(Rejected::PastReads),
+            Failure::TooManyBackups => Some(Rejected::Backups),
             Failure::Body(BodyError::TooLarge { .. }) => Some(Rejected::TooLarge),
             Failure::Body(BodyError::Late { .. }) => Some(Rejected::Timeout),
             Failure::Write(WriteError::Overloaded { .. })

@@ -36,6 +36,8 @@ pub enum Route {
     Watch,
     /// `/v1/compact`.
     Compact,
+    /// `/v1/backup`.
+    Backup,
     /// `/v1/cluster`.
     Cluster,
     /// `/v1/cluster/members`.
@@ -58,7 +60,7 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of their discriminants.
-    pub const ALL: [Route; 22] = [
+    pub const ALL: [Route; 23] = [
         Route::RootKey,
         Route::Clear,
         Route::KvKey,
@@ -72,6 +74,7 @@ impl Route {
         Route::Sessions,
         Route::Watch,
         Route::Compact,
+        Route::Backup,
         Route::Cluster,
         Route::Members,
         Route::Member,
@@ -99,6 +102,7 @@ impl Route {
             Route::Sessions => "/v1/sessions",
             Route::Watch => "/v1/watch",
             Route::Compact => "/v1/compact",
+            Route::Backup => "/v1/backup",
             Route::Cluster => "/v1/cluster",
             Route::Members => "/v1/cluster/members",
             Route::Member => "/v1/cluster/members/{id}",
@@ -121,7 +125,7 @@ impl Route {
             Route::Lock => "GET, HEAD, POST, DELETE",
             Route::Txn | Route::KeepAlive => "POST",
             Route::Cluster | Route::Livez | Route::Readyz | Route::Metrics => "GET, HEAD",
-            Route::Watch => "GET",
+            Route::Watch | Route::Backup => "GET",
             Route::Clear
             | Route::Sessions
             | Route::Compact
@@ -236,6 +240,7 @@ fn below_v1(below: &str) -> Target<'_> {
         "sessions" => Route::Sessions,
         "watch" => Route::Watch,
         "compact" => Route::Compact,
+        "backup" => Route::Backup,
         "cluster" => Route::Cluster,
         "cluster/members" => Route::Members,
         "cluster/transfer-leadership" => Route::TransferLeadership,
@@ -317,6 +322,7 @@ mod tests {
             ("/v1/sessions/", Ok(Target::Fixed(Nothing))),
             ("/v1/watch", Ok(Target::Fixed(Watch))),
             ("/v1/compact", Ok(Target::Fixed(Compact))),
+            ("/v1/backup", Ok(Target::Fixed(Backup))),
             ("/v1/cluster", Ok(Target::Fixed(Cluster))),
             ("/v1/cluster/members", Ok(Target::Fixed(Members))),
             ("/v1/cluster/members/", Ok(Target::Fixed(Nothing))),

@@ -3,6 +3,7 @@
 //! The doors own nothing of the node: they hold a handle to the engine, a reader of the store, and numbers that
 //! others feed. Nothing here waits on a lock.
 
+use super::backup::Backups;
 use super::headers::StatusHeaders;
 use super::in_flight::InFlight;
 use super::reads::Reads;
@@ -33,6 +34,8 @@ pub struct Limits {
     pub write_bytes_in_flight: usize,
     /// From the end of a request's head to its answer.
     pub request_timeout: Duration,
+    /// Bytes a second of all backups together.
+    pub backup_bytes_per_second: u64,
 }
 
 impl Default for Limits {
@@ -43,6 +46,7 @@ impl Default for Limits {
             writes_in_flight: 16_384,
             write_bytes_in_flight: 64 << 20,
             request_timeout: Duration::from_secs(5),
+            backup_bytes_per_second: 64 << 20,
         }
     }
 }
@@ -84,6 +88,7 @@ pub(super) struct Shared {
     pub(super) applied_age: Probe<Duration>,
     pub(super) in_flight: InFlight,
     pub(super) reads: Reads,
+    pub(super) backups: Backups,
     /// One a read of the past that is under way.
     pub(super) past_reads: Semaphore,
     /// The node stops: answers close their connection.
@@ -100,6 +105,7 @@ impl ApiState {
             parts.limits.write_bytes_in_flight,
             Arc::clone(&parts.metrics),
         );
+        let backups = Backups::new(parts.limits.backup_bytes_per_second);
         ApiState(Arc::new(Shared {
             handle: parts.handle,
             hub: parts.hub,
@@ -110,6 +116,7 @@ impl ApiState {
             applied_age: parts.applied_age,
             in_flight,
             reads: Reads::default(),
+            backups,
             past_reads: Semaphore::new(PAST_READS_MAX),
             is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),

@@ -91,9 +91,9 @@ pub enum MemberError {
     LogMissing,
     /// A repair was cut off.
     #[error(
-        "a recovery of this data folder was begun and has not ended: run `balsa-node recover --yes` on it once more"
+        "`{0}` of this data folder was begun and has not ended: run `balsa-node {0} --yes` on it once more"
     )]
-    Recovering,
+    UnderRepair(&'static str),
     /// The disk failed.
     #[error("the data folder cannot be read: {0}")]
     Io(#[from] std::io::Error),
@@ -109,8 +109,8 @@ pub async fn become_member(
     calls: &mut mpsc::Receiver<ControlCall>,
     lobby: &Lobby,
 ) -> Result<Member, MemberError> {
-    if repair::is_under_way(folder)? {
-        return Err(MemberError::Recovering);
+    if let Some(command) = repair::under_way(folder)? {
+        return Err(MemberError::UnderRepair(command));
     }
     let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;
     match identity::load(folder)? {

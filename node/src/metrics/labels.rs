@@ -56,10 +56,12 @@ pub enum Rejected {
     Watchers,
     /// Too many reads of the past are under way.
     PastReads,
+    /// Too many backups are under way.
+    Backups,
 }
 
 impl Rejected {
-    pub(super) const ALL: [Rejected; 10] = [
+    pub(super) const ALL: [Rejected; 11] = [
         Rejected::Connections,
         Rejected::WritesInFlight,
         Rejected::BytesInFlight,
@@ -70,6 +72,7 @@ impl Rejected {
         Rejected::ReplyTable,
         Rejected::Watchers,
         Rejected::PastReads,
+        Rejected::Backups,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -84,6 +87,7 @@ impl Rejected {
             Rejected::ReplyTable => "reply_table",
             Rejected::Watchers => "watchers",
             Rejected::PastReads => "past_reads",
+            Rejected::Backups => "backups",
         }
     }
 }

@@ -1,20 +1,35 @@
-//! Repair of a data folder that no process runs on: `balsa-node recover` and `balsa-node set-aside`.
+//! Repair of a data folder that no process runs on: `balsa-node recover`, `restore` and `set-aside`.
 //!
-//! For a person (or the deploy tooling) who knows what no node can know: that the quorum is lost for good. Each says
-//! first what it would do, and does it only when told to; each can be cut off at any moment and run again.
+//! For a person (or the deploy tooling) who knows what no node can know: that the quorum is lost for good, or that a backup
+//! is to live again. Each says first what it would do, and does it only when told to; each can be cut off at any moment and
+//! run again.
 
+mod backup_file;
+mod heir;
 mod recover;
+mod restore;
 mod set_aside;
 
-pub(crate) use recover::is_under_way;
 pub use recover::{Recovery, recover};
+pub use restore::{Restoration, restore};
 pub use set_aside::set_aside;
 
 use crate::engine::boot::BootError;
 use crate::life::LockError;
 use crate::life::identity::IdentityError;
-use balsa_log::LogError;
+use balsa_log::{Folder, LogError};
 use balsa_store::{ApplyError, StoreError};
+use balsa_wire::backup::BackupError;
+
+/// The command whose work on this folder was begun and has not ended; no node may start on it.
+pub(crate) fn under_way(folder: &Folder) -> std::io::Result<Option<&'static str>> {
+    for (file, command) in [(recover::FILE, "recover"), (restore::FILE, "restore")] {
+        if folder.disk.exists(&folder.path.join(file))? {
+            return Ok(Some(command));
+        }
+    }
+    Ok(None)
+}
 
 /// Why a data folder was not repaired. Each says what a person can do.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +55,20 @@ pub enum RepairError {
     /// The disk failed.
     #[error("the data folder cannot be read or written: {0}")]
     Io(#[from] std::io::Error),
+    /// The backup is none, or is damaged.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// What is in the backup cannot be taken.
+    #[error("the backup cannot be taken: {0}")]
+    Contents(StoreError),
+    /// The backup cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    BackupFile {
+        /// The file.
+        path: String,
+        /// The system's words.
+        error: std::io::Error,
+    },
     /// There is nothing to repair, or it must not be.
     #[error("{0}")]
     Refused(String),

@@ -17,26 +17,23 @@
 //! ended by the next.
 
 use super::RepairError;
+use super::heir::{Heir, Leap, Place};
 use crate::config::Config;
-use crate::durable_file;
-use crate::engine;
 use crate::engine::boot::{self, BootError};
 use crate::engine::directory::{Directory, Member};
 use crate::engine::status::ClusterId;
-use crate::life::identity::{self, Identity, hex_id};
-use crate::life::{FolderLock, mint_id};
+use crate::life::FolderLock;
+use crate::life::identity::{self, hex_id};
 use balsa_log::{Folder, Log, LogIdentity, RealDisk, Recovered};
 use balsa_raft::membership::Membership;
-use balsa_raft::ready::SnapshotMeta;
-use balsa_raft::{EntryKind, HardState, Index, NodeId, Term};
-use balsa_store::{FjallEngine, Store, StoreError, Succession};
+use balsa_raft::{EntryKind, Index, NodeId, Term};
 use balsa_wire::repair::RecoveryAnswer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
-const FILE: &str = "recovering.json";
+/// The record of a recovery that was begun.
+pub(super) const FILE: &str = "recovering.json";
 /// What the names of folders begin with that keep a recovered member's old log; its identity follows.
 const PREFIX: &str = "recovered-";
 
@@ -47,23 +44,10 @@ struct Begun {
     old_cluster: u64,
     #[serde(with = "hex_id")]
     old_node: u64,
-    #[serde(with = "hex_id")]
-    new_cluster: u64,
-    #[serde(with = "hex_id")]
-    new_node: u64,
-    slot: u32,
-    peer_address: String,
-    client_address: String,
+    #[serde(flatten)]
+    heir: Heir,
     /// Known once all of the log is applied.
     leap: Option<Leap>,
-}
-
-/// From the old cluster's numbers to the new one's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Leap {
-    applied_index: u64,
-    revision: u64,
-    term: u64,
 }
 
 /// What a recovery starts from, and comes to.
@@ -160,16 +144,11 @@ fn next_step(facts: Facts) -> Step {
     }
 }
 
-/// Whether a recovery of this folder was begun and has not ended.
-pub(crate) fn is_under_way(folder: &Folder) -> std::io::Result<bool> {
-    folder.disk.exists(&folder.path.join(FILE))
-}
-
 /// Recovers the member in the data folder of `config`, or says what it would do.
 pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
     let _lock = FolderLock::try_take(&config.data)?;
     let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
-    let mut work = Work { config, folder };
+    let work = Work(Place { config, folder, file: FILE });
     if work.begun()?.is_none() {
         let (found, member) = work.look()?;
         if !really {
@@ -189,27 +168,17 @@ pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
     Err(RepairError::Refused(format!("{FILE} vanished while it was worked on")))
 }
 
-struct Work<'a> {
-    config: &'a Config,
-    folder: Folder,
-}
+struct Work<'a>(Place<'a>);
 
 impl Work<'_> {
     fn begun(&self) -> Result<Option<Begun>, RepairError> {
-        let Some(bytes) = durable_file::read(&self.folder, FILE)? else { return Ok(None) };
-        let damaged = |error| RepairError::Refused(format!("{FILE} is damaged: {error}"));
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
-    }
-
-    fn record(&self, begun: &Begun) -> Result<(), RepairError> {
-        let bytes = serde_json::to_vec(begun).map_err(std::io::Error::other)?;
-        Ok(durable_file::write(&self.folder, FILE, &bytes)?)
+        self.0.begun()
     }
 
     /// What is here, before anything was done, and how the cluster knows this node.
     fn look(&self) -> Result<(Recovery, Member), RepairError> {
         let refuse = |why: &str| Err(RepairError::Refused(why.to_owned()));
-        let Some(own) = identity::load(&self.folder)? else {
+        let Some(own) = identity::load(&self.0.folder)? else {
             return refuse("this data folder holds no identity: there is nothing to recover");
         };
         let Some(old_cluster) = own.cluster.filter(|_| own.begun) else {
@@ -235,7 +204,7 @@ impl Work<'_> {
             old_node: own.node,
             slot: member.slot,
             last,
-            revision: self.open_store()?.position().revision,
+            revision: self.0.open_store()?.position().revision,
             others: others.map(|other| (other.slot, other.peer_address.clone())).collect(),
             new: None,
         };
@@ -243,51 +212,42 @@ impl Work<'_> {
     }
 
     fn begin(&self, found: &Recovery, member: Member) -> Result<(), RepairError> {
-        self.record(&Begun {
+        let Member { peer_address, client_address, .. } = member;
+        self.0.record(&Begun {
             old_cluster: found.old_cluster.0,
             old_node: found.old_node.0,
-            new_cluster: mint_id(),
-            new_node: mint_id(),
-            slot: found.slot,
-            peer_address: member.peer_address,
-            client_address: member.client_address,
+            heir: Heir::mint(found.slot, peer_address, client_address),
             leap: None,
         })
     }
 
     fn facts(&self, begun: &Begun) -> Result<Facts, RepairError> {
-        let log_moved = self.folder.disk.exists(&self.aside(begun).join("log"))?;
-        let leapt = match begun.leap {
-            Some(leap) => self.open_store()?.applied_index() == leap.applied_index,
-            None => false,
-        };
-        let renamed = identity::load(&self.folder)?.is_some_and(|own| own.node.0 == begun.new_node);
-        let has_log = Log::exists(&boot::log_folder(&self.folder)).map_err(BootError::from)?;
-        Ok(Facts { leap_known: begun.leap.is_some(), leapt, log_moved, has_log, renamed })
+        let (place, heir) = (&self.0, &begun.heir);
+        Ok(Facts {
+            leap_known: begun.leap.is_some(),
+            leapt: begun.leap.map_or(Ok(false), |leap| heir.has_leapt(place, leap))?,
+            log_moved: place.folder.disk.exists(&self.aside(begun).join("log"))?,
+            has_log: place.has_log()?,
+            renamed: heir.is_named(place)?,
+        })
     }
 
-    fn take_step(&mut self, begun: &Begun) -> Result<Step, RepairError> {
+    fn take_step(&self, begun: &Begun) -> Result<Step, RepairError> {
         let step = next_step(self.facts(begun)?);
         match (step, begun.leap) {
             (Step::ApplyLog, _) | (_, None) => self.apply_log(begun)?,
-            (Step::Leap, Some(leap)) => {
-                let to = Succession { applied_index: leap.applied_index, revision: leap.revision };
-                self.open_store()?.succeed(to)?;
-            }
+            (Step::Leap, Some(leap)) => begun.heir.leap(&self.0, leap)?,
             (Step::MoveLog, _) => self.move_log(begun)?,
-            (Step::MakeLog, Some(leap)) => self.make_log(begun, leap)?,
-            (Step::Rename, _) => identity::save(&self.folder, &new_identity(begun))?,
-            (Step::End, _) => {
-                self.folder.disk.remove(&self.folder.path.join(FILE))?;
-                self.folder.disk.sync_dir(&self.folder.path)?;
-            }
+            (Step::MakeLog, Some(leap)) => begun.heir.make_log(&self.0, leap)?,
+            (Step::Rename, _) => begun.heir.name(&self.0)?,
+            (Step::End, _) => self.0.forget()?,
         }
         Ok(step)
     }
 
     fn apply_log(&self, begun: &Begun) -> Result<(), RepairError> {
         let recovered = self.open_log(LogIdentity { cluster: begun.old_cluster, node: begun.old_node })?;
-        let mut store = self.open_store()?;
+        let mut store = self.0.open_store()?;
         if store.applied_index() < recovered.start.index.0 {
             let (store, log) = (Index(store.applied_index()), recovered.start.index);
             return Err(BootError::StateMissing { store, log }.into());
@@ -309,56 +269,29 @@ impl Work<'_> {
                 "its revisions are too large to leap once more: restore a backup instead".into(),
             )
         })?;
-        let term = recovered.hard_state.term.0 + 1;
-        let leap = Leap { applied_index: to.applied_index, revision: to.revision, term };
-        self.record(&Begun { leap: Some(leap), ..begun.clone() })
+        let leap = Leap::new(to, Term(recovered.hard_state.term.0 + 1));
+        self.0.record(&Begun { leap: Some(leap), ..begun.clone() })
     }
 
     fn move_log(&self, begun: &Begun) -> Result<(), RepairError> {
-        let (disk, aside) = (&self.folder.disk, self.aside(begun));
+        let (disk, aside) = (&self.0.folder.disk, self.aside(begun));
         disk.create_dir_all(&aside)?;
-        if let Some(own) = identity::load(&self.folder)? {
+        if let Some(own) = identity::load(&self.0.folder)? {
             identity::save(&Folder { disk: disk.clone(), path: aside.clone() }, &own)?;
         }
-        disk.rename(&boot::log_folder(&self.folder).path, &aside.join("log"))?;
+        disk.rename(&boot::log_folder(&self.0.folder).path, &aside.join("log"))?;
         disk.sync_dir(&aside)?;
-        disk.sync_dir(&self.folder.path)?;
-        Ok(())
-    }
-
-    fn make_log(&self, begun: &Begun, leap: Leap) -> Result<(), RepairError> {
-        let mut directory = Directory::default();
-        directory.put(Member {
-            id: begun.new_node,
-            slot: begun.slot,
-            peer_address: begun.peer_address.clone(),
-            client_address: begun.client_address.clone(),
-            promote: false,
-        });
-        let voters = [NodeId(begun.new_node)].into();
-        let membership = Membership { voters, context: directory.to_context(), ..Membership::default() };
-        let term = Term(leap.term);
-        let start = SnapshotMeta { index: Index(leap.applied_index), term, membership: Arc::new(membership) };
-        let names = LogIdentity { cluster: begun.new_cluster, node: begun.new_node };
-        let log = boot::log_folder(&self.folder);
-        let hard_state = HardState { term, vote: None };
-        Log::create(log, self.config.log(), names, engine::log_start(&start), hard_state, &[])?;
+        disk.sync_dir(&self.0.folder.path)?;
         Ok(())
     }
 
     fn aside(&self, begun: &Begun) -> std::path::PathBuf {
-        self.folder.path.join(format!("{PREFIX}{:016x}", begun.old_node))
+        self.0.folder.path.join(format!("{PREFIX}{:016x}", begun.old_node))
     }
 
     fn open_log(&self, names: LogIdentity) -> Result<Recovered, RepairError> {
-        let opened = Log::open(boot::log_folder(&self.folder), self.config.log(), names);
+        let opened = Log::open(boot::log_folder(&self.0.folder), self.0.config.log(), names);
         Ok(opened.map(|(_, recovered)| recovered).map_err(BootError::from)?)
-    }
-
-    fn open_store(&self) -> Result<Store, RepairError> {
-        let folder: &Path = &self.folder.path.join("state");
-        let engine = FjallEngine::open(folder).map_err(StoreError::from)?;
-        Ok(Store::open(Arc::new(engine), self.config.store())?)
     }
 
     fn done(&self, begun: &Begun) -> Recovery {
@@ -366,25 +299,12 @@ impl Work<'_> {
         Recovery {
             old_cluster: ClusterId(begun.old_cluster),
             old_node: NodeId(begun.old_node),
-            slot: begun.slot,
+            slot: begun.heir.slot,
             last: (Term(leap.0), Index(leap.1)),
             revision: leap.2,
             others: Vec::new(),
-            new: Some((ClusterId(begun.new_cluster), NodeId(begun.new_node))),
+            new: Some(begun.heir.names()),
         }
-    }
-}
-
-fn new_identity(begun: &Begun) -> Identity {
-    Identity {
-        cluster: Some(ClusterId(begun.new_cluster)),
-        node: NodeId(begun.new_node),
-        slot: Some(begun.slot),
-        founders: Vec::new(),
-        proposer: false,
-        founded: true,
-        begun: true,
-        removed: false,
     }
 }
 

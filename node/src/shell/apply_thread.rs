@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::backups::WaitingBackups;
 use super::gauges;
 use super::live::{Live, Room};
 use super::snapshot_streams::Streams;
@@ -19,7 +20,7 @@ use crate::peer::PeerHub;
 use crate::watch::Signal;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId};
-use balsa_store::{FlushJob, StagedSnapshot};
+use balsa_store::{FlushJob, SnapshotSource, StagedSnapshot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// Work for the store's single writer, in order.
 pub(super) enum ApplyJob {
@@ -36,6 +38,8 @@ pub(super) enum ApplyJob {
     Flushed(u64),
     /// Begin a snapshot for a peer.
     BeginSnapshot { to: NodeId },
+    /// Begin a backup of what is applied.
+    BeginBackup { answer: oneshot::Sender<SnapshotSource> },
     /// Begin to receive one, in place of what is being received, or go on with it.
     ReceiveSnapshot { from: NodeId, offer: Offer },
     /// A chunk of one.
@@ -157,6 +161,7 @@ pub(super) struct Writer {
     /// Told of each state that is published.
     pub(super) published: Arc<Signal>,
     pub(super) incoming: Incoming,
+    pub(super) backups: WaitingBackups,
 }
 
 impl Writer {
@@ -172,6 +177,10 @@ impl Writer {
             ApplyJob::BeginSnapshot { to } => {
                 let index = self.streams.begin(to, || self.stage.store().begin_snapshot());
                 self.tell(Event::SnapshotBegun { to, index });
+            }
+            ApplyJob::BeginBackup { answer } => {
+                self.backups.add(self.stage.store(), answer);
+                self.maybe_flush();
             }
             ApplyJob::ReceiveSnapshot { from, offer: Offer { id, .. } }
             | ApplyJob::SnapshotChunk { from, id, .. }
@@ -253,12 +262,14 @@ impl Writer {
             tracing::info!(index = %meta.index, "a snapshot was installed");
             let store = self.stage.store();
             self.tell(Event::SnapshotInstalled { meta, time_ms: store.time_ms(), outlook: store.outlook() });
+            self.maybe_flush();
         }
         Ok(())
     }
 
     fn maybe_flush(&mut self) {
-        if let Some(job) = self.stage.maybe_flush() {
+        let for_backups = self.backups.go_on(self.stage.store_mut());
+        if let Some(job) = for_backups.or_else(|| self.stage.maybe_flush()) {
             let _ = self.flushes.send(job);
         }
     }

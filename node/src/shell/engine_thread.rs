@@ -2,6 +2,7 @@
 //! effects out. Nothing here ever blocks, so that no slow disk can hold up a heartbeat.
 
 use super::apply_thread::{ApplyJob, ApplyLane, Writer};
+use super::backups::WaitingBackups;
 use super::event_loop::EventLoop;
 use super::flush_thread::{self, StoreRoom};
 use super::gauges;
@@ -117,6 +118,7 @@ pub fn start(
         metrics: wiring.metrics.clone(),
         published: wiring.published.clone(),
         incoming: Incoming::default(),
+        backups: WaitingBackups::default(),
     });
     // Without the writer, which owns the other end of this thread's queue.
     let (flushed, metrics) = (apply_lane.queue().clone(), wiring.metrics.clone());
@@ -193,8 +195,9 @@ impl Driver {
                 self.take_input(now, input)?;
             }
             for request in requests.drain(..) {
-                let event = self.to_event(request);
-                self.engine.handle(now, event);
+                if let Some(event) = self.to_event(request) {
+                    self.engine.handle(now, event);
+                }
             }
             // A process that was stopped for a while ticks once, not for all of the time that it missed: it must first
             // hear what the others say.
@@ -221,9 +224,10 @@ impl Driver {
         ms(self.wiring.tick)
     }
 
-    fn to_event(&self, request: Request) -> Event<Live> {
+    /// What the engine is to be told of a request; what it has no say in goes its way here.
+    fn to_event(&self, request: Request) -> Option<Event<Live>> {
         let deadline = |at: Instant| ms(at.saturating_duration_since(self.wiring.epoch));
-        match request {
+        Some(match request {
             Request::Write { command, repeatable, deadline: at, answer } => {
                 Event::Write { ticket: answer, command, repeatable, deadline_ms: deadline(at) }
             }
@@ -233,7 +237,11 @@ impl Driver {
             Request::Admin { request, deadline: at, answer } => {
                 Event::Admin { ticket: answer, request, deadline_ms: deadline(at) }
             }
-        }
+            Request::Backup { answer } => {
+                self.apply_lane.send(ApplyJob::BeginBackup { answer });
+                return None;
+            }
+        })
     }
 
     fn take_input(&mut self, now: u64, input: Inputs) -> Result<(), String> {

@@ -14,6 +14,7 @@
 //! No thread survives a failure of the disk or a broken invariant: the node stops, it never guesses (contract, promise 4).
 
 mod apply_thread;
+mod backups;
 mod engine_thread;
 mod event_loop;
 mod flush_thread;

@@ -10,6 +10,7 @@ use crate::engine::Event;
 use crate::engine::snapshot_frame::{Answer, SnapshotFrame};
 use crate::engine::snapshot_send::{Heard, Outgoing};
 use crate::metrics::{Metrics, SnapshotEvent};
+use crate::pace::Pace;
 use crate::peer::PeerHub;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, Term};
@@ -59,14 +60,13 @@ pub(super) struct Streams(Arc<Shared>);
 struct Shared {
     settings: StreamSettings,
     ways: Ways,
+    pace: Pace,
     state: Mutex<State>,
 }
 
 struct State {
     by_peer: BTreeMap<NodeId, Stream>,
     next_id: u64,
-    /// When the next chunk may leave.
-    pace: Instant,
 }
 
 struct Stream {
@@ -90,8 +90,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Streams {
     pub(super) fn new(settings: StreamSettings, ways: Ways) -> Streams {
-        let state = State { by_peer: BTreeMap::new(), next_id: settings.first_id, pace: Instant::now() };
-        Streams(Arc::new(Shared { settings, ways, state: Mutex::new(state) }))
+        let state = State { by_peer: BTreeMap::new(), next_id: settings.first_id };
+        let pace = Pace::new(settings.bytes_per_second);
+        Streams(Arc::new(Shared { settings, ways, pace, state: Mutex::new(state) }))
     }
 
     /// Begins a snapshot for a peer, unless one is on its way there already; gives its index.
@@ -195,7 +196,7 @@ impl Shared {
             let answer = match chunk {
                 Some(SnapshotFrame::Chunk { id, sequence, data }) => {
                     let bytes = data.len();
-                    self.keep_pace(bytes).await;
+                    sleep_until(self.pace.reserve(bytes).into()).await;
                     let frame = SnapshotFrame::Chunk { id, sequence, data }.encode();
                     connected = self.ways.hub.send_bulk(to, frame).await.is_ok();
                     if connected {
@@ -233,18 +234,6 @@ impl Shared {
                 Heard::GoOn { resumed: false } | Heard::Nothing => {}
             }
         }
-    }
-
-    /// Waits until so many bytes may leave.
-    async fn keep_pace(&self, bytes: usize) {
-        let at = {
-            let mut state = lock(&self.state);
-            let at = state.pace.max(Instant::now());
-            let takes = bytes as f64 / self.settings.bytes_per_second.max(1) as f64;
-            state.pace = at + Duration::from_secs_f64(takes);
-            at
-        };
-        sleep_until(at).await;
     }
 }
 

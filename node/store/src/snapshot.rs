@@ -15,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::{EngineSnapshot, Replacement, RowIter};
-use crate::error::StoreError;
+use crate::error::{EngineError, StoreError};
 use crate::position::{Durable, Position};
 use crate::rows::META_KEY;
 
@@ -54,6 +54,7 @@ impl Totals {
 pub struct SnapshotSource {
     engine: Arc<dyn EngineSnapshot>,
     position: Position,
+    live_keys: u64,
     rows: Peekable<RowIter>,
     totals: Totals,
     is_done: bool,
@@ -61,10 +62,24 @@ pub struct SnapshotSource {
     starts: Vec<(Option<Bytes>, Totals)>,
 }
 
+impl std::fmt::Debug for SnapshotSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotSource").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
 impl SnapshotSource {
-    pub(crate) fn new(engine: Arc<dyn EngineSnapshot>, position: Position) -> Self {
+    pub(crate) fn new(engine: Arc<dyn EngineSnapshot>, durable: &Durable) -> Self {
         let rows = engine.scan(Bound::Unbounded, Bound::Unbounded).peekable();
-        Self { engine, position, rows, totals: Totals::default(), is_done: false, starts: Vec::new() }
+        Self {
+            engine,
+            position: durable.position,
+            live_keys: durable.live_keys,
+            rows,
+            totals: Totals::default(),
+            is_done: false,
+            starts: Vec::new(),
+        }
     }
 
     /// The last entry in the snapshot.
@@ -80,6 +95,11 @@ impl SnapshotSource {
     /// The state that the snapshot is of.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// How many keys there are in it.
+    pub fn live_keys(&self) -> u64 {
+        self.live_keys
     }
 
     /// The next chunk, of at most so many bytes unless a single row is larger; `None` after the last.
@@ -185,9 +205,23 @@ impl SnapshotSink {
         }
     }
 
+    /// One that checks what arrives, as any other, and keeps none of it.
+    pub fn checking() -> Self {
+        Self::new(Box::new(Discarded))
+    }
+
     /// The number of the chunk that is wanted next, counted from 0.
     pub fn wanted_sequence(&self) -> u32 {
         self.sequence
+    }
+
+    /// The state that arrived, and how many keys there are in it; `None`: the last chunk has not arrived.
+    pub fn arrived(&self) -> Result<Option<(Position, u64)>, StoreError> {
+        if !self.is_complete() {
+            return Ok(None);
+        }
+        let durable = Durable::read(self.meta.clone())?;
+        Ok(Some((durable.position, durable.live_keys)))
     }
 
     /// The last chunk has arrived.
@@ -270,6 +304,21 @@ impl SnapshotSink {
         let index = self.index.ok_or_else(|| refused("the last chunk has not arrived".into()))?;
         self.stage_pending()?;
         Ok(StagedSnapshot { replacement: self.replacement, index })
+    }
+}
+
+/// An image that nobody wants.
+struct Discarded;
+
+impl Replacement for Discarded {
+    fn add(&mut self, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), EngineError> {
+        rows.for_each(drop);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), EngineError> {
+        let message = "it was only checked".to_owned();
+        Err(EngineError { call: "put a snapshot in place", message, no_room: false })
     }
 }
 

@@ -409,7 +409,7 @@ impl Store {
     /// Starts to stream the durable state, at [`Store::durable_index`]. For a newer one flush first
     /// ([`Store::force_rotate`]). The stream goes on from its state whatever is applied beside it.
     pub fn begin_snapshot(&self) -> SnapshotSource {
-        SnapshotSource::new(Arc::clone(&self.layers.engine), self.durable.position)
+        SnapshotSource::new(Arc::clone(&self.layers.engine), &self.durable)
     }
 
     /// Starts to receive a snapshot. The state stays as it is, and may change, until [`Store::install_snapshot`].

@@ -23,13 +23,20 @@ pub struct Succession {
     pub revision: u64,
 }
 
+impl Succession {
+    /// Where a succession of the state at this index and revision would lead; `None`: numbers would become too large.
+    pub fn of(applied_index: u64, revision: u64) -> Option<Succession> {
+        let applied_index = applied_index.checked_add(SUCCESSION_STEP)?;
+        let revision = revision.checked_add(SUCCESSION_STEP)?;
+        (applied_index < NUMBER_MAX && revision < NUMBER_MAX)
+            .then_some(Succession { applied_index, revision })
+    }
+}
+
 impl Store {
     /// Where a succession of what is applied would lead; `None`: numbers would become too large.
     pub fn succession(&self) -> Option<Succession> {
-        let applied_index = self.position.applied_index.checked_add(SUCCESSION_STEP)?;
-        let revision = self.position.revision.checked_add(SUCCESSION_STEP)?;
-        (applied_index < NUMBER_MAX && revision < NUMBER_MAX)
-            .then_some(Succession { applied_index, revision })
+        Succession::of(self.position.applied_index, self.position.revision)
     }
 
     /// Goes on from there, as another cluster; durable at return.

@@ -1,5 +1,6 @@
 //! The HTTP API over real sockets: every route and every error, against an engine that applies at once.
 
+mod backup;
 mod client;
 mod cluster;
 mod conditions;

@@ -194,6 +194,10 @@ fn turn(engine: &Engine, mut store: Store, mut requests: mpsc::Receiver<Request>
             (_, Request::Read { answer, .. }) => {
                 let _ = answer.send(Ok(()));
             }
+            (_, Request::Backup { answer }) => {
+                store.flush().unwrap();
+                let _ = answer.send(store.begin_snapshot());
+            }
             (_, Request::Admin { request, answer, .. }) => {
                 engine.changes.lock().unwrap().push(request);
                 let members = vec![(NodeId(0xAB), 2, "peer-2:3300".into(), "client-2:3000".into(), false)];

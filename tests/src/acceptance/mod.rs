@@ -4,7 +4,8 @@
 //! wrong ends it at once, with what the nodes said last.
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`leases`], [`locks`], [`watch`]; on a Kubernetes cluster: [`k8s_chart`],
+//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`leases`], [`locks`], [`watch`],
+//! [`backup`]; on a Kubernetes cluster: [`k8s_chart`],
 //! [`k8s_account`], [`k8s_install`], [`k8s_metrics`], [`k8s_deploy`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`],
 //! [`k8s_heal`], [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
 
@@ -20,6 +21,7 @@ pub mod writers;
 
 pub mod failover;
 
+pub mod backup;
 pub mod bench_ratio;
 pub mod closed_loop;
 pub mod disk;
@@ -32,6 +34,7 @@ pub mod locks;
 pub mod many_keys;
 pub mod membership;
 pub mod nemesis;
+pub mod paced;
 pub mod soak;
 pub mod watch;
 

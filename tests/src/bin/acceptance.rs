@@ -3,9 +3,9 @@
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover, k8s_heal,
-    k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks, many_keys,
-    membership, nemesis, seed_curl, soak, watch,
+    backup, bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover,
+    k8s_heal, k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks,
+    many_keys, membership, nemesis, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -166,6 +166,18 @@ enum Bar {
         #[arg(long, default_value_t = 8)]
         clients: usize,
     },
+    /// Backups while the cluster serves: how long they take, what they cost puts, and what lives again.
+    Backup {
+        /// End within a minute: 50,000 keys.
+        #[arg(long)]
+        quick: bool,
+        /// How many keys.
+        #[arg(long)]
+        keys: Option<u64>,
+        /// How often puts are measured, beside a backup and without.
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
     /// How soon a change is heard, and what thousands of watchers cost.
     Watch {
         /// End within a minute: a fifth of the watchers, for a shorter time.
@@ -310,6 +322,12 @@ fn main() -> ExitCode {
         Bar::Soak { quick, duration, clients } => {
             let duration = Duration::from_secs(duration.unwrap_or(if quick { 45 } else { 1_200 }));
             conclude("soak", &run(soak::run(&soak::Options { duration, clients, small: quick })))
+        }
+        Bar::Backup { quick, keys, rounds } => {
+            let keys = keys.unwrap_or(if quick { 50_000 } else { 1_000_000 });
+            let span = Duration::from_secs(if quick { 3 } else { 5 });
+            let options = backup::Options { keys, rounds: rounds.unwrap_or(3), span };
+            conclude("backup", &run(backup::run(&options)))
         }
         Bar::K8sChart { quick: _ } => conclude("k8s-chart", &run(k8s_chart::run())),
         Bar::K8sAccount { quick: _ } => conclude("k8s-account", &run(k8s_account::run())),

@@ -108,6 +108,10 @@ fn node() -> ApiState {
                 }
                 EngineRequest::Read { answer, .. } => drop(answer.send(Ok(()))),
                 EngineRequest::Admin { answer, .. } => drop(answer.send(Err(AdminError::Busy))),
+                EngineRequest::Backup { answer } => {
+                    store.flush().expect("an engine in memory");
+                    let _ = answer.send(store.begin_snapshot());
+                }
             }
         }
     });

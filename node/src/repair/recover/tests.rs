@@ -3,10 +3,13 @@
 use super::*;
 use crate::config::Settings;
 use crate::engine::directory;
-use balsa_raft::{Entry, Raft};
+use crate::life::identity::Identity;
+use crate::repair::under_way;
+use balsa_raft::{Entry, HardState, Raft};
 use balsa_store::command::{Command, Operation, Put, encode, stamp};
-use balsa_store::{MemoryEngine, SUCCESSION_STEP, StoreConfig};
+use balsa_store::{FjallEngine, MemoryEngine, SUCCESSION_STEP, Store, StoreConfig, Succession};
 use bytes::Bytes;
+use std::path::Path;
 
 const OLD: LogIdentity = LogIdentity { cluster: 7, node: 0xa };
 
@@ -65,7 +68,7 @@ fn member(home: &Path) {
 fn check(home: &Path) -> Identity {
     let folder = folder(home);
     let config = config(home);
-    assert!(!is_under_way(&folder).unwrap());
+    assert_eq!(under_way(&folder).unwrap(), None);
     let own = identity::load(&folder).unwrap().unwrap();
     assert!(own.begun && own.node != NodeId(OLD.node) && own.cluster != Some(ClusterId(OLD.cluster)));
     assert_eq!(own.slot, Some(0));
@@ -117,7 +120,7 @@ fn cut_off_after_any_step_the_next_run_ends_it_under_the_same_identity() {
         let home = tempfile::tempdir().unwrap();
         member(home.path());
         let config = config(home.path());
-        let mut work = Work { config: &config, folder: folder(home.path()) };
+        let work = Work(Place { config: &config, folder: folder(home.path()), file: FILE });
         let (found, member) = work.look().unwrap();
         work.begin(&found, member).unwrap();
         for step in &steps[..cut] {
@@ -125,11 +128,11 @@ fn cut_off_after_any_step_the_next_run_ends_it_under_the_same_identity() {
             assert_eq!(work.take_step(&begun).unwrap(), *step);
         }
         let begun = work.begun().unwrap().unwrap();
-        assert!(is_under_way(&work.folder).unwrap(), "no node may start on it after {cut} steps");
+        assert!(under_way(&work.0.folder).unwrap().is_some(), "no node may start on it after {cut} steps");
         assert!(recover(&config, false).unwrap_err().to_string().contains("was begun"));
         let done = recover(&config, true).unwrap();
-        assert_eq!(done.new, Some((ClusterId(begun.new_cluster), NodeId(begun.new_node))));
-        assert_eq!(check(home.path()).node.0, begun.new_node, "after {cut} steps");
+        assert_eq!(done.new, Some(begun.heir.names()));
+        assert_eq!(check(home.path()).node.0, begun.heir.new_node, "after {cut} steps");
     }
 }
 

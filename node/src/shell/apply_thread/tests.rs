@@ -56,6 +56,7 @@ fn lane(overlay_bytes: usize) -> Lane {
         metrics: metrics.clone(),
         published: Arc::default(),
         incoming: Incoming::default(),
+        backups: WaitingBackups::default(),
     });
     Lane { lane, jobs: Some(jobs), flushes, events: told, metrics, _runtime: runtime }
 }

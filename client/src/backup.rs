@@ -1,0 +1,101 @@
+//! A backup as it arrives: bytes to keep, checked on their way.
+
+use crate::client::plain;
+use crate::error::{Cause, ReadError};
+use crate::transport::Retry;
+use crate::{Client, transport};
+use balsa_wire::backup::{Header, Piece, Reader, Totals};
+use bytes::Bytes;
+use reqwest::Method;
+use std::time::Duration;
+
+/// How long the next bytes are waited for.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A backup that is arriving. Dropped, it is given up.
+#[derive(Debug)]
+pub struct Backup {
+    answer: reqwest::Response,
+    endpoint: String,
+    reader: Reader,
+    header: Header,
+    /// Arrived with the header, and not yet taken.
+    first: Option<Bytes>,
+}
+
+impl Client {
+    /// Begins a backup of all that the cluster holds, no older than this call; resolves when it begins to arrive. It is not
+    /// retried once it has begun.
+    pub async fn backup(&self) -> Result<Backup, ReadError> {
+        let request = plain(Method::GET, "/v1/backup".to_owned(), Retry::Harmless);
+        let opened = self.transport().open(&request, self.timeout()).await;
+        let (mut answer, endpoint) = opened.map_err(|cause| ReadError { cause })?;
+        let mut reader = Reader::default();
+        let mut first = Vec::new();
+        loop {
+            let Some(bytes) = next_bytes(&mut answer, &endpoint).await? else {
+                reader.finish().map_err(|error| foreign(&endpoint, &error))?;
+                return Err(foreign(&endpoint, &"a backup without a header"));
+            };
+            first.extend_from_slice(&bytes);
+            if let Some(header) = check(&mut reader, &bytes, &endpoint)? {
+                return Ok(Backup { answer, endpoint, reader, header, first: Some(first.into()) });
+            }
+        }
+    }
+}
+
+impl Backup {
+    /// What it is of.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How many bytes have arrived.
+    pub fn arrived_bytes(&self) -> u64 {
+        self.reader.taken()
+    }
+
+    /// The next bytes; they are good as far as a check can tell by now. `None`: all have arrived, and the whole is good.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        match next_bytes(&mut self.answer, &self.endpoint).await? {
+            Some(bytes) => {
+                check(&mut self.reader, &bytes, &self.endpoint)?;
+                Ok(Some(bytes))
+            }
+            None => self.totals().map(|_| None),
+        }
+    }
+
+    fn totals(&self) -> Result<Totals, ReadError> {
+        self.reader.finish().map_err(|error| foreign(&self.endpoint, &error))
+    }
+}
+
+async fn next_bytes(answer: &mut reqwest::Response, endpoint: &str) -> Result<Option<Bytes>, ReadError> {
+    let no_answer =
+        |error: String| ReadError { cause: Cause::NoAnswer { endpoint: endpoint.to_owned(), error } };
+    match tokio::time::timeout(STALL_TIMEOUT, answer.chunk()).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(no_answer(format!("the backup broke off: {}", transport::describe(&error)))),
+        Err(_) => Err(no_answer(format!("the backup stood still for {STALL_TIMEOUT:?}"))),
+    }
+}
+
+/// Checks bytes that arrived; gives the header if it is among them.
+fn check(reader: &mut Reader, mut bytes: &[u8], endpoint: &str) -> Result<Option<Header>, ReadError> {
+    let mut header = None;
+    while let Some(piece) = reader.take(&mut bytes).map_err(|error| foreign(endpoint, &error))? {
+        if let Piece::Header(arrived) = piece {
+            header = Some(arrived);
+        }
+    }
+    Ok(header)
+}
+
+fn foreign(endpoint: &str, what: &dyn std::fmt::Display) -> ReadError {
+    ReadError { cause: Cause::Foreign { endpoint: endpoint.to_owned(), what: what.to_string() } }
+}
