@@ -42,6 +42,11 @@ impl HeadOut {
         let _ = self.0.compare_exchange(WRITTEN, FLUSHED, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// The head is among the connection's bytes. Told as often as hyper asks for the body, also after those have left.
+    fn written(&self) {
+        let _ = self.0.compare_exchange(0, WRITTEN, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Whether the head has left.
     pub(super) fn is_out(&self) -> bool {
         self.0.load(Ordering::Relaxed) == FLUSHED
@@ -59,7 +64,7 @@ impl hyper::body::Body for NoBody {
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.0.store(WRITTEN, Ordering::Relaxed);
+        self.0.written();
         Poll::Pending
     }
 }
