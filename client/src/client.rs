@@ -4,7 +4,9 @@ use crate::endpoints::Endpoints;
 use crate::error::{BuildError, ReadError, WriteError};
 use crate::request::{Clear, Delete, Get, Put};
 use crate::transport::{Request, Retry, Transport, parse, random};
+use crate::watch::Watch;
 use balsa_wire::cluster::{AddMember, ClusterAnswer, MembershipAnswer, Role, TransferLeadership};
+use balsa_wire::history::{CompactAnswer, CompactRequest};
 use bytes::Bytes;
 use reqwest::Method;
 use serde::Serialize;
@@ -119,6 +121,38 @@ impl Client {
     /// Deletes a key; one that is absent too.
     pub fn delete(&self, key: impl Into<String>) -> Delete {
         Delete::new(self.clone(), key.into())
+    }
+
+    /// Watches a key: what becomes of it from now on, or from an earlier revision on.
+    ///
+    /// ```no_run
+    /// # async fn example(client: balsa_client::Client) -> Result<(), balsa_client::WatchError> {
+    /// use balsa_client::WatchEvent;
+    ///
+    /// let mut watch = client.watch_key("app/config");
+    /// loop {
+    ///     match watch.next().await? {
+    ///         WatchEvent::Put { item, .. } => println!("{} at revision {}", item.key, item.revision),
+    ///         WatchEvent::Delete { key, .. } => println!("{key} is gone"),
+    ///         WatchEvent::Progress { revision } => println!("nothing else up to {revision}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn watch_key(&self, key: &str) -> Watch {
+        Watch::of_key(self.clone(), key)
+    }
+
+    /// As [`Client::watch_key`], for all keys that begin so; all keys, where `prefix` is empty.
+    pub fn watch_prefix(&self, prefix: &str) -> Watch {
+        Watch::of_prefix(self.clone(), prefix)
+    }
+
+    /// Forgets what is needed only to read revisions below this one.
+    pub async fn compact(&self, revision: u64) -> Result<CompactAnswer, WriteError> {
+        let mut request = plain(Method::POST, "/v1/compact".to_owned(), Retry::Recognised);
+        request.body = serde_json::to_vec(&CompactRequest { revision }).unwrap_or_default().into();
+        self.write(&request).await
     }
 
     /// Deletes all keys.

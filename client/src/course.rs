@@ -175,6 +175,7 @@ mod tests {
             code,
             outcome,
             current_revision: None,
+            oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
         }))

@@ -17,6 +17,7 @@
 //! ```
 //!
 //! - Every call has a deadline, and is retried until then: the first time at once, then with jittered back-off.
+//! - A watch ([`Client::watch_key`], [`Client::watch_prefix`]) outlives its connections, and misses nothing.
 //! - It learns the leader from answers and asks it directly; where that cannot be reached, as behind a port-forward to
 //!   one node, the endpoints that were given are enough.
 //! - Writes carry a place in a session (or an idempotency key), so that a retry never applies twice.
@@ -42,6 +43,9 @@ mod client;
 mod error;
 mod request;
 
+mod sse;
+mod watch;
+
 pub mod bench;
 pub mod cli;
 pub mod failover;
@@ -50,3 +54,4 @@ pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};
+pub use watch::{Watch, WatchError, WatchEvent};

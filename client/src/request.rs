@@ -32,16 +32,23 @@ pub struct Get {
     client: Client,
     key: String,
     stale: bool,
+    revision: Option<u64>,
 }
 
 impl Get {
     pub(crate) fn new(client: Client, key: String) -> Get {
-        Get { client, key, stale: false }
+        Get { client, key, stale: false, revision: None }
     }
 
     /// What the asked node has, without asking the others: faster, and perhaps old.
     pub fn stale(mut self) -> Get {
         self.stale = true;
+        self
+    }
+
+    /// What the key was at a revision of the store; one that has not come yet is waited for.
+    pub fn at_revision(mut self, revision: u64) -> Get {
+        self.revision = Some(revision);
         self
     }
 
@@ -58,6 +65,8 @@ impl Get {
         if raw {
             query.push("raw");
         }
+        let revision = self.revision.map(|revision| format!("revision={revision}"));
+        query.extend(revision.as_deref());
         let target = key_target(&self.key, &query).map_err(|cause| ReadError { cause })?;
         let request = plain(Method::GET, target, Retry::Harmless);
         match self.client.transport().call(&request, self.client.timeout()).await {

@@ -120,6 +120,7 @@ impl Transport {
             }
             let (attempt, answer) = self.attempt(&endpoint, request, &mark, left).await;
             let step = course.after(attempt, random());
+            self.note_step(&endpoint, &step);
             let retry_after = match step {
                 Step::Done => match answer {
                     Some(answer) => return Ok(answer),
@@ -133,18 +134,106 @@ impl Transport {
                     mark = self.mark(request.retry, deadline).await?;
                     Duration::ZERO
                 }
-                Step::Retry { wait, endpoint: Standing::Failed } => {
-                    self.with_endpoints(|endpoints| endpoints.failed(&endpoint, Instant::now()));
-                    wait
-                }
-                Step::Retry { wait, endpoint: Standing::Declined } => {
-                    self.with_endpoints(|endpoints| endpoints.declined(&endpoint));
-                    wait
+                Step::Retry { wait, .. } => wait,
+            };
+            pause(retry_after, deadline).await;
+        }
+    }
+
+    /// Sends a request that changes nothing until an answer begins, or `timeout` is over. Its body, which may never end, is
+    /// the caller's to read. Gives who answers, too.
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<(reqwest::Response, String), Cause> {
+        let deadline = Instant::now() + timeout;
+        let mut course = Course::new(true);
+        loop {
+            let endpoint = self.with_endpoints(|endpoints| endpoints.choose(Instant::now()).to_owned());
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(course.deadline().1);
+            }
+            let limit = left.min(self.attempt_timeout);
+            let beginning = async {
+                let answer = self.begin(self.sending(&endpoint, request), &endpoint).await?;
+                match answer.status().is_success() {
+                    true => Ok(answer),
+                    false => Err(self.refused(&endpoint, answer).await),
                 }
             };
-            if !retry_after.is_zero() {
-                let until = deadline.min(Instant::now() + retry_after);
-                tokio::time::sleep_until(until.into()).await;
+            let attempt = match tokio::time::timeout(limit, beginning).await {
+                Ok(Ok(answer)) => return Ok((answer, endpoint)),
+                Ok(Err(attempt)) => attempt,
+                Err(_) => Attempt::Broken(Cause::NoAnswer {
+                    endpoint: endpoint.clone(),
+                    error: "timed out".to_owned(),
+                }),
+            };
+            let step = course.after(attempt, random());
+            self.note_step(&endpoint, &step);
+            match step {
+                Step::Fail { cause, .. } => return Err(cause),
+                Step::Retry { wait, .. } => pause(wait, deadline).await,
+                Step::Done | Step::NewSession => {}
+            }
+        }
+    }
+
+    fn note_step(&self, endpoint: &str, step: &Step) {
+        match step {
+            Step::Retry { endpoint: Standing::Failed, .. } => {
+                self.with_endpoints(|endpoints| endpoints.failed(endpoint, Instant::now()));
+            }
+            Step::Retry { endpoint: Standing::Declined, .. } => {
+                self.with_endpoints(|endpoints| endpoints.declined(endpoint));
+            }
+            Step::Done | Step::Fail { .. } | Step::NewSession => {}
+        }
+    }
+
+    fn sending(&self, endpoint: &str, request: &Request) -> reqwest::RequestBuilder {
+        let url = format!("http://{endpoint}{}", request.target);
+        let sending = self.http.request(request.method.clone(), url).body(request.body.clone());
+        request.headers.iter().fold(sending, |sending, (name, value)| sending.header(*name, value))
+    }
+
+    /// Sends, and learns from the head of the answer.
+    async fn begin(
+        self: &Arc<Self>,
+        sending: reqwest::RequestBuilder,
+        endpoint: &str,
+    ) -> Result<reqwest::Response, Attempt> {
+        match sending.send().await {
+            Ok(answer) => {
+                self.note_answer(endpoint, answer.headers());
+                Ok(answer)
+            }
+            Err(error) if error.is_builder() => {
+                let cause = Cause::Invalid(format!("the request cannot be sent: {}", describe(&error)));
+                Err(Attempt::Foreign { status: 400, cause })
+            }
+            Err(error) if error.is_connect() => Err(Attempt::NotSent(no_answer(endpoint, &error))),
+            Err(error) => Err(Attempt::Broken(no_answer(endpoint, &error))),
+        }
+    }
+
+    /// What an answer that is no success says.
+    async fn refused(&self, endpoint: &str, mut answer: reqwest::Response) -> Attempt {
+        let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+        let body = match answer.bytes().await {
+            Ok(body) => body,
+            Err(error) => return Attempt::Broken(no_answer(endpoint, &error)),
+        };
+        let is_problem = text(&headers, "content-type").is_some_and(|kind| kind.starts_with(CONTENT_TYPE));
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if is_problem => Attempt::Problem(Box::new(problem)),
+            _ => {
+                let start = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
+                let cause =
+                    Cause::Foreign { endpoint: endpoint.to_owned(), what: format!("{status} {start}") };
+                Attempt::Foreign { status: status.as_u16(), cause }
             }
         }
     }
@@ -156,53 +245,25 @@ impl Transport {
         mark: &Mark,
         left: Duration,
     ) -> (Attempt, Option<Answer>) {
-        let mut sending =
-            self.http.request(request.method.clone(), format!("http://{endpoint}{}", request.target));
-        for (name, value) in &request.headers {
-            sending = sending.header(*name, value);
-        }
+        let mut sending = self.sending(endpoint, request);
         sending = match mark {
             Mark::None => sending,
             Mark::Key(key) => sending.header(header::IDEMPOTENCY_KEY, key),
             Mark::Ticket(ticket) => sending.header(header::SESSION, ticket.header()),
         };
-        let sending = sending.body(request.body.clone()).timeout(left.min(self.attempt_timeout)).send();
-        let no_answer = |error: &reqwest::Error| Cause::NoAnswer {
-            endpoint: endpoint.to_owned(),
-            error: describe(error),
-        };
-        let mut answer = match sending.await {
+        let sending = sending.timeout(left.min(self.attempt_timeout));
+        let mut answer = match self.begin(sending, endpoint).await {
             Ok(answer) => answer,
-            Err(error) if error.is_builder() => {
-                let cause = Cause::Invalid(format!("the request cannot be sent: {}", describe(&error)));
-                return (Attempt::Foreign { status: 400, cause }, None);
-            }
-            Err(error) if error.is_connect() => {
-                return (Attempt::NotSent(no_answer(&error)), None);
-            }
-            Err(error) => return (Attempt::Broken(no_answer(&error)), None),
+            Err(attempt) => return (attempt, None),
         };
-        let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
-        self.note_answer(endpoint, &headers);
-        let is_success = status.is_success() || status == reqwest::StatusCode::NOT_MODIFIED;
-        let body = match answer.bytes().await {
-            Ok(body) => body,
-            Err(error) if is_success => return (Attempt::HalfSuccess(no_answer(&error)), None),
-            Err(error) => return (Attempt::Broken(no_answer(&error)), None),
-        };
-        if is_success {
-            let endpoint = endpoint.to_owned();
-            return (Attempt::Success, Some(Answer { headers, body, endpoint }));
+        let status = answer.status();
+        if !status.is_success() && status != reqwest::StatusCode::NOT_MODIFIED {
+            return (self.refused(endpoint, answer).await, None);
         }
-        let is_problem = text(&headers, "content-type").is_some_and(|kind| kind.starts_with(CONTENT_TYPE));
-        match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) if is_problem => (Attempt::Problem(Box::new(problem)), None),
-            _ => {
-                let start = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-                let cause =
-                    Cause::Foreign { endpoint: endpoint.to_owned(), what: format!("{status} {start}") };
-                (Attempt::Foreign { status: status.as_u16(), cause }, None)
-            }
+        let headers = std::mem::take(answer.headers_mut());
+        match answer.bytes().await {
+            Ok(body) => (Attempt::Success, Some(Answer { headers, body, endpoint: endpoint.to_owned() })),
+            Err(error) => (Attempt::HalfSuccess(no_answer(endpoint, &error)), None),
         }
     }
 
@@ -280,6 +341,17 @@ impl Transport {
     fn with_endpoints<T>(&self, act: impl FnOnce(&mut Endpoints) -> T) -> T {
         act(&mut self.endpoints.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Waits so long, but not beyond the deadline.
+async fn pause(wait: Duration, deadline: Instant) {
+    if !wait.is_zero() {
+        tokio::time::sleep_until(deadline.min(Instant::now() + wait).into()).await;
+    }
+}
+
+fn no_answer(endpoint: &str, error: &reqwest::Error) -> Cause {
+    Cause::NoAnswer { endpoint: endpoint.to_owned(), error: describe(error) }
 }
 
 /// Reads an answer's body.

@@ -172,6 +172,10 @@ settings! {
         value_bytes_max: usize = 1 << 20, "BALSA_VALUE_BYTES_MAX", "BYTES";
         /// Open client connections; beyond: 503 [default: 16384]
         connections_max: usize = 16_384, "BALSA_CONNECTIONS_MAX", "N";
+        /// Watches that are open; beyond: 503 [default: 12000]
+        watchers_max: usize = 12_000, "BALSA_WATCHERS_MAX", "N";
+        /// How often a watcher is told that it has got everything, which a quorum confirms, in milliseconds [default: 5000]
+        watch_progress_ms: u64 = 5_000, "BALSA_WATCH_PROGRESS_MS", "MS";
         /// Writes in flight; beyond: 503 [default: 16384]
         writes_in_flight_max: usize = 16_384, "BALSA_WRITES_IN_FLIGHT_MAX", "N";
         /// Bytes of writes in flight; beyond: 503 [default: 67108864]
@@ -193,6 +197,9 @@ settings! {
 
         /// How many revisions of history are kept before they are compacted [default: 100000]
         history_revisions: u64 = 100_000, "BALSA_HISTORY_REVISIONS", "N";
+        /// How long a revision of history is kept at most, in the log's time, in milliseconds; 0: no matter how old
+        /// [default: 0]
+        history_age_ms: u64 = 0, "BALSA_HISTORY_AGE_MS", "MS";
         /// The store's overlay in memory, before it is flushed, in bytes [default: 16777216]
         overlay_bytes: usize = 16 << 20, "BALSA_OVERLAY_BYTES", "BYTES";
         /// A segment of the log, in bytes [default: 16777216]

@@ -9,13 +9,15 @@
 //! ```
 //!
 //! Modules in reading order: [`engine`] (the node as one deterministic state machine), [`shell`] (threads that run it),
-//! [`peer`] and [`http`] (the doors), [`life`] (identity, founding, joining), [`kubernetes`] (a node in a StatefulSet), [`server`] (a process of all that),
+//! [`watch`] (changes, to whoever watches), [`peer`] and [`http`] (the doors), [`life`] (identity, founding, joining), [`kubernetes`] (a node in a StatefulSet), [`server`] (a process of all that),
 //! [`config`], [`metrics`], [`dev`] (a cluster on one machine), [`repair`] (of a
 //! data folder, offline).
 
 pub mod engine;
 
 pub mod shell;
+
+pub mod watch;
 
 pub mod http;
 pub mod peer;

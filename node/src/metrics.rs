@@ -106,6 +106,8 @@ pub struct Metrics {
     pub disk_available_bytes: IntGauge,
     /// Bytes below which writes are refused.
     pub disk_headroom_bytes: IntGauge,
+    /// 1: the store waits for room on the disk.
+    pub flush_waits: IntGauge,
 
     /// The store's revision.
     pub revision: IntGauge,
@@ -119,6 +121,13 @@ pub struct Metrics {
     pub reply_table_entries: IntGauge,
     /// Open sessions.
     pub sessions: IntGauge,
+    /// The oldest revision that can be read.
+    pub compacted_revision: IntGauge,
+
+    /// Watches that are open.
+    pub watchers: IntGauge,
+    /// Events sent to watchers.
+    pub watch_events: IntCounter,
 
     /// Snapshots on their way to peers.
     pub snapshots_out: IntGauge,
@@ -331,6 +340,10 @@ impl Metrics {
                 "balsa_disk_headroom_bytes",
                 "Below this many bytes left on the disk, writes are refused.",
             )?,
+            flush_waits: r.gauge(
+                "balsa_flush_waits",
+                "1: the disk has no room for what the store holds in memory, and no write is taken.",
+            )?,
             revision: r.gauge("balsa_revision", "The store's revision.")?,
             log_bytes: r.gauge("balsa_log_size_bytes", "Bytes of the log on disk.")?,
             store_bytes: r.gauge("balsa_store_size_bytes", "Bytes of the store on disk.")?,
@@ -338,6 +351,10 @@ impl Metrics {
             reply_table_entries: r
                 .gauge("balsa_reply_table_entries", "Recorded replies under idempotency keys.")?,
             sessions: r.gauge("balsa_sessions", "Open sessions.")?,
+            compacted_revision: r
+                .gauge("balsa_compacted_revision", "The oldest revision that can be read; 0: all can.")?,
+            watchers: r.gauge("balsa_watchers", "Watches that are open.")?,
+            watch_events: r.counter("balsa_watch_events_total", "Events sent to watchers.")?,
             peer_sent_bytes: r.counter("balsa_peer_sent_bytes_total", "Bytes sent to peers.")?,
             peer_received_bytes: r
                 .counter("balsa_peer_received_bytes_total", "Bytes received from peers.")?,

@@ -21,6 +21,7 @@ use crate::life::{self, ControlCall, FolderLock, LockError, Member};
 use crate::metrics::Metrics;
 use crate::peer::{Inbound, Inbox, LocalIdentity, PeerHub, serve_peers};
 use crate::shell::{self, EventLoop, Fatal, Inputs, Wiring};
+use crate::watch::Hub;
 use arc_swap::ArcSwap;
 use balsa_log::{Folder, RealDisk};
 use balsa_raft::{Index, NodeId, Term};
@@ -176,8 +177,12 @@ async fn live(
     let (turned_ms, fresh_ms) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
 
     let api_handle = Handle::new(requests, status.clone());
+    let hub = Hub::new(config.watches(), reader.clone(), metrics.clone());
+    hub.start(api_handle.clone()).map_err(refused)?;
+    let published = hub.published().clone();
     let api = ApiState::new(http::Parts {
         handle: api_handle.clone(),
+        hub,
         reader: reader.clone(),
         metrics: metrics.clone(),
         limits: config.limits(),
@@ -250,6 +255,7 @@ async fn live(
         epoch,
         hub: hub.clone(),
         metrics: metrics.clone(),
+        published,
         removed,
         fatal: fatal.clone(),
         tick: config.tick(),

@@ -1,8 +1,8 @@
 //! Whole-system tests of Balsa.
 //!
 //! [`sim`] runs whole clusters of the production node on a simulated clock, network and disk: one thread, one seed.
-//! The rest runs real processes on this machine: [`cluster`] starts, kills and heals them, [`acceptance`] holds the
-//! bars that a release must clear.
+//! [`fuzz`] feeds bent inputs to whatever reads bytes. The rest runs real processes on this machine: [`cluster`] starts,
+//! kills and heals them, [`acceptance`] holds the bars that a release must clear.
 
 pub mod random;
 
@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod nemesis;
 pub mod strike;
 
+pub mod fuzz;
 pub mod k8s;
 
 pub mod acceptance;

@@ -74,6 +74,23 @@ pub enum Command {
         /// What the asked node has, without asking the others: perhaps old
         #[arg(long)]
         stale: bool,
+        /// What it was at this revision of the store
+        #[arg(long, value_name = "REVISION")]
+        revision: Option<u64>,
+    },
+    /// Print changes as they come, a line each
+    #[command(after_help = "\
+  balsa watch app/config                  one key, from now on
+  balsa watch --prefix app/ --from 17     all keys below app/, from revision 17 on
+  balsa -o json watch --prefix '' | jq .  all keys, for programs
+
+It goes on by itself where a node goes away, and misses nothing. It ends with exit code 1 where what it wants is
+compacted. A line `progress` says that all up to its revision was printed.")]
+    Watch(WatchArgs),
+    /// Forget history: what is needed only to read or watch from revisions below the one given
+    Compact {
+        /// The oldest revision that stays readable
+        revision: u64,
     },
     /// Write a key
     Put(PutArgs),
@@ -203,6 +220,38 @@ pub struct PutArgs {
     /// When to write
     #[command(flatten)]
     pub condition: ConditionArgs,
+}
+
+/// What to watch.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct WatchArgs {
+    /// The key
+    #[arg(required_unless_present = "prefix")]
+    pub key: Option<String>,
+    /// All keys that begin so, in place of one; empty: all keys
+    #[arg(long, value_name = "PREFIX", conflicts_with = "key")]
+    pub prefix: Option<String>,
+    /// From this revision on; nothing: from now on
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub from: Option<u64>,
+    /// Only these changes
+    #[arg(long, value_enum)]
+    pub events: Option<Events>,
+    /// Print what was there before, too (in JSON)
+    #[arg(long)]
+    pub prev: bool,
+    /// End after so many changes
+    #[arg(long, value_name = "NUMBER")]
+    pub count: Option<u64>,
+}
+
+/// Kinds of changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Events {
+    /// A key was set.
+    Put,
+    /// A key was deleted.
+    Delete,
 }
 
 /// When to write.

@@ -8,10 +8,11 @@ mod load;
 mod measure;
 mod output;
 mod strike;
+mod watch;
 
 pub use args::Args;
 
-use crate::{Cause, Client, ExactlyOnce, ReadError, WriteError};
+use crate::{Cause, Client, ExactlyOnce, ReadError, WatchError, WriteError};
 use args::{Command, Condition, MemberArgs, MembersCommand, PutArgs};
 use balsa_wire::cluster::AddMember;
 use balsa_wire::problem::Outcome;
@@ -35,6 +36,7 @@ enum Stop {
     NotFound(String),
     Read(ReadError),
     Write(WriteError),
+    Watch(WatchError),
     Test(String),
 }
 
@@ -61,10 +63,12 @@ pub async fn run(args: Args) -> ExitCode {
                 Stop::NotFound(text) | Stop::Test(text) => (EXIT_NOT_APPLIED, text.clone()),
                 Stop::Read(error) => (EXIT_NOT_APPLIED, error.to_string()),
                 Stop::Write(error) => (exit_code(error.outcome()), error.to_string()),
+                Stop::Watch(error) => (EXIT_NOT_APPLIED, error.to_string()),
             };
             let cause = match &stop {
                 Stop::Read(error) => Some(&error.cause),
                 Stop::Write(error) => Some(error.cause()),
+                Stop::Watch(WatchError::Failed(cause)) => Some(cause),
                 _ => None,
             };
             output.error(&text, cause.and_then(Cause::problem));
@@ -92,7 +96,12 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
     let client = building.exactly_once(ExactlyOnce::IdempotencyKey).build();
     let client = client.map_err(|error| Stop::Usage(error.to_string()))?;
     match args.command {
-        Command::Get { key, raw, stale } => get(&client, output, key, raw, stale).await,
+        Command::Get { key, raw, stale, revision } => get(&client, output, key, raw, stale, revision).await,
+        Command::Watch(args) => watch::run(&client, output, args).await,
+        Command::Compact { revision } => {
+            output.compacted(&client.compact(revision).await?);
+            Ok(())
+        }
         Command::Put(put) => write_key(&client, output, put).await,
         Command::Delete { key, if_revision, if_exists, prev } => {
             let mut asking = client.delete(key);
@@ -140,11 +149,21 @@ async fn run_command(args: Args, output: &Output) -> Result<(), Stop> {
     }
 }
 
-async fn get(client: &Client, output: &Output, key: String, raw: bool, stale: bool) -> Result<(), Stop> {
+async fn get(
+    client: &Client,
+    output: &Output,
+    key: String,
+    raw: bool,
+    stale: bool,
+    revision: Option<u64>,
+) -> Result<(), Stop> {
     let not_found = || Stop::NotFound(format!("there is no key `{key}`"));
     let mut asking = client.get(key.as_str());
     if stale {
         asking = asking.stale();
+    }
+    if let Some(revision) = revision {
+        asking = asking.at_revision(revision);
     }
     if raw {
         output.bytes(&asking.raw().await?.ok_or_else(not_found)?.bytes);

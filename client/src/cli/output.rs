@@ -3,6 +3,7 @@
 use super::args::Format;
 use crate::failover::Report;
 use balsa_wire::cluster::{ClusterAnswer, Member, MemberAddress};
+use balsa_wire::history::CompactAnswer;
 use balsa_wire::kv::{ClearAnswer, DeleteAnswer, Item, PutAnswer};
 use balsa_wire::problem::Problem;
 use serde::Serialize;
@@ -22,6 +23,16 @@ impl Output {
     pub(super) fn bytes(&self, bytes: &[u8]) {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(bytes).and_then(|()| out.flush()); // a pipe that was closed is normal
+    }
+
+    /// A line; `false`: nobody reads any more.
+    pub(super) fn line(&self, text: &str) -> bool {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+    }
+
+    pub(super) fn compacted(&self, answer: &CompactAnswer) {
+        self.print(answer, || format!("oldest readable revision {}", answer.oldest_revision));
     }
 
     pub(super) fn item(&self, item: &Item) {
@@ -131,7 +142,7 @@ fn name(value: &impl Serialize) -> String {
     json(value).trim_matches('"').to_owned()
 }
 
-fn value_text(item: &Item) -> String {
+pub(super) fn value_text(item: &Item) -> String {
     let value = item.value.as_ref().map(|value| value.get().to_owned());
     value.or_else(|| item.value_base64.clone()).unwrap_or_default()
 }

@@ -32,6 +32,7 @@ impl Reply {
             code,
             outcome,
             current_revision: (code == Code::PreconditionFailed).then_some(9),
+            oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
         };

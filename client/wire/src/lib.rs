@@ -4,6 +4,7 @@
 //! field means to users is the contract; here is how it is written.
 //!
 //! - [`kv`]: answers about keys and sessions
+//! - [`history`]: compaction, and the events of watches
 //! - [`cluster`]: the cluster's state, and requests to change its members
 //! - [`problem`]: errors (RFC 9457), their stable codes and the outcome of the write
 //! - [`repair`]: what the node's offline repair prints for programs
@@ -16,6 +17,7 @@
 pub mod base64;
 pub mod cluster;
 pub mod header;
+pub mod history;
 pub mod kv;
 pub mod percent;
 pub mod problem;

@@ -26,6 +26,9 @@ pub struct Problem {
     /// On [`Code::PreconditionFailed`]: the key's revision; 0: the key is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<u64>,
+    /// On [`Code::Compacted`]: the oldest revision that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_revision: Option<u64>,
     /// The bound that was met, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
@@ -107,6 +110,8 @@ codes! {
     NoSuchRoute = "no_such_route", "There is nothing at this path";
     /// 404: the key is absent.
     KeyNotFound = "key_not_found", "The key does not exist";
+    /// 404: the revision that was asked for has not come yet.
+    FutureRevision = "future_revision", "The revision has not come yet";
     /// 404: there is no such member.
     NoSuchMember = "no_such_member", "The member does not exist";
     /// 405: see the `Allow` header.
@@ -181,6 +186,7 @@ mod tests {
             code: Code::KeyNotFound,
             outcome: None,
             current_revision: None,
+            oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
         };

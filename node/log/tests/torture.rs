@@ -218,6 +218,42 @@ fn damage_below_a_torn_batch() {
     assert!(!whole_or_refused(&disk, &model, "damage below a torn batch"));
 }
 
+/// Four batches were on their way when the power failed, of one and two sectors in turn, and any part of them reached the
+/// disk. An opening marks the end it found, and another batch follows: where that ends, one of the old ones begins, and it has
+/// the number that would come next. It must not come back (hazard 24).
+#[test]
+fn a_batch_behind_a_torn_one_does_not_come_back() {
+    let base = SimDisk::new();
+    let (mut model, log, _) = run(&base, &[]);
+    let mut log = log.unwrap();
+    for bytes in [400, 600, 400, 600] {
+        model.step(&mut log, Step::Append(1, bytes)).unwrap();
+    }
+    base.halt_at(2); // the last batch is written, and nothing synced
+    log.sync().unwrap_err();
+    drop(log);
+    let mut cut = 0;
+    for kept in 0..1024u64 {
+        let (disk, mut model) = (base.fork(), model.clone());
+        let mut sector = 0;
+        disk.power_loss(&mut || {
+            sector += 1;
+            kept >> (sector - 1) & 1
+        });
+        let (mut log, recovered) = open(&disk).unwrap();
+        model.recovered(&recovered, &format!("sectors {kept:b}"));
+        cut += u64::from(recovered.torn_tail_bytes > 0);
+        for step in [Step::Append(1, 600), Step::Sync] {
+            model.step(&mut log, step).unwrap();
+        }
+        drop(log);
+        disk.crash();
+        let (_, recovered) = open(&disk).unwrap_or_else(|error| panic!("sectors {kept:b}: {error}"));
+        assert_eq!(View::of(&recovered), *model.now(), "sectors {kept:b}");
+    }
+    assert!(cut > 10, "{cut} torn tails");
+}
+
 #[test]
 fn an_older_version_of_a_segment() {
     let (old, _) = {

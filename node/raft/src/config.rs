@@ -22,6 +22,9 @@ pub struct Config {
     pub max_append_bytes: usize,
     /// Appends to one peer that may be unanswered.
     pub max_inflight_appends: usize,
+    /// Whether entries wait for the answer to the append before them, a tick at most, and go together: more of them in one
+    /// write to a disk, and fewer messages, for a little more delay where many write at once.
+    pub gather_appends: bool,
     /// Bytes of entries to one peer that may be unanswered.
     pub max_inflight_bytes: usize,
     /// Bytes of proposals that may be uncommitted before further ones are refused; one is taken whatever its
@@ -71,6 +74,7 @@ impl Config {
             heartbeat_ticks: 2,
             max_append_bytes: 1 << 20,
             max_inflight_appends: 64,
+            gather_appends: false,
             max_inflight_bytes: 8 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_apply_bytes: 16 << 20,

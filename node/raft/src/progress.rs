@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     /// Appends in flight: the last index and the bytes of each.
     inflight: VecDeque<(Index, usize)>,
     inflight_bytes: usize,
+    /// An append that took all there was and is not answered: its last index, and when it left.
+    gathers_behind: Option<(Index, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +98,7 @@ impl Progress {
             nudge: false,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
+            gathers_behind: None,
         }
     }
 
@@ -108,11 +111,12 @@ impl Progress {
         }
     }
 
-    /// What may be sent now, of a log that ends at `last`.
-    pub(crate) fn sending(&self, last: Index, window: Window) -> Sending {
+    /// What may be sent at the tick `now`, of a log that ends at `last`.
+    pub(crate) fn sending(&self, last: Index, window: Window, now: u64) -> Sending {
+        let gathers = self.gathers_behind.is_some_and(|(_, left_at)| left_at == now);
         match self.state {
             State::Probe { waiting: false } => Sending::Entries,
-            State::Replicate if self.next <= last && !self.is_full(window) => Sending::Entries,
+            State::Replicate if self.next <= last && !gathers && !self.is_full(window) => Sending::Entries,
             State::Replicate if self.nudge => Sending::Empty,
             State::Probe { waiting: true } | State::Replicate | State::Snapshot { .. } => Sending::Nothing,
         }
@@ -149,6 +153,11 @@ impl Progress {
         }
     }
 
+    /// What comes now waits for the answer to what just left, or for the next tick.
+    pub(crate) fn gather(&mut self, now: u64) {
+        self.gathers_behind = self.inflight.back().map(|(last, _)| (*last, now));
+    }
+
     /// The peer holds the log durably up to `index`; `compacted` is where the leader's own log begins.
     pub(crate) fn accepted(&mut self, index: Index, compacted: Index, now: u64) {
         if index > self.matched {
@@ -164,6 +173,7 @@ impl Progress {
                 while let Some((_, bytes)) = self.inflight.pop_front_if(|(last, _)| *last <= index) {
                     self.inflight_bytes -= bytes;
                 }
+                self.gathers_behind.take_if(|(last, _)| *last <= index);
             }
         }
     }
@@ -259,6 +269,7 @@ impl Progress {
     fn clear_inflight(&mut self) {
         self.inflight.clear();
         self.inflight_bytes = 0;
+        self.gathers_behind = None;
         self.nudge = false;
     }
 }

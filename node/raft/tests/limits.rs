@@ -186,6 +186,44 @@ fn appends_in_flight_are_bounded() {
 }
 
 #[test]
+fn entries_gather_behind_an_unanswered_append_for_a_tick_at_most() {
+    let appends = |cluster: &Cluster| -> Vec<Vec<u64>> {
+        let to_two = cluster.network.iter().filter(|message| message.to == NodeId(2));
+        let appends = to_two.filter_map(|message| match &message.body {
+            Body::Append { entries, .. } => Some(entries.iter().map(|entry| entry.index.0).collect()),
+            _ => None,
+        });
+        appends.collect()
+    };
+    let mut cluster = led_by_one(Config { gather_appends: true, max_append_bytes: 70, ..config() });
+    let first = cluster.raft(NodeId(1)).map(Raft::last_index).expect("it runs").0 + 1;
+    let propose =
+        |cluster: &mut Cluster| assert!(cluster.propose(NodeId(1), "x").is_some_and(|taken| taken.is_ok()));
+    for _ in 0..4 {
+        propose(&mut cluster);
+    }
+    assert_eq!(appends(&cluster), [[first]], "the others wait for its answer");
+    // Its answer lets them go, in as many appends as they need.
+    let find = |cluster: &Cluster, from, to| {
+        let mut network = cluster.network.iter();
+        network
+            .position(|message| (message.from, message.to) == (NodeId(from), NodeId(to)))
+            .expect("a message")
+    };
+    cluster.deliver(find(&cluster, 1, 2));
+    cluster.persist(NodeId(2), usize::MAX);
+    cluster.deliver(find(&cluster, 2, 1));
+    assert_eq!(appends(&cluster), [vec![first + 1, first + 2], vec![first + 3]]);
+    cluster.settle();
+    // Nothing is answered any more: what waits goes with the next tick.
+    propose(&mut cluster);
+    propose(&mut cluster);
+    assert_eq!(appends(&cluster), [[first + 4]]);
+    cluster.input(NodeId(1), |raft| raft.tick());
+    assert_eq!(appends(&cluster), [[first + 4], [first + 5]]);
+}
+
+#[test]
 fn entries_being_applied_are_bounded() {
     let mut cluster = led_by_one(Config { max_apply_bytes: 200, ..config() });
     cluster.eager_apply = false;

@@ -55,6 +55,7 @@ impl Life {
         let config = Config {
             max_append_bytes: [40, 100, 1 << 20][random.below(3)],
             max_inflight_appends: [1, 2, 16][random.below(3)],
+            gather_appends: [true, false][random.below(2)],
             max_inflight_bytes: [64, 1 << 20][random.below(2)],
             max_apply_bytes: [64, 1 << 20][random.below(2)],
             ..Config::with_defaults(NodeId(1), random.next())

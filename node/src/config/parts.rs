@@ -7,6 +7,7 @@ use crate::kubernetes::Api;
 use crate::life::{Member, Settings};
 use crate::peer::PeerConfig;
 use crate::shell::StreamSettings;
+use crate::watch::HubConfig;
 use balsa_log::LogConfig;
 use balsa_store::StoreConfig;
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ impl Config {
         raft.election_ticks = self.election_ticks();
         raft.election_stretch_max = self.election_stretch_max;
         raft.heartbeat_ticks = self.heartbeat_ticks();
+        raft.gather_appends = true;
         let fixed_addresses = self.membership().initial_peers;
         let engine = EngineConfig {
             id: member.node,
@@ -82,6 +84,15 @@ impl Config {
         }
     }
 
+    /// The watchers of this node.
+    pub fn watches(&self) -> HubConfig {
+        HubConfig {
+            watchers_max: self.watchers_max,
+            progress_interval: Duration::from_millis(self.watch_progress_ms),
+            progress_timeout: Duration::from_millis(self.request_timeout_ms),
+        }
+    }
+
     /// How snapshots are sent; `incarnation` as above.
     pub fn snapshots(&self, incarnation: u64) -> StreamSettings {
         StreamSettings {
@@ -96,6 +107,7 @@ impl Config {
         StoreConfig {
             overlay_bytes: self.overlay_bytes,
             history_revisions: self.history_revisions,
+            history_age_ms: self.history_age_ms,
             ..StoreConfig::default()
         }
     }

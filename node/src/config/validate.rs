@@ -120,6 +120,8 @@ impl Config {
         })?;
         between("head_timeout_ms", self.head_timeout_ms, 100, 600_000)?;
         between("idle_timeout_ms", self.idle_timeout_ms, 1_000, 86_400_000)?;
+        // Clients take a node that is silent for half a minute for gone.
+        between("watch_progress_ms", self.watch_progress_ms, 100, 10_000)?;
         between("snapshot_patience_ms", self.snapshot_patience_ms, 1_000, 86_400_000)?;
         between("drain_timeout_ms", self.drain_timeout_ms, 100, 600_000)
     }
@@ -137,6 +139,8 @@ impl Config {
         require(bytes >= 2 * value, "write_bytes_in_flight_max", bytes, || {
             format!("it must be at least twice value_bytes_max ({value}), so that a largest value fits in")
         })?;
+        between("watchers_max", self.watchers_max as u64, 1, 1_000_000)?;
+        between("history_age_ms", self.history_age_ms, 0, u64::MAX >> 11)?;
         between("history_revisions", self.history_revisions, 1, u64::MAX >> 11)?;
         let overlay = self.overlay_bytes;
         require(overlay >= 4 * value, "overlay_bytes", overlay, || {

@@ -223,6 +223,14 @@ impl LogJob {
             LogJob::Release(_) => 0,
         }
     }
+
+    /// The size of the entries that it appends, in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            LogJob::Persist { entries, .. } => entries.iter().map(Entry::size_bytes).sum(),
+            LogJob::Release(_) => 0,
+        }
+    }
 }
 
 /// A committed entry.

@@ -22,13 +22,20 @@ pub struct LogStage {
     log: Log,
     folder: Folder,
     headroom_bytes: u64,
+    takes_entries: bool,
 }
 
 impl LogStage {
     /// A stage over an open log in `folder`. Entries are taken only while the disk has more than `headroom_bytes` left: the
     /// rest is for what must go on (votes, the store's flushes).
     pub fn new(log: Log, folder: Folder, headroom_bytes: u64) -> LogStage {
-        LogStage { log, folder, headroom_bytes }
+        LogStage { log, folder, headroom_bytes, takes_entries: true }
+    }
+
+    /// Whether entries are taken at all: not while the store waits for room on the disk, or what is applied and lies in
+    /// memory alone would have no bound. They wait as they do for the log's own room.
+    pub fn set_takes_entries(&mut self, takes: bool) {
+        self.takes_entries = takes;
     }
 
     /// Carries jobs out, in order, and takes those that are done out of `jobs`. What is left did not fit on a full disk: it
@@ -36,8 +43,8 @@ impl LogStage {
     pub fn run(&mut self, jobs: &mut VecDeque<LogJob>) -> Result<Progress, LogError> {
         let mut durable = None;
         let mut full = false;
-        let has_room =
-            self.folder.disk.free_bytes(&self.folder.path).is_ok_and(|free| free > self.headroom_bytes);
+        let has_room = self.takes_entries
+            && self.folder.disk.free_bytes(&self.folder.path).is_ok_and(|free| free > self.headroom_bytes);
         while let Some(job) = jobs.front() {
             if job.entries() > 0 && !has_room {
                 full = true;
@@ -96,6 +103,11 @@ impl LogStage {
             Ok(_) | Err(LogError::Full { .. }) => Ok(()), // the reserve holds; the next write will say more
             Err(error) => Err(error),
         }
+    }
+
+    /// How much can be written before the log needs a new segment, in bytes.
+    pub fn ready_bytes(&self) -> u64 {
+        self.log.ready_bytes()
     }
 
     /// The log's size on disk, in bytes.

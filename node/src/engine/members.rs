@@ -15,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How many nodes that are no members may have introduced themselves; of more, only the leader is remembered.
 const MAX_INTRODUCED: usize = 16;
+/// How long a connection is kept to a node that is no member here and asked for a vote, in ms: long enough to make the
+/// connection, and for its next question.
+const ASKS_MS: u64 = 10_000;
 /// Of how many nodes it is remembered what they run, members apart.
 const BUILDS_MAX: usize = 64;
 /// How long a leader keeps its connection to a node whose removal has committed, and that node its own, in ms: for the
@@ -34,9 +37,8 @@ pub(super) struct Members {
     known_since_ms: BTreeMap<NodeId, u64>,
     /// What each runs, as it said itself. Bounded by the membership and [`BUILDS_MAX`].
     builds: BTreeMap<NodeId, Build>,
-    /// Where nodes that this node's membership does not list said that they are; the one that leads is a peer all the
-    /// same. At most [`MAX_INTRODUCED`].
-    introduced: BTreeMap<NodeId, String>,
+    /// Nodes that this node's membership does not list. At most [`MAX_INTRODUCED`].
+    introduced: BTreeMap<NodeId, Introduced>,
     /// Were members, and are still connected to.
     leaving: BTreeMap<NodeId, Leaving>,
     /// The committed membership entry that was last taken note of.
@@ -47,6 +49,16 @@ pub(super) struct Members {
     standing: Option<(NodeId, u64, Vec<MemberStanding>)>,
     told_standing_ms: u64,
     removal: Option<Removal>,
+}
+
+/// It is a peer all the same while it leads, or asks for votes: this node's membership may be the older one, and without its
+/// vote there may be no leader that could bring it the newer one.
+#[derive(Debug)]
+struct Introduced {
+    /// Where it said that it is.
+    address: String,
+    /// It asked for a vote, and counts as a candidate until then.
+    asks_until_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -205,7 +217,11 @@ impl<T: Tickets> Engine<T> {
         }
         let before = self.members.leaving.len();
         self.members.leaving.retain(|_, leaving| leaving.until_ms.is_none_or(|until| until > now));
-        if self.members.leaving.len() < before {
+        let mut is_over = self.members.leaving.len() < before;
+        for introduced in self.members.introduced.values_mut() {
+            is_over |= introduced.asks_until_ms.take_if(|until| *until <= now).is_some();
+        }
+        if is_over {
             self.set_peers();
         }
     }
@@ -216,8 +232,8 @@ impl<T: Tickets> Engine<T> {
         known
     }
 
-    /// Peers are the members that this node knows, those that leave, and the leader: its membership may be older than
-    /// the leader is.
+    /// Peers are the members that this node knows, those that leave, the leader, and candidates: its membership may be
+    /// older than they are.
     fn set_peers(&mut self) {
         if self.is_removed() {
             return; // as they are, until the farewell is over
@@ -225,9 +241,12 @@ impl<T: Tickets> Engine<T> {
         let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
         let mut peers: Vec<(NodeId, String)> = self.other_members().iter().filter_map(address).collect();
         peers.extend(self.members.leaving.iter().map(|(id, leaving)| (*id, leaving.address.clone())));
-        let leader = self.raft.leader().filter(|leader| peers.iter().all(|(id, _)| id != leader));
-        let leader = leader.and_then(|leader| self.members.introduced.get_key_value(&leader));
-        peers.extend(leader.map(|(id, address)| (*id, address.clone())));
+        for (id, introduced) in &self.members.introduced {
+            let is_wanted = self.raft.leader() == Some(*id) || introduced.asks_until_ms.is_some();
+            if is_wanted && peers.iter().all(|(known, _)| known != id) {
+                peers.push((*id, introduced.address.clone()));
+            }
+        }
         // A disk that has not heard of its membership yet keeps to the peers that it was told of.
         if !self.raft.membership().voters.is_empty() || !peers.is_empty() {
             self.effects.push(Effect::SetPeers(peers));
@@ -264,8 +283,18 @@ impl<T: Tickets> Engine<T> {
             let leader = self.raft.leader();
             self.members.introduced.retain(|id, _| Some(*id) == leader);
         }
-        self.members.introduced.insert(from, peer_address);
-        if self.raft.leader() == Some(from) {
+        let asks_until_ms = self.members.introduced.get(&from).and_then(|known| known.asks_until_ms);
+        self.members.introduced.insert(from, Introduced { address: peer_address, asks_until_ms });
+        if self.raft.leader() == Some(from) || asks_until_ms.is_some() {
+            self.set_peers();
+        }
+    }
+
+    /// A node asks for a vote. Where this node's membership does not list it, it needs a connection for the answer.
+    pub(super) fn heard_candidate(&mut self, from: NodeId) {
+        let until_ms = self.now_ms + ASKS_MS;
+        let Some(introduced) = self.members.introduced.get_mut(&from) else { return };
+        if introduced.asks_until_ms.replace(until_ms).is_none() {
             self.set_peers();
         }
     }

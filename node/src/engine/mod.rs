@@ -284,6 +284,9 @@ impl<T: Tickets> Engine<T> {
                     Body::Append { commit, .. } => Some(*commit),
                     _ => None,
                 };
+                if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) {
+                    self.heard_candidate(from);
+                }
                 self.raft.step(message);
                 if self.raft.leader() == Some(from) && sender_term == self.raft.term() {
                     self.heard_from_leader(told);

@@ -2,6 +2,7 @@
 
 mod levels;
 mod membership;
+mod promises;
 
 use super::directory::{Directory, Member};
 use super::handle::WriteError;
@@ -214,6 +215,37 @@ fn a_leader_that_this_nodes_old_membership_does_not_list_is_answered_all_the_sam
     let peers = peers.unwrap();
     assert!(peers.contains(&(stranger, "new:3300".to_string())), "{peers:?}");
     assert_eq!(peers.len(), 3);
+}
+
+/// Members of a cluster that lost its leader: this node's membership is old, and without its vote there is no new leader.
+#[test]
+fn a_candidate_that_this_nodes_old_membership_does_not_list_is_answered_all_the_same() {
+    let mut engine = follower();
+    let stranger = NodeId(9);
+    let message = |message| Event::Message { from: stranger, message };
+    let introduction = PeerMessage::Introduce { peer_address: "new:3300".into(), build: BUILD.clone() };
+    engine.handle(1, message(introduction));
+    assert!(engine.finish().is_empty(), "not before it asks");
+    let is_peer = |effects: Vec<Effect<Numbers>>| {
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::SetPeers(peers) => Some(peers.contains(&(stranger, "new:3300".to_string()))),
+            _ => None,
+        })
+    };
+    let asks = |now_ms, engine: &mut Engine<Numbers>| {
+        let body = Body::PreVote { last_index: Index(5), last_term: TERM };
+        let raft = Message { from: stranger, to: ME, term: TERM.next(), body };
+        engine.handle(now_ms, message(PeerMessage::Raft(raft)));
+        engine.finish()
+    };
+    assert_eq!(is_peer(asks(2, &mut engine)), Some(true));
+    assert_eq!(is_peer(asks(3, &mut engine)), None, "it is one");
+    // It is forgotten as a candidate that does not ask any more.
+    let mut ends = (4..30_000).step_by(100).filter_map(|now_ms| {
+        engine.handle(now_ms, Event::Tick);
+        is_peer(engine.finish())
+    });
+    assert_eq!(ends.next(), Some(false));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Only the connection's own task writes here; atomics are for the compiler, not for other threads.
 
+use super::relay::HeadOut;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,12 +29,24 @@ pub(super) struct Activity {
     doing: AtomicU8,
     /// Milliseconds after `opened`.
     since_ms: AtomicU64,
+    /// Of an answer that does not end.
+    head: Arc<HeadOut>,
 }
 
 impl Activity {
     /// Waiting, from now.
     pub(super) fn new() -> Activity {
-        Activity { opened: Instant::now(), doing: AtomicU8::new(0), since_ms: AtomicU64::new(0) }
+        Activity {
+            opened: Instant::now(),
+            doing: AtomicU8::new(0),
+            since_ms: AtomicU64::new(0),
+            head: Arc::default(),
+        }
+    }
+
+    /// How far the head of an answer that does not end is.
+    pub(super) fn head(&self) -> &Arc<HeadOut> {
+        &self.head
     }
 
     /// It does this from now.
@@ -126,7 +139,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.activity.head.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

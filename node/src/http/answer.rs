@@ -2,14 +2,19 @@
 
 use super::conditions::etag;
 use super::headers::{APPLIED_AGE_MS, IDEMPOTENCY_REPLAYED, StatusHeaders};
+use super::relay;
+use super::watch::Pieces;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
+
+/// Tells proxies that know it to pass on what comes as it comes.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What a handler answers.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) body: Bytes,
+    /// A body that comes bit by bit, in place of that.
+    pub(super) stream: Option<Pieces>,
     /// The revision the answer is of; 0: none. The header tells this or the node's, whichever is newer.
     pub(super) revision: u64,
     /// The key's revision.
@@ -42,6 +49,7 @@ impl Answer {
             status,
             content_type: None,
             body: Bytes::new(),
+            stream: None,
             revision: 0,
             etag: None,
             vary_accept: false,
@@ -89,7 +97,11 @@ impl Answer {
 
     /// As HTTP, on a node with this status, whose store is at `node_revision`.
     pub(super) fn into_response(self, status: &StatusHeaders, node_revision: u64) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let is_stream = self.stream.is_some();
+        let mut response = match self.stream {
+            None => Response::new(Body::from(self.body)),
+            Some(pieces) => relay::response(pieces),
+        };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         status.put_on(headers, node_revision.max(self.revision));
@@ -103,6 +115,10 @@ impl Answer {
             headers.insert(VARY, HeaderValue::from_static("Accept"));
             // Whoever stores it must ask again: the key may have changed.
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        if is_stream {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
         }
         if self.replayed {
             headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));

@@ -12,6 +12,7 @@ use balsa_store::command::{self, Command, Operation, RequestId};
 use bytes::Bytes;
 use hyper::http::request::Parts;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long after the deadline the door still waits for the engine, which answers by the deadline unless it hangs.
@@ -19,14 +20,15 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// A request and what it may reach.
 pub(super) struct Call<'a> {
-    pub(super) state: &'a Shared,
+    pub(super) state: &'a Arc<Shared>,
     pub(super) parts: &'a Parts,
     /// When its head was there.
     pub(super) started: Instant,
 }
 
 impl Call<'_> {
-    fn deadline(&self) -> Instant {
+    /// When it is answered at the latest.
+    pub(super) fn deadline(&self) -> Instant {
         self.started + self.state.limits.request_timeout
     }
 

@@ -7,7 +7,7 @@ use super::origin;
 use super::problem::Failure;
 use super::route::{self, Route, Target};
 use super::state::{ApiState, Shared};
-use super::{cluster, health, kv, sessions};
+use super::{cluster, health, history, kv, sessions, watch};
 use crate::metrics;
 use axum::body::Body;
 use axum::response::Response;
@@ -81,6 +81,8 @@ async fn dispatch(call: &Call<'_>, target: Target<'_>, body: &mut Body) -> Resul
         Target::Reserved { route, .. } | Target::Fixed(route) => match route {
             Route::Clear if *method == Method::POST => kv::clear(call, body).await,
             Route::Sessions if *method == Method::POST => sessions::open(call, body).await,
+            Route::Watch if *method == Method::GET => watch::get(call).await,
+            Route::Compact if *method == Method::POST => history::compact(call, body).await,
             Route::Cluster if get => cluster::get(call),
             Route::Members if *method == Method::POST => cluster::add_member(call, body).await,
             Route::TransferLeadership if *method == Method::POST => {

@@ -22,7 +22,7 @@ pub(super) fn live(call: &Call<'_>) -> Result<Answer, Failure> {
 /// `GET /readyz`.
 pub(super) fn ready(call: &Call<'_>) -> Result<Answer, Failure> {
     let query = query::parse(call.parts.uri.query(), &[Param::Verbose])?;
-    let checks = checks(&call.state.handle.status());
+    let checks = checks(&call.state.handle.status(), call.state.metrics.flush_waits.get() != 0);
     if !checks.iter().all(|check| check.ok) {
         return Err(Failure::NotReady(checks));
     }
@@ -39,7 +39,7 @@ pub(super) fn metrics(call: &Call<'_>) -> Result<Answer, Failure> {
     Ok(Answer::text(metrics::CONTENT_TYPE, text))
 }
 
-fn checks(status: &Status) -> Vec<Check> {
+fn checks(status: &Status, flush_waits: bool) -> Vec<Check> {
     let check = |name: &str, ok: bool, detail: String| Check { name: name.to_owned(), ok, detail };
     let waiting = status.waiting_for.clone();
     let phase = match status.phase {
@@ -62,9 +62,14 @@ fn checks(status: &Status) -> Vec<Check> {
     } else {
         format!("has not caught up since it started; {behind} entries are committed and not yet applied")
     };
+    let disk = match flush_waits {
+        true => "the store waits for room on the disk",
+        false => "the store has room on the disk",
+    };
     vec![
         check("member", status.phase == Phase::Running, phase),
         check("leader", status.leader.is_some(), leader),
         check("caught_up", status.caught_up, caught_up),
+        check("disk", !flush_waits, disk.to_owned()),
     ]
 }

@@ -97,6 +97,14 @@ impl Writer {
         self.raw(",\"version\":").number(value.version).raw("}")
     }
 
+    /// Takes the closing brace of the object back, to add members.
+    pub(super) fn reopen(&mut self) -> &mut Writer {
+        if self.bytes.last() == Some(&b'}') {
+            self.bytes.pop();
+        }
+        self
+    }
+
     /// The text.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)

@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::body::{self, BodyError, Dialect};
 use super::call::Call;
 use super::conditions;
+use super::history;
 use super::json::Writer;
 use super::problem::Failure;
 use super::query::{self, Consistency, Param};
@@ -22,7 +23,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 /// GET and HEAD.
 pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
     call.check_key(key)?;
-    let query = query::parse(call.parts.uri.query(), &[Param::Raw, Param::Consistency])?;
+    let query = query::parse(call.parts.uri.query(), &[Param::Raw, Param::Consistency, Param::Revision])?;
     let known = conditions::of_read(&call.parts.headers)?;
     let age_ms = match query.consistency {
         Consistency::Linearizable => {
@@ -40,9 +41,17 @@ pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
             Some(u64::try_from((call.state.applied_age)().as_millis()).unwrap_or(u64::MAX))
         }
     };
-    let view = call.state.view();
-    let Some(value) = call.state.reads.get(&view, key).await? else {
-        return Err(Failure::KeyNotFound { revision: view.revision(), age_ms });
+    let (view, found) = match query.revision {
+        None => {
+            let view = call.state.view();
+            let found = call.state.reads.get(&view, key).await?;
+            (view, found)
+        }
+        Some(revision) => history::value_at(call, key, revision).await?,
+    };
+    let Some(value) = found else {
+        let revision = query.revision.unwrap_or_else(|| view.revision());
+        return Err(Failure::KeyNotFound { revision, age_ms });
     };
     let raw = query.raw || accepts_raw(&call.parts.headers);
     let mut answer = if known == Some(value.revision) {

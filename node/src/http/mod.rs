@@ -2,18 +2,18 @@
 //! published state; it knows neither Raft nor how keys are kept.
 //!
 //! In reading order:
-//! - [`serve`](mod@serve), `activity`: connections, their bounds and their end
+//! - [`serve`](mod@serve), `activity`, `relay`: connections, their bounds and their end; answers that do not end
 //! - `door`: every request comes through here
 //! - [`route`]: from a path to what it names
-//! - `kv`, `sessions`, `cluster`, `health`: the handlers, one file a resource
+//! - `kv`, `history`, `watch`, `sessions`, `cluster`, `health`: the handlers, one file a resource
 //! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
 //! - [`problem`]: the one match from errors to problem documents
-//! - `answer`, `headers`, `json`: writing answers
+//! - `answer`, `headers`, `json`, `sse`: writing answers
 //! - `state`, `in_flight`, `reads`, `call`: what requests share
 //!
 //! Invariants: a request that this module refuses was never proposed; what a request asks for and is not supported is
-//! refused, never ignored; no request waits on a lock, or starts a task but for a
-//! read that would wait for a slow disk.
+//! refused, never ignored; no request waits on a lock, or starts a task but for a read of the past, and one that would
+//! wait for a slow disk.
 
 mod activity;
 mod answer;
@@ -24,6 +24,7 @@ pub mod conditions;
 mod door;
 mod headers;
 mod health;
+mod history;
 mod in_flight;
 mod json;
 mod kv;
@@ -31,11 +32,14 @@ pub mod origin;
 pub mod problem;
 pub mod query;
 mod reads;
+mod relay;
 pub mod request_id;
 pub mod route;
 pub mod serve;
 mod sessions;
+mod sse;
 mod state;
+mod watch;
 
 pub use route::Route;
 pub use serve::{ConnectionLimits, Spawn, raise_open_files_limit, serve};

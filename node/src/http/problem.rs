@@ -11,6 +11,7 @@ use super::query::QueryError;
 use super::request_id::RequestIdError;
 use crate::engine::handle::{AdminError, ReadError, WriteError};
 use crate::metrics::Rejected;
+use crate::watch::TooManyWatchers;
 use balsa_wire::cluster::Check;
 use balsa_wire::percent::DecodeError;
 use balsa_wire::problem::{CONTENT_TYPE, Code, Outcome, Problem};
@@ -80,6 +81,32 @@ pub enum Failure {
         /// On a stale read: how old that may be, in milliseconds.
         age_ms: Option<u64>,
     },
+    /// What is asked for is compacted.
+    #[error("this revision is compacted; the oldest that can be read is {oldest}")]
+    Compacted {
+        /// The oldest readable revision.
+        oldest: u64,
+    },
+    /// What is asked for did not come before the deadline.
+    #[error("revision {wanted} has not come yet; the newest is {newest}")]
+    FutureRevision {
+        /// What was asked for.
+        wanted: u64,
+        /// The store's revision.
+        newest: u64,
+    },
+    /// Parameters that do not go together.
+    #[error("{0}")]
+    Parameters(&'static str),
+    /// `Last-Event-ID`.
+    #[error("Last-Event-ID takes a revision, as an event's id tells it")]
+    LastEventId,
+    /// There are too many watchers.
+    #[error(transparent)]
+    TooManyWatchers(#[from] TooManyWatchers),
+    /// Too many look into the past.
+    #[error("too many reads of the past are under way on this node")]
+    PastReads,
     /// The condition did not hold.
     #[error("{}", describe_current(*current_revision))]
     PreconditionFailed {
@@ -175,6 +202,13 @@ impl Failure {
             Failure::NoSuchRoute(_) => not_applied(S::NOT_FOUND, Code::NoSuchRoute),
             Failure::Method { .. } => not_applied(S::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
             Failure::KeyNotFound { .. } => not_applied(S::NOT_FOUND, Code::KeyNotFound),
+            Failure::Compacted { .. } => not_applied(S::GONE, Code::Compacted),
+            Failure::FutureRevision { .. } => not_applied(S::NOT_FOUND, Code::FutureRevision),
+            Failure::Parameters(_) => not_applied(S::BAD_REQUEST, Code::InvalidParameter),
+            Failure::LastEventId => not_applied(S::BAD_REQUEST, Code::InvalidHeader),
+            Failure::TooManyWatchers(_) | Failure::PastReads => {
+                not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded)
+            }
             Failure::PreconditionFailed { .. } => {
                 not_applied(S::PRECONDITION_FAILED, Code::PreconditionFailed)
             }
@@ -224,6 +258,8 @@ impl Failure {
             Failure::InFlight(reason) => Some(*reason),
             Failure::Origin(_) => Some(Rejected::CrossOrigin),
             Failure::ReplyTableFull => Some(Rejected::ReplyTable),
+            Failure::TooManyWatchers(_) => Some(Rejected::Watchers),
+            Failure::PastReads => Some(Rejected::PastReads),
             Failure::Body(BodyError::TooLarge { .. }) => Some(Rejected::TooLarge),
             Failure::Body(BodyError::Late { .. }) => Some(Rejected::Timeout),
             Failure::Write(WriteError::Overloaded { .. })
@@ -244,6 +280,7 @@ impl Failure {
             code,
             outcome: write.then_some(outcome),
             current_revision: None,
+            oldest_revision: None,
             limit_bytes: None,
             checks: Vec::new(),
         }
@@ -262,6 +299,7 @@ impl Failure {
                 problem.current_revision = Some(current_revision);
                 answer.replayed = replayed;
             }
+            Failure::Compacted { oldest } => problem.oldest_revision = Some(oldest),
             Failure::KeyTooLong { limit_bytes, .. }
             | Failure::KeyEmpty { limit_bytes }
             | Failure::Body(BodyError::TooLarge { limit_bytes, .. }) => {

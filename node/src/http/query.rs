@@ -11,6 +11,16 @@ pub enum Param {
     Raw,
     /// `?consistency=linearizable|stale`.
     Consistency,
+    /// `?revision=N`: the state at that revision.
+    Revision,
+    /// `?key=KEY`: what is watched.
+    Key,
+    /// `?prefix=PREFIX`: likewise, all keys that begin so.
+    Prefix,
+    /// `?from=N`: a watch begins at that revision.
+    From,
+    /// `?events=put|delete`: a watch of these only.
+    Events,
     /// `?verbose`: what was checked.
     Verbose,
 }
@@ -21,13 +31,18 @@ impl Param {
             Param::Prev => "prev",
             Param::Raw => "raw",
             Param::Consistency => "consistency",
+            Param::Revision => "revision",
+            Param::Key => "key",
+            Param::Prefix => "prefix",
+            Param::From => "from",
+            Param::Events => "events",
             Param::Verbose => "verbose",
         }
     }
 }
 
 /// Parameters of the contract that this build does not have yet.
-const NOT_YET: [&str; 3] = ["ttl", "lease", "revision"];
+const NOT_YET: [&str; 2] = ["ttl", "lease"];
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,8 +54,17 @@ pub enum Consistency {
     Stale,
 }
 
+/// Which events a watch is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Events {
+    /// That a key was set.
+    Puts,
+    /// That one was deleted.
+    Deletes,
+}
+
 /// The parameters of a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
     /// See [`Param::Prev`].
     pub prev: bool,
@@ -48,6 +72,16 @@ pub struct Query {
     pub raw: bool,
     /// See [`Param::Consistency`].
     pub consistency: Consistency,
+    /// See [`Param::Revision`].
+    pub revision: Option<u64>,
+    /// See [`Param::Key`].
+    pub key: Option<String>,
+    /// See [`Param::Prefix`].
+    pub prefix: Option<String>,
+    /// See [`Param::From`]; from 1.
+    pub from: Option<u64>,
+    /// See [`Param::Events`].
+    pub events: Option<Events>,
     /// See [`Param::Verbose`].
     pub verbose: bool,
 }
@@ -118,6 +152,11 @@ pub fn parse(query: Option<&str>, allowed: &[Param]) -> Result<Query, QueryError
             Param::Raw => parsed.raw = flag(param, &value)?,
             Param::Verbose => parsed.verbose = flag(param, &value)?,
             Param::Consistency => parsed.consistency = consistency(&value)?,
+            Param::Revision => parsed.revision = Some(number(param, &value)?),
+            Param::Key => parsed.key = Some(value.into_owned()),
+            Param::Prefix => parsed.prefix = Some(value.into_owned()),
+            Param::From => parsed.from = Some(number(param, &value)?),
+            Param::Events => parsed.events = Some(events(&value)?),
         }
     }
     Ok(parsed)
@@ -145,6 +184,28 @@ fn consistency(value: &str) -> Result<Consistency, QueryError> {
     }
 }
 
+/// A revision: from 1.
+fn number(param: Param, value: &str) -> Result<u64, QueryError> {
+    match value.parse() {
+        Ok(number) if number > 0 && value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => {
+            let right = "a revision, from 1";
+            Err(QueryError::Value { name: param.name(), value: value.to_owned(), right })
+        }
+    }
+}
+
+fn events(value: &str) -> Result<Events, QueryError> {
+    match value {
+        "put" => Ok(Events::Puts),
+        "delete" => Ok(Events::Deletes),
+        other => {
+            let right = "put or delete; without it a watch is of both";
+            Err(QueryError::Value { name: "events", value: other.to_owned(), right })
+        }
+    }
+}
+
 fn known(allowed: &[Param]) -> String {
     if allowed.is_empty() {
         return "this call takes none".to_owned();
@@ -157,7 +218,7 @@ fn known(allowed: &[Param]) -> String {
 mod tests {
     use super::*;
 
-    const READ: &[Param] = &[Param::Raw, Param::Consistency];
+    const READ: &[Param] = &[Param::Raw, Param::Consistency, Param::Revision];
 
     #[test]
     fn what_is_known() {
@@ -169,9 +230,10 @@ mod tests {
             (Some("raw"), Query { raw: true, ..Query::default() }),
             (Some("raw=true"), Query { raw: true, ..Query::default() }),
             (Some("raw=false"), Query::default()),
-            (Some("consistency=stale"), stale),
+            (Some("consistency=stale"), stale.clone()),
             (Some("consistency=%73tale&raw="), Query { raw: true, ..stale }),
             (Some("consistency=linearizable"), Query::default()),
+            (Some("revision=17"), Query { revision: Some(17), ..Query::default() }),
         ] {
             assert_eq!(parse(query, READ), Ok(expected), "{query:?}");
         }
@@ -180,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_not() {
         for (query, says) in [
-            ("foo=1", "unknown query parameter `foo`; this call takes: raw, consistency"),
+            ("foo=1", "unknown query parameter `foo`; this call takes: raw, consistency, revision"),
             ("prev", "unknown query parameter `prev`"),
             ("Raw", "unknown query parameter `Raw`"),
             ("a+b=1", "unknown query parameter `a+b`"),
@@ -191,6 +253,9 @@ mod tests {
             ("consistency=lease", "`consistency` does not take `lease`"),
             ("consistency", "`consistency` does not take ``"),
             ("raw=%", "cannot be decoded"),
+            ("revision=0", "`revision` does not take `0`"),
+            ("revision=+1", "`revision` does not take `+1`"),
+            ("revision=18446744073709551616", "it takes a revision, from 1"),
         ] {
             let error = parse(Some(query), READ).unwrap_err().to_string();
             assert!(error.contains(says), "{query}: {error}");

@@ -18,6 +18,10 @@ pub enum Route {
     KvKey,
     /// `/v1/sessions`.
     Sessions,
+    /// `/v1/watch`.
+    Watch,
+    /// `/v1/compact`.
+    Compact,
     /// `/v1/cluster`.
     Cluster,
     /// `/v1/cluster/members`.
@@ -40,11 +44,13 @@ pub enum Route {
 
 impl Route {
     /// All routes, in the order of their discriminants.
-    pub const ALL: [Route; 13] = [
+    pub const ALL: [Route; 15] = [
         Route::RootKey,
         Route::Clear,
         Route::KvKey,
         Route::Sessions,
+        Route::Watch,
+        Route::Compact,
         Route::Cluster,
         Route::Members,
         Route::Member,
@@ -63,6 +69,8 @@ impl Route {
             Route::Clear => "/clear",
             Route::KvKey => "/v1/kv/{key}",
             Route::Sessions => "/v1/sessions",
+            Route::Watch => "/v1/watch",
+            Route::Compact => "/v1/compact",
             Route::Cluster => "/v1/cluster",
             Route::Members => "/v1/cluster/members",
             Route::Member => "/v1/cluster/members/{id}",
@@ -80,9 +88,13 @@ impl Route {
         match self {
             Route::RootKey | Route::KvKey => "GET, HEAD, PUT, DELETE",
             Route::Cluster | Route::Livez | Route::Readyz | Route::Metrics => "GET, HEAD",
-            Route::Clear | Route::Sessions | Route::Members | Route::Promote | Route::TransferLeadership => {
-                "POST"
-            }
+            Route::Watch => "GET",
+            Route::Clear
+            | Route::Sessions
+            | Route::Compact
+            | Route::Members
+            | Route::Promote
+            | Route::TransferLeadership => "POST",
             Route::Member => "DELETE",
             Route::Nothing => "",
         }
@@ -168,6 +180,8 @@ pub fn target(path: &str) -> Result<Target<'_>, DecodeError> {
 fn below_v1(below: &str) -> Target<'_> {
     let fixed = match below {
         "sessions" => Route::Sessions,
+        "watch" => Route::Watch,
+        "compact" => Route::Compact,
         "cluster" => Route::Cluster,
         "cluster/members" => Route::Members,
         "cluster/transfer-leadership" => Route::TransferLeadership,
@@ -229,6 +243,8 @@ mod tests {
             ("/v1/nothing", Ok(Target::Fixed(Nothing))),
             ("/v1/sessions", Ok(Target::Fixed(Sessions))),
             ("/v1/sessions/", Ok(Target::Fixed(Nothing))),
+            ("/v1/watch", Ok(Target::Fixed(Watch))),
+            ("/v1/compact", Ok(Target::Fixed(Compact))),
             ("/v1/cluster", Ok(Target::Fixed(Cluster))),
             ("/v1/cluster/members", Ok(Target::Fixed(Members))),
             ("/v1/cluster/members/", Ok(Target::Fixed(Nothing))),

@@ -12,19 +12,24 @@
 
 use super::activity::{Activity, Doing, Watched};
 use super::problem::Failure;
+use super::relay;
 use super::state::{ApiState, Shared};
+use super::watch::Pieces;
 use crate::metrics::Rejected;
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
+use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -110,6 +115,7 @@ pub async fn serve(
         never = reception.accept() => match never {},
     }
     reception.shared.is_leaving.store(true, Ordering::Relaxed);
+    reception.shared.hub.close();
     let _ = timeout(reception.limits.leave_time, reception.accept()).await;
 
     let Reception { listener, limits, places, .. } = reception;
@@ -187,6 +193,8 @@ struct Connection {
 enum Look {
     /// Hyper has ended it; how, is the client's affair.
     Ended,
+    /// The head of an answer that does not end has left.
+    HeadOut,
     /// It is time to see what it is busy with.
     Time,
     /// The server wants something else.
@@ -197,8 +205,11 @@ impl Connection {
     async fn run(mut self) {
         self.shared.metrics.connections.inc();
         if self.waits_for_first_byte().await {
-            // Apart and boxed, so that a connection that never says anything costs little.
-            Box::pin(self.speak()).await;
+            // Apart and boxed, so that a connection that never says anything costs little, nor one whose answer does not end.
+            let endless = Box::pin(self.speak()).await;
+            if let Some((pieces, is_chunked)) = endless {
+                self.relay(pieces, is_chunked).await;
+            }
         }
         self.shared.metrics.connections.dec();
     }
@@ -214,18 +225,36 @@ impl Connection {
         }
     }
 
-    async fn speak(&mut self) {
+    /// Sends an answer that does not end, until it does, or the server has waited long enough for that.
+    async fn relay(&mut self, pieces: Pieces, is_chunked: bool) {
+        let patience = self.limits.idle_timeout;
+        let (stream, stage) = (&mut self.stream, &mut self.stage);
+        tokio::select! {
+            () = relay::send(stream, pieces, is_chunked, patience) => {}
+            _ = stage.wait_for(|stage| *stage == Stage::Closing) => {}
+        }
+    }
+
+    /// Answers requests. Gives what is to follow, once the head of an answer that does not end has left.
+    async fn speak(&mut self) -> Option<(Pieces, bool)> {
         // Answers are written whole: waiting to fill a packet would only delay them. Failing is harmless.
         let _ = self.stream.set_nodelay(true);
         let activity = Arc::new(Activity::new());
         let io = TokioIo::new(Watched::new(&mut self.stream, Arc::clone(&activity)));
         let router = TowerToHyperService::new(self.router.clone());
-        let service = service_fn(|request| {
+        let endless = Mutex::new(None);
+        let service = service_fn(|request: Request<Incoming>| {
             activity.set(Doing::Answering);
+            let is_chunked = request.version() != Version::HTTP_10;
             let answering = router.call(request);
-            let activity = &activity;
+            let (activity, endless) = (&activity, &endless);
             async move {
-                let answered = answering.await;
+                let mut answered = answering.await;
+                if let Ok(response) = &mut answered
+                    && let Some(pieces) = relay::take(response, activity.head())
+                {
+                    *endless.lock().unwrap_or_else(PoisonError::into_inner) = Some((pieces, is_chunked));
+                }
                 activity.set(Doing::Waiting);
                 answered
             }
@@ -244,22 +273,27 @@ impl Connection {
             let look = tokio::select! {
                 biased;
                 _ = &mut talk => Look::Ended,
+                () = poll_fn(|_| if activity.head().is_out() { Poll::Ready(()) } else { Poll::Pending }) => Look::HeadOut,
                 () = &mut next => Look::Time,
                 changed = self.stage.changed() => if changed.is_ok() { Look::Stage } else { Look::Ended },
             };
             match look {
-                Look::Ended => return,
+                Look::Ended => return None,
+                Look::HeadOut => {
+                    drop(talk);
+                    return endless.into_inner().unwrap_or_else(PoisonError::into_inner);
+                }
                 Look::Stage => match *self.stage.borrow_and_update() {
                     Stage::Serving => {}
                     Stage::Draining => std::pin::Pin::new(&mut talk).graceful_shutdown(),
-                    Stage::Closing => return,
+                    Stage::Closing => return None,
                 },
                 Look::Time => {
                     let (doing, since) = activity.get();
                     match doing {
                         Doing::Answering => {}
                         Doing::Waiting if since < self.limits.idle_timeout => {}
-                        Doing::Waiting if told => return,
+                        Doing::Waiting if told => return None,
                         Doing::Waiting => {
                             told = true;
                             std::pin::Pin::new(&mut talk).graceful_shutdown();
@@ -269,7 +303,7 @@ impl Connection {
                             drop(talk);
                             self.shared.metrics.reject(Rejected::Timeout);
                             farewell(&mut self.stream, &self.shared, Failure::Head).await;
-                            return;
+                            return None;
                         }
                     }
                     next.as_mut().reset(Instant::now() + every);

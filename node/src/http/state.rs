@@ -8,12 +8,17 @@ use super::in_flight::InFlight;
 use super::reads::Reads;
 use crate::engine::handle::Handle;
 use crate::metrics::Metrics;
+use crate::watch::Hub;
 use arc_swap::ArcSwap;
 use balsa_store::{Reader, View};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Reads of the past at once: each may keep a thread waiting for the disk.
+const PAST_READS_MAX: usize = 8;
 
 /// Bounds of single requests and of all writes together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub struct Parts {
     pub handle: Handle,
     /// The store's published state; replaced once, when a node that was blank has become a member.
     pub reader: Arc<ArcSwap<Reader>>,
+    /// The watchers of this node.
+    pub hub: Hub,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
     /// The bounds.
@@ -69,6 +76,7 @@ pub struct ApiState(pub(super) Arc<Shared>);
 /// The one copy behind all clones of [`ApiState`].
 pub(super) struct Shared {
     pub(super) handle: Handle,
+    pub(super) hub: Hub,
     reader: Arc<ArcSwap<Reader>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
@@ -76,6 +84,8 @@ pub(super) struct Shared {
     pub(super) applied_age: Probe<Duration>,
     pub(super) in_flight: InFlight,
     pub(super) reads: Reads,
+    /// One a read of the past that is under way.
+    pub(super) past_reads: Semaphore,
     /// The node stops: answers close their connection.
     pub(super) is_leaving: AtomicBool,
     /// The headers that say the newest status; replaced by whichever request first sees another one.
@@ -92,6 +102,7 @@ impl ApiState {
         );
         ApiState(Arc::new(Shared {
             handle: parts.handle,
+            hub: parts.hub,
             reader: parts.reader,
             metrics: parts.metrics,
             limits: parts.limits,
@@ -99,6 +110,7 @@ impl ApiState {
             applied_age: parts.applied_age,
             in_flight,
             reads: Reads::default(),
+            past_reads: Semaphore::new(PAST_READS_MAX),
             is_leaving: AtomicBool::new(false),
             status_headers: ArcSwap::from_pointee(StatusHeaders::default()),
         }))

@@ -52,10 +52,14 @@ pub enum Rejected {
     CrossOrigin,
     /// The reply table is full.
     ReplyTable,
+    /// Too many watchers.
+    Watchers,
+    /// Too many reads of the past are under way.
+    PastReads,
 }
 
 impl Rejected {
-    pub(super) const ALL: [Rejected; 8] = [
+    pub(super) const ALL: [Rejected; 10] = [
         Rejected::Connections,
         Rejected::WritesInFlight,
         Rejected::BytesInFlight,
@@ -64,6 +68,8 @@ impl Rejected {
         Rejected::Timeout,
         Rejected::CrossOrigin,
         Rejected::ReplyTable,
+        Rejected::Watchers,
+        Rejected::PastReads,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -76,6 +82,8 @@ impl Rejected {
             Rejected::Timeout => "timeout",
             Rejected::CrossOrigin => "cross_origin",
             Rejected::ReplyTable => "reply_table",
+            Rejected::Watchers => "watchers",
+            Rejected::PastReads => "past_reads",
         }
     }
 }

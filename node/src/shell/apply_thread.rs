@@ -16,6 +16,7 @@ use crate::engine::snapshot_receive::{Incoming, Taken};
 use crate::engine::{Committed, Event, message};
 use crate::metrics::{Metrics, SnapshotEvent};
 use crate::peer::PeerHub;
+use crate::watch::Signal;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId};
 use balsa_store::{FlushJob, StagedSnapshot};
@@ -52,6 +53,13 @@ pub(super) struct ApplyQueue {
 }
 
 impl ApplyQueue {
+    /// One without a lane, and where its jobs come out.
+    #[cfg(test)]
+    pub(super) fn unbound() -> (ApplyQueue, Receiver<ApplyJob>) {
+        let (jobs, queued) = std::sync::mpsc::channel();
+        (ApplyQueue { jobs, pending: Arc::default() }, queued)
+    }
+
     /// Queues a job for the thread.
     pub(super) fn send(&self, job: ApplyJob) {
         self.pending.fetch_add(1, Ordering::Relaxed);
@@ -146,6 +154,8 @@ pub(super) struct Writer {
     pub(super) hub: Arc<PeerHub>,
     pub(super) streams: Streams,
     pub(super) metrics: Arc<Metrics>,
+    /// Told of each state that is published.
+    pub(super) published: Arc<Signal>,
     pub(super) incoming: Incoming,
 }
 
@@ -172,8 +182,15 @@ impl Writer {
                 self.answer(from, answer);
             }
             ApplyJob::ReceiveSnapshot { from, offer } => {
-                let begun = self.incoming.begin(self.stage.store(), from, offer);
-                let answer = begun.map_err(|error| format!("a snapshot cannot be received: {error}"))?;
+                let id = offer.id;
+                let answer = match self.incoming.begin(self.stage.store(), from, offer) {
+                    Ok(answer) => answer,
+                    Err(error) if error.is_no_room() => {
+                        tracing::warn!(peer = %from, %error, "a snapshot cannot be received");
+                        self.incoming.refuse(id)
+                    }
+                    Err(error) => return Err(format!("a snapshot cannot be received: {error}")),
+                };
                 self.answer(from, answer);
             }
             ApplyJob::SnapshotChunk { from, id, sequence, data, _room } => {
@@ -223,6 +240,7 @@ impl Writer {
 
     /// A batch that was begun at `started` is applied.
     fn applied(&mut self, started: Instant) {
+        self.published.published();
         self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
         self.maybe_flush();
     }
@@ -230,6 +248,7 @@ impl Writer {
     fn install(&mut self, staged: StagedSnapshot, meta: SnapshotMeta) -> Result<(), String> {
         let installed = self.stage.install(&meta, staged);
         if installed.map_err(|error| format!("a snapshot cannot be installed: {error}"))? {
+            self.published.published();
             self.metrics.snapshot(SnapshotEvent::Received);
             tracing::info!(index = %meta.index, "a snapshot was installed");
             let store = self.stage.store();
@@ -256,15 +275,6 @@ impl Writer {
     fn tell(&self, event: Event<Live>) {
         let _ = self.events.send(event); // the engine is gone only when all stops
     }
-}
-
-/// Runs flushes, one after the other.
-pub(super) fn run_flushes(jobs: &Receiver<FlushJob>, done: &ApplyQueue) -> Result<(), String> {
-    for job in jobs {
-        let index = job.run().map_err(|error| format!("a flush of the store failed: {error}"))?;
-        done.send(ApplyJob::Flushed(index));
-    }
-    Ok(())
 }
 
 fn apply_failed(error: balsa_store::ApplyError) -> String {

@@ -1,12 +1,14 @@
 //! The engine's turns on the [`EventLoop`]: takes what came in, lets the engine make of it what it will, carries the
 //! effects out. Nothing here ever blocks, so that no slow disk can hold up a heartbeat.
 
-use super::apply_thread::{self, ApplyJob, ApplyLane, Writer};
+use super::apply_thread::{ApplyJob, ApplyLane, Writer};
 use super::event_loop::EventLoop;
+use super::flush_thread::{self, StoreRoom};
+use super::gauges;
 use super::live::{Inputs, Live, Room};
+use super::log_thread::{self, LogLane};
 use super::snapshot_streams::{StreamSettings, Streams, Ways};
 use super::{Fatal, spawn};
-use super::{gauges, log_thread};
 use crate::engine::boot::Booted;
 use crate::engine::handle::Request;
 use crate::engine::message::{self, PeerMessage};
@@ -16,11 +18,11 @@ use crate::engine::status::Status;
 use crate::engine::{Committed, Effect, Engine, EngineConfig, Event, LogJob, OfferDecision};
 use crate::metrics::Metrics;
 use crate::peer::PeerHub;
+use crate::watch::Signal;
 use arc_swap::ArcSwap;
 use balsa_raft::{Index, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender as ThreadSender;
 use std::sync::{Arc, mpsc as thread_mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +48,8 @@ pub struct Wiring {
     pub hub: Arc<PeerHub>,
     /// Numbers.
     pub metrics: Arc<Metrics>,
+    /// Told of each state that the store publishes.
+    pub published: Arc<Signal>,
     /// Told, at most once, that this node was removed, and whether it was so when it returned.
     pub removed: mpsc::UnboundedSender<bool>,
     /// The way out when the node cannot go on.
@@ -83,7 +87,6 @@ pub fn start(
     wiring: Wiring,
     event_loop: &mut EventLoop,
 ) -> std::io::Result<Running> {
-    let (log_jobs, log_queue) = thread_mpsc::channel();
     let (flush_jobs, flush_queue) = thread_mpsc::channel();
     let (events, told) = mpsc::unbounded_channel();
     let (handed_over_sender, handed_over) = oneshot::channel();
@@ -100,10 +103,11 @@ pub fn start(
     let Booted { raft, log, apply, newest_stamp_ms, .. } = booted;
     let engine = Engine::<Live>::new(config, raft, newest_stamp_ms, apply.store().outlook());
 
-    let (log_events, log_metrics) = (events.clone(), wiring.metrics.clone());
-    threads.push(spawn("balsa-log", fatal.clone(), move || {
-        log_thread::run(log, &log_queue, &log_events, &log_metrics)
-    })?);
+    let store_room = StoreRoom::default();
+    let writer = log_thread::Writer::new(log, store_room.clone(), wiring.metrics.clone());
+    let (log_lane, persisting) = LogLane::new(writer);
+    let log_events = events.clone();
+    threads.push(spawn("balsa-log", fatal.clone(), move || persisting.run(&log_events))?);
     let (apply_lane, apply_queue) = ApplyLane::new(Writer {
         stage: apply,
         flushes: flush_jobs,
@@ -111,12 +115,13 @@ pub fn start(
         hub: wiring.hub.clone(),
         streams: streams.clone(),
         metrics: wiring.metrics.clone(),
+        published: wiring.published.clone(),
         incoming: Incoming::default(),
     });
     // Without the writer, which owns the other end of this thread's queue.
-    let flushed = apply_lane.queue().clone();
+    let (flushed, metrics) = (apply_lane.queue().clone(), wiring.metrics.clone());
     threads.push(spawn("balsa-flush", fatal.clone(), move || {
-        apply_thread::run_flushes(&flush_queue, &flushed)
+        flush_thread::run(&flush_queue, &flushed, &store_room, &metrics)
     })?);
     let applying = apply_lane.clone();
     threads.push(spawn("balsa-apply", fatal, move || applying.run(&apply_queue))?);
@@ -125,7 +130,8 @@ pub fn start(
     let driver = Driver {
         engine,
         wiring,
-        log_jobs,
+        log_lane,
+        lone: false,
         apply_lane,
         streams,
         handed_over: Some(handed_over_sender),
@@ -146,7 +152,9 @@ pub fn start(
 struct Driver {
     engine: Engine<Live>,
     wiring: Wiring,
-    log_jobs: ThreadSender<LogJob>,
+    log_lane: LogLane,
+    /// The turn has one thing to do.
+    lone: bool,
     apply_lane: ApplyLane,
     streams: Streams,
     handed_over: Option<oneshot::Sender<()>>,
@@ -173,6 +181,7 @@ impl Driver {
             take_more(&mut told, &mut events);
             take_more_bounded(&mut self.wiring.inputs, &mut inputs);
             take_more_bounded(&mut self.wiring.requests, &mut requests);
+            self.lone = events.len() + inputs.len() + requests.len() == 1;
             let now = self.now_ms();
             for event in events.drain(..) {
                 self.engine.handle(now, event);
@@ -192,6 +201,7 @@ impl Driver {
             if now >= last_tick_ms + self.tick_ms() {
                 last_tick_ms = now;
                 self.engine.handle(now, Event::Tick);
+                self.log_lane.tick();
             }
             self.turn()?;
             self.wiring.turned_ms.store(now, Ordering::Relaxed);
@@ -300,7 +310,13 @@ impl Driver {
                 {
                     self.proposed.push_back((last.index, Instant::now()));
                 }
-                let _ = self.log_jobs.send(job); // the log's thread is gone only when all stops
+                if self.lone && !self.engine.raft().is_leader() {
+                    if let Some(token) = self.log_lane.try_persist(job)? {
+                        self.engine.handle(self.now_ms(), Event::Persisted(token));
+                    }
+                } else {
+                    self.log_lane.send(job);
+                }
             }
             Effect::Apply(committed) => self.apply(committed)?,
             Effect::AnswerWrite(ticket, answer) => {

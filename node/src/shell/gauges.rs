@@ -59,6 +59,7 @@ pub(super) fn set_store(metrics: &Metrics, position: &Position, stats: &Stats) {
     metrics.overlay_bytes.set(gauge(stats.overlay_bytes));
     metrics.reply_table_entries.set(gauge(stats.reply_entries));
     metrics.sessions.set(gauge(stats.sessions));
+    metrics.compacted_revision.set(gauge(position.compacted));
 }
 
 /// The transport's counters. Those of peers that are none any more are forgotten; counters never fall.

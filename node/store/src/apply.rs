@@ -206,7 +206,9 @@ impl Store {
             self.position.revision += 1;
             let revision = self.position.revision;
             self.position.last_clear = revision;
-            self.active.clears.push(ClearChange { revision, deleted, previous });
+            let clear = ClearChange { revision, deleted, previous };
+            self.active.clears.push(clear);
+            self.layers.active.insert_clear(clear);
             self.active.changes += 1;
             self.active.row_bytes += ROW_BYTES;
             self.active.tally.restart();

@@ -14,6 +14,9 @@ pub struct StoreConfig {
     pub overlay_entries: u64,
     /// Revisions of history that the leader keeps by proposing compaction. Default 100,000.
     pub history_revisions: u64,
+    /// How long the leader keeps a revision of history, in milliseconds of log time, by proposing compaction; 0: however
+    /// old. Default 0.
+    pub history_age_ms: u64,
     /// Rows that one flush looks at, at least, to remove what compaction has made unreadable. Default 10,000.
     pub sweep_rows: usize,
     /// *Replicated.* How long the reply to an idempotency key is kept, in milliseconds of log time. Default 600,000.
@@ -34,6 +37,7 @@ impl Default for StoreConfig {
             overlay_bytes: 16 << 20,
             overlay_entries: 200_000,
             history_revisions: 100_000,
+            history_age_ms: 0,
             sweep_rows: 10_000,
             reply_ttl_ms: 600_000,
             reply_limit: 100_000,

@@ -28,7 +28,7 @@ pub trait StateEngine: Send + Sync + 'static {
     fn snapshot(&self) -> Arc<dyn EngineSnapshot>;
 
     /// Writes rows, in strictly ascending order of their keys, all or none. Visible to later snapshots at return.
-    /// One call at a time.
+    /// One call at a time. A failure for want of room ([`EngineError::no_room`]) leaves all as it was.
     fn ingest(&self, rows: &mut dyn Iterator<Item = Change>) -> Result<(), EngineError>;
 
     /// Makes what was ingested durable.
@@ -39,6 +39,9 @@ pub trait StateEngine: Send + Sync + 'static {
 
     /// Bytes on disk, approximately.
     fn size_bytes(&self) -> u64;
+
+    /// Bytes that the disk has left.
+    fn free_bytes(&self) -> Result<u64, EngineError>;
 }
 
 /// The rows of an engine at one moment.

@@ -3,7 +3,8 @@
 
 use crate::command::DecodeError;
 
-/// A call of the embedded engine failed. Never retried: the engine may have lost what it had not synced.
+/// A call of the embedded engine failed. Never retried, for the engine may have lost what it had not synced; but where the
+/// disk had no room, all that was begun is given up, and the call may be made again from the start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the state engine failed to {call}: {message}")]
 pub struct EngineError {
@@ -11,6 +12,8 @@ pub struct EngineError {
     pub call: &'static str,
     /// What it said.
     pub message: String,
+    /// The disk had no room. Nothing has changed.
+    pub no_room: bool,
 }
 
 /// Why the state could not be read, written or replaced.
@@ -58,6 +61,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Not fatal: the disk had no room, and nothing has changed. The call may be made again once there is room.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, StoreError::Engine(EngineError { no_room: true, .. }))
+    }
+
     /// A row that does not decode, or that has to be there and is not.
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         StoreError::Corrupt { what: what.into() }

@@ -7,22 +7,26 @@
 //! - The journal is used for one tiny keyspace only, the pointer to the keyspace that holds the rows; replacing the
 //!   state is one synced write of that pointer. A keyspace that it does not name is what an installation left behind,
 //!   or was about to drop, and is deleted at open: the pointer alone says what counts.
+//! - Where the disk has no room for an ingestion, nothing points to what it had written: all is as it was, and it may be tried
+//!   again. (A failed sync of files that nothing points to harms nobody, and these are never looked at again.)
+//! - Compaction runs on a thread of its own (`fjall_compaction.rs`), since fjall's worker does not outlive a full disk.
 //! - A snapshot keeps its rows readable while it is held, also when its keyspace is deleted.
 
+use std::io::ErrorKind;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::compaction::Leveled;
 use fjall::config::{
     BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PinningPolicy,
 };
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Snapshot};
 
 use crate::engine::{Change, EngineSnapshot, Replacement, RowIter, StateEngine};
 use crate::error::EngineError;
+use crate::fjall_compaction::{self, Compaction};
 use crate::fjall_manifest;
 
 /// Memory for blocks of tables.
@@ -31,9 +35,6 @@ const CACHE_BYTES: u64 = 24 << 20;
 const MEMTABLE_BYTES: u64 = 1 << 20;
 /// Journals hold pointers only.
 const JOURNAL_BYTES: u64 = 64 << 20;
-/// Bytes of a table that compaction writes. A flush is about two of them, and all of level 0 goes down at once, together with
-/// what it meets in level 1, which holds four: with larger ones, more is rewritten each time, and lies on the disk twice.
-const TABLE_BYTES: u64 = 16 << 20;
 /// So many tables in level 0 (compaction starts at 4) hold up a flush, for so long at most.
 const LEVEL_0_TABLES: usize = 20;
 const COMPACTION_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -48,6 +49,9 @@ pub struct FjallEngine {
 }
 
 struct Shared {
+    folder: PathBuf,
+    /// Ended before the database is.
+    compaction: Compaction,
     database: Database,
     pointer: Keyspace,
     current: Mutex<Current>,
@@ -82,8 +86,15 @@ impl FjallEngine {
             }
         };
         let rows = database.keyspace(&rows_name(number), options).map_err(open)?;
-        let shared = Shared { database, pointer, current: Mutex::new(Current { number, rows }) };
-        shared.drop_others().map_err(open)?;
+        let compaction = Compaction::start(&database, folder)?;
+        compaction.request(&rows);
+        let current = Mutex::new(Current { number, rows });
+        let shared = Shared { folder: folder.to_owned(), compaction, database, pointer, current };
+        match shared.drop_others() {
+            // They can wait: a disk without room must not keep a node from starting.
+            Err(error) if !is_no_room(&error) => return Err(open(error)),
+            _ => {}
+        }
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -94,9 +105,10 @@ impl Shared {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says so if a background thread of the engine has failed: it would compact no more, and nothing else tells.
-    fn check(&self) -> fjall::Result<()> {
-        self.database.persist(PersistMode::Buffer)
+    /// Says so if a background thread has failed: nothing else tells.
+    fn check(&self) -> Result<(), EngineError> {
+        self.compaction.check()?;
+        self.database.persist(PersistMode::Buffer).map_err(failed("persist"))
     }
 
     /// Ingestion passes by the engine's own back-pressure. Slow down whoever flushes while there are too many tables
@@ -129,6 +141,7 @@ fn parse_number(bytes: &[u8]) -> Result<u64, EngineError> {
     let bytes = bytes.try_into().map_err(|_| EngineError {
         call: "open",
         message: format!("the pointer to the current rows is damaged: {}", bytes.escape_ascii()),
+        no_room: false,
     })?;
     Ok(u64::from_be_bytes(bytes))
 }
@@ -136,7 +149,7 @@ fn parse_number(bytes: &[u8]) -> Result<u64, EngineError> {
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
-        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
+        .compaction_strategy(fjall_compaction::left_to_us())
         .data_block_size_policy(BlockSizePolicy::all(4 << 10))
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0))))
         // Memory must not grow with the data: what is read often stays in the cache, which is bounded.
@@ -147,7 +160,30 @@ fn options() -> KeyspaceCreateOptions {
 }
 
 fn failed(call: &'static str) -> impl Fn(fjall::Error) -> EngineError + Copy {
-    move |error| EngineError { call, message: error.to_string() }
+    move |error| engine_error(call, &error)
+}
+
+pub(crate) fn engine_error(call: &'static str, error: &fjall::Error) -> EngineError {
+    EngineError { call, message: error.to_string(), no_room: is_no_room(error) }
+}
+
+fn is_no_room(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => {
+            matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    }
+}
+
+/// Bytes that the disk of a folder has left.
+pub(crate) fn free_bytes(folder: &Path) -> Result<u64, EngineError> {
+    let stat = rustix::fs::statvfs(folder).map_err(|error| EngineError {
+        call: "look at the disk",
+        message: error.to_string(),
+        no_room: false,
+    })?;
+    Ok(stat.f_bavail * stat.f_frsize)
 }
 
 impl StateEngine for FjallEngine {
@@ -159,12 +195,13 @@ impl StateEngine for FjallEngine {
     fn ingest(&self, rows: &mut dyn Iterator<Item = Change>) -> Result<(), EngineError> {
         let keyspace = self.shared.current().rows;
         ingest(&keyspace, rows).map_err(failed("ingest"))?;
+        self.shared.compaction.request(&keyspace);
         self.shared.let_compaction_follow(&keyspace);
         Ok(())
     }
 
     fn persist(&self) -> Result<(), EngineError> {
-        self.shared.check().map_err(failed("persist"))
+        self.shared.check()
     }
 
     fn begin_replace(&self) -> Result<Box<dyn Replacement>, EngineError> {
@@ -181,6 +218,10 @@ impl StateEngine for FjallEngine {
 
     fn size_bytes(&self) -> u64 {
         self.shared.current().rows.disk_space()
+    }
+
+    fn free_bytes(&self) -> Result<u64, EngineError> {
+        free_bytes(&self.shared.folder)
     }
 }
 
@@ -236,6 +277,7 @@ impl Replacement for FjallReplacement {
     fn add(&mut self, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), EngineError> {
         let mut rows = rows.map(|(key, value)| (key, Some(value)));
         ingest(&self.staged.rows, &mut rows).map_err(failed("stage"))?;
+        self.shared.compaction.request(&self.staged.rows);
         self.shared.let_compaction_follow(&self.staged.rows);
         Ok(())
     }
@@ -247,7 +289,10 @@ impl Replacement for FjallReplacement {
         shared.database.persist(PersistMode::SyncAll).map_err(replace)?;
         self.is_finished = true;
         *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = self.staged.clone();
-        shared.drop_others().map_err(replace)
+        match shared.drop_others() {
+            Err(error) if !is_no_room(&error) => Err(replace(error)),
+            _ => Ok(()), // without room they wait until the next open, or replacement
+        }
     }
 }
 

@@ -50,5 +50,5 @@ fn parse(current: &[u8]) -> Option<(u64, u128)> {
 }
 
 fn failed(folder: &Path, why: String) -> EngineError {
-    EngineError { call: "check", message: format!("{}: {why}", folder.display()) }
+    EngineError { call: "check", message: format!("{}: {why}", folder.display()), no_room: false }
 }

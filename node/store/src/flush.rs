@@ -5,6 +5,7 @@
 //! Everything, the applied index included, goes in at once: after a crash the engine is at one index or another, and
 //! applying the log again from there gives the same.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::engine::{Change, EngineSnapshot, StateEngine};
-use crate::error::StoreError;
+use crate::error::{EngineError, StoreError};
 use crate::layers;
 use crate::overlay::{Lineage, NewestIndex, Overlay, OverlayRow};
 use crate::position::{Durable, Position};
@@ -23,6 +24,9 @@ use crate::rows::{
 use crate::side::SideRows;
 use crate::store::ClearChange;
 use crate::sweep;
+
+/// What a flush needs on the disk beside its rows.
+const ROOM_BYTES_LEAST: u64 = 1 << 20;
 
 /// An overlay that takes no more changes, and what belongs to it.
 pub(crate) struct Frozen {
@@ -85,7 +89,7 @@ impl Progress {
             Stage::Abandoned => return None,
             Stage::Running | Stage::Ended(_) => panic!("an overlay is flushed twice"),
         }
-        Some(Run { progress: self, outcome: None })
+        Some(Run { progress: self, ended: Stage::Ended(None) })
     }
 
     /// What the flush came to, once it has ended well.
@@ -109,15 +113,15 @@ impl Progress {
     }
 }
 
-/// A run of a job; failed unless an outcome was set, also where it panics.
+/// A run of a job; failed unless something else was set, also where it panics.
 struct Run<'a> {
     progress: &'a Progress,
-    outcome: Option<Outcome>,
+    ended: Stage,
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        *self.progress.lock() = Stage::Ended(self.outcome.take());
+        *self.progress.lock() = std::mem::take(&mut self.ended);
         self.progress.ended.notify_all();
     }
 }
@@ -205,7 +209,7 @@ pub struct FlushJob {
     pub(crate) durable: Durable,
     pub(crate) frozen: Arc<Frozen>,
     /// The overlay that was flushed before, to be freed.
-    pub(crate) retired: Option<Arc<Frozen>>,
+    pub(crate) retired: Cell<Option<Arc<Frozen>>>,
     /// Rows to look at for removal, at least.
     pub(crate) sweep_rows: usize,
 }
@@ -216,19 +220,44 @@ impl FlushJob {
         self.frozen.position.applied_index
     }
 
-    /// Writes the overlay, durably, and gives the applied index that the engine has then. A failure is fatal to the
-    /// node; there is no second try. Does nothing if a snapshot was installed in the meantime: the state that the overlay
-    /// belongs to is gone.
-    pub fn run(mut self) -> Result<u64, StoreError> {
+    /// Writes the overlay, durably, and gives the applied index that the engine has then. Does nothing if a snapshot was
+    /// installed in the meantime: the state that the overlay belongs to is gone.
+    ///
+    /// Where the disk has no room ([`StoreError::is_no_room`]), nothing was written: the overlay is kept, and the job is to be
+    /// run again later. Any other failure is fatal to the node; there is no second try.
+    pub fn run(&self) -> Result<u64, StoreError> {
         drop(self.retired.take());
         if let Some(mut run) = self.frozen.progress.begin() {
-            let durable = self.write()?;
-            run.outcome = Some(Outcome { durable, engine_bytes: self.engine.size_bytes() });
+            match self.write() {
+                Ok(durable) => {
+                    run.ended =
+                        Stage::Ended(Some(Outcome { durable, engine_bytes: self.engine.size_bytes() }));
+                }
+                Err(error) => {
+                    if error.is_no_room() {
+                        run.ended = Stage::Waiting;
+                    }
+                    return Err(error);
+                }
+            }
         }
         Ok(self.index())
     }
 
+    /// Whether the disk has room for all of it. What is tried and does not fit leaves files behind until the next start.
+    fn has_room(&self) -> Result<(), EngineError> {
+        let free = self.engine.free_bytes()?;
+        // A small value is written twice, with its key and with its history.
+        let needed = 2 * self.frozen.bytes as u64 + ROOM_BYTES_LEAST;
+        if free >= needed {
+            return Ok(());
+        }
+        let message = format!("{free} bytes are free on the disk, {needed} may be needed");
+        Err(EngineError { call: "flush", message, no_room: true })
+    }
+
     fn write(&self) -> Result<Durable, StoreError> {
+        self.has_room()?;
         let changes = self.resolve()?;
         // What comes in must go out at least as fast, or history would grow.
         let sweep_rows = self.sweep_rows.max(2 * self.frozen.changes);

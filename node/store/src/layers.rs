@@ -11,7 +11,7 @@ use crate::command::Value;
 use crate::engine::EngineSnapshot;
 use crate::error::StoreError;
 use crate::overlay::{Lineage, Overlay, OverlayRow};
-use crate::rows::{self, HistoryRow, KeyRow, TABLE_HISTORY, TABLE_KEYS};
+use crate::rows::{self, ChangeKind, HistoryRow, KeyRow, TABLE_HISTORY, TABLE_KEYS};
 
 /// The layers of one state. Cheap to clone.
 #[derive(Clone)]
@@ -69,6 +69,44 @@ impl Layers {
     pub(crate) fn newest_flushed(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
         let Some(row) = newest_in_engine(&*self.engine, key)? else { return Ok(None) };
         resolve_engine_row(&*self.engine, row).map(Some)
+    }
+
+    /// The newest change of `key` at or below `revision`, which must not be compacted; `None`: there is none, or only
+    /// one that left nothing behind and is removed.
+    pub(crate) fn at(&self, key: &[u8], revision: u64) -> Result<Option<Resolved>, StoreError> {
+        if let Some((revision, row)) = self.active.newest(key, revision) {
+            return resolve(revision, row, || self.newest_beneath(key)).map(Some);
+        }
+        if let Some((revision, row)) = self.frozen.as_ref().and_then(|frozen| frozen.newest(key, revision)) {
+            return resolve(revision, row, || newest_in_engine(&*self.engine, key)).map(Some);
+        }
+        match newest_in_engine(&*self.engine, key)? {
+            None => Ok(None),
+            Some(row) if row.revision <= revision => resolve_engine_row(&*self.engine, row).map(Some),
+            Some(row) => change_before(&*self.engine, row.revision, revision),
+        }
+    }
+
+    /// The newest clear at or below `revision`, which must not be compacted, when `last` is the newest of all; 0: none.
+    pub(crate) fn clear_at(&self, last: u64, revision: u64) -> Result<u64, StoreError> {
+        let mut clear = last;
+        while clear > revision {
+            let in_overlay = self
+                .active
+                .clear_at(clear)
+                .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.clear_at(clear)));
+            clear = match in_overlay {
+                Some(change) => change.previous,
+                None => {
+                    history_row(&*self.engine, clear)?
+                        .ok_or_else(|| {
+                            StoreError::corrupt(format!("the clear at revision {clear} is missing"))
+                        })?
+                        .previous
+                }
+            };
+        }
+        Ok(clear)
     }
 
     /// The newest change of `key` beneath the active overlay, its value perhaps left out.
@@ -129,6 +167,31 @@ pub(crate) fn history_row(
 ) -> Result<Option<HistoryRow>, StoreError> {
     let row_key = rows::number_key(TABLE_HISTORY, revision);
     engine.get(&row_key)?.map(|row| rows::decode(&row_key, row)).transpose()
+}
+
+/// The newest change at or below `revision` of the key whose change at `from` is above that: down the chain.
+fn change_before(
+    engine: &dyn EngineSnapshot,
+    mut from: u64,
+    revision: u64,
+) -> Result<Option<Resolved>, StoreError> {
+    while from > revision {
+        // Only changes at or below the compacted revision are removed.
+        let row = history_row(engine, from)?
+            .ok_or_else(|| StoreError::corrupt(format!("the change at revision {from} is missing")))?;
+        from = row.previous;
+    }
+    if from == 0 {
+        return Ok(None);
+    }
+    Ok(history_row(engine, from)?.map(|row| Resolved {
+        deleted: row.kind == ChangeKind::Delete as i32,
+        revision: from,
+        create_revision: row.create_revision,
+        version: row.version,
+        content_type: row.content_type,
+        value: row.value,
+    }))
 }
 
 /// Works out the counters of a change.

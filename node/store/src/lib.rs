@@ -18,6 +18,7 @@
 pub mod command;
 pub mod model;
 
+mod ages;
 mod apply;
 mod store;
 
@@ -35,12 +36,14 @@ mod sessions;
 mod side;
 
 mod flush;
+mod history;
 mod reader;
 mod snapshot;
 mod succession;
 mod sweep;
 
 pub mod engine;
+mod fjall_compaction;
 mod fjall_engine;
 mod fjall_manifest;
 mod memory_engine;
@@ -49,6 +52,7 @@ pub use config::StoreConfig;
 pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
+pub use history::{Change, Changed, Changes, PastError};
 pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};

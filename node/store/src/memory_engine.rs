@@ -111,6 +111,8 @@ struct Images {
     durable: Arc<Image>,
     /// Calls of `ingest`, `persist` and `finish` that still succeed before one fails; `None`: all do.
     calls_before_failure: Option<u64>,
+    /// There is no room for what is to be written.
+    is_full: bool,
 }
 
 impl MemoryEngine {
@@ -131,6 +133,11 @@ impl MemoryEngine {
         self.lock().calls_before_failure = Some(calls);
     }
 
+    /// Lets nothing more be written for want of room, or gives the room back.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
+    }
+
     /// Forgets about a failure that was asked for and has not come.
     pub fn heal(&self) {
         self.lock().calls_before_failure = None;
@@ -146,12 +153,19 @@ impl Images {
     fn charge(&mut self, call: &'static str) -> Result<(), EngineError> {
         match &mut self.calls_before_failure {
             None => Ok(()),
-            Some(0) => Err(EngineError { call, message: "injected failure".into() }),
+            Some(0) => Err(EngineError { call, message: "injected failure".into(), no_room: false }),
             Some(left) => {
                 *left -= 1;
                 Ok(())
             }
         }
+    }
+
+    fn take_room(&self, call: &'static str) -> Result<(), EngineError> {
+        if self.is_full {
+            return Err(EngineError { call, message: "no room is left".into(), no_room: true });
+        }
+        Ok(())
     }
 }
 
@@ -168,6 +182,7 @@ impl StateEngine for MemoryEngine {
         }
         let mut images = self.lock();
         images.charge("ingest")?;
+        images.take_room("ingest")?;
         let image = Arc::make_mut(&mut images.visible);
         for (key, value) in rows {
             image.put(key, value);
@@ -184,11 +199,17 @@ impl StateEngine for MemoryEngine {
     }
 
     fn begin_replace(&self) -> Result<Box<dyn Replacement>, EngineError> {
+        self.lock().take_room("begin to replace")?;
         Ok(Box::new(MemoryReplacement { engine: self.clone(), staged: BTreeMap::new() }))
     }
 
     fn size_bytes(&self) -> u64 {
         self.lock().visible.bytes
+    }
+
+    /// Without bound: what does not fit is found out by trying ([`MemoryEngine::set_full`]).
+    fn free_bytes(&self) -> Result<u64, EngineError> {
+        Ok(u64::MAX)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Model {
     config: StoreConfig,
     /// Keys that are there.
     pub keys: BTreeMap<Bytes, Value>,
+    /// By key and revision: what it had from then on; `None`: it was not there. What nobody can read any more is dropped.
+    pub past: BTreeMap<Bytes, BTreeMap<u64, Option<Value>>>,
     /// The store's revision.
     pub revision: u64,
     /// The oldest readable revision.
@@ -63,6 +65,7 @@ impl Model {
         Self {
             config,
             keys: BTreeMap::new(),
+            past: BTreeMap::new(),
             revision: 0,
             compacted: 0,
             time_ms: 0,
@@ -145,6 +148,26 @@ impl Model {
         reply
     }
 
+    /// What a key had at a revision; not for what is compacted.
+    pub fn value_at(&self, key: &[u8], revision: u64) -> Option<&Value> {
+        self.past.get(key)?.range(..=revision).next_back()?.1.as_ref()
+    }
+
+    /// Changes above a revision, by revision and key; not for what is compacted.
+    pub fn changes_above(&self, after: u64) -> BTreeMap<(u64, Bytes), Option<Value>> {
+        let mut changes = BTreeMap::new();
+        for (key, past) in &self.past {
+            let above =
+                past.range(after + 1..).map(|(revision, value)| ((*revision, key.clone()), value.clone()));
+            changes.extend(above);
+        }
+        changes
+    }
+
+    fn remember(&mut self, key: &Bytes, value: Option<Value>) {
+        self.past.entry(key.clone()).or_default().insert(self.revision, value);
+    }
+
     fn operate(&mut self, index: u64, operation: &Operation) -> Answer {
         match operation {
             Operation::Put(put) => {
@@ -160,6 +183,7 @@ impl Model {
                     create_revision: current.as_ref().map_or(self.revision, |value| value.create_revision),
                     version: current.as_ref().map_or(1, |value| value.version + 1),
                 };
+                self.remember(&put.key, Some(value.clone()));
                 self.keys.insert(put.key.clone(), value);
                 Answer::Put(PutDone {
                     revision: self.revision,
@@ -173,6 +197,7 @@ impl Model {
                 }
                 if self.keys.remove(&delete.key).is_some() {
                     self.revision += 1;
+                    self.remember(&delete.key, None);
                 }
                 Answer::Delete(DeleteDone {
                     deleted: current.is_some(),
@@ -182,8 +207,10 @@ impl Model {
             }
             Operation::Clear(_) => {
                 let deleted = self.keys.len() as u64;
-                self.keys.clear();
                 self.revision += u64::from(deleted > 0);
+                for key in std::mem::take(&mut self.keys).into_keys() {
+                    self.remember(&key, None);
+                }
                 Answer::Clear(ClearDone { deleted, revision: self.revision })
             }
             Operation::OpenSession(_) => {
@@ -196,6 +223,11 @@ impl Model {
             }
             Operation::Compact(compact) => {
                 self.compacted = compact.revision.min(self.revision).max(self.compacted);
+                for past in self.past.values_mut() {
+                    let oldest =
+                        past.range(..=self.compacted).next_back().map_or(0, |(revision, _)| *revision);
+                    *past = past.split_off(&oldest);
+                }
                 Answer::Compacted(Compact { revision: self.compacted })
             }
             Operation::SetFeatureLevel(set) => {

@@ -7,6 +7,8 @@
 //! are then worked out by whoever looks, and for good at the flush. An overlay lies on the frozen one if there is one,
 //! and on the engine; what is beneath it changes place as flushes end, but not content.
 //!
+//! Beside the rows by key stands the order of the changes by revision, for who reads history.
+//!
 //! Values and keys are copied into chunks of the overlay's own, so that a small value does not keep a large network
 //! buffer alive and [`Overlay`] bytes are honest.
 
@@ -18,8 +20,10 @@ use std::ops::Bound;
 use bytes::{Bytes, BytesMut};
 use crossbeam_skiplist::SkipMap;
 
-/// What a row costs beside its key and value: the node, its tower, its place in the index.
-pub(crate) const ROW_BYTES: usize = 300;
+use crate::store::ClearChange;
+
+/// What a row costs beside its key and value: the node, its tower, its place in the index and in the order.
+pub(crate) const ROW_BYTES: usize = 370;
 
 /// Small keys and values are cut from chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -39,15 +43,43 @@ pub(crate) struct Newest {
     pub(crate) lineage: Lineage,
 }
 
-/// Changes by key, newest first.
+/// Changes by key, newest first, and in order of revision.
 #[derive(Default)]
 pub(crate) struct Overlay {
     rows: SkipMap<OverlayKey, OverlayRow>,
+    /// In order of revision; pushed after the row.
+    order: boxcar::Vec<Ordered>,
+}
+
+/// A change in order of revision.
+#[derive(Debug, Clone)]
+pub(crate) enum Ordered {
+    /// Of a key: the row is under both.
+    Key {
+        /// Which.
+        key: Bytes,
+        /// Of the change.
+        revision: u64,
+    },
+    /// Of all keys.
+    Clear(ClearChange),
+}
+
+impl Ordered {
+    /// Of the change.
+    pub(crate) fn revision(&self) -> u64 {
+        match self {
+            Ordered::Key { revision, .. } => *revision,
+            Ordered::Clear(clear) => clear.revision,
+        }
+    }
 }
 
 /// A key and the revision of its change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OverlayKey {
+    /// See [`head`].
+    head: u128,
     pub(crate) key: Bytes,
     pub(crate) revision: u64,
 }
@@ -84,12 +116,44 @@ pub(crate) enum Lineage {
 impl Overlay {
     /// Adds a change. Revisions only grow.
     pub(crate) fn insert(&self, key: Bytes, revision: u64, row: OverlayRow) {
-        self.rows.insert(OverlayKey { key, revision }, row);
+        self.rows.insert(OverlayKey { head: head(&key), key: key.clone(), revision }, row);
+        self.order.push(Ordered::Key { key, revision });
+    }
+
+    /// Adds a clear. Revisions only grow.
+    pub(crate) fn insert_clear(&self, clear: ClearChange) {
+        self.order.push(Ordered::Clear(clear));
+    }
+
+    /// The changes above `after`, in order of revision. Those that are made meanwhile may be among them.
+    pub(crate) fn changes_above(&self, after: u64) -> impl Iterator<Item = &Ordered> + '_ {
+        let (mut low, mut high) = (0, self.order.count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.order.get(middle) {
+                Some(change) if change.revision() <= after => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        (low..).map_while(|at| self.order.get(at))
+    }
+
+    /// The revision of its first change, if it has any.
+    pub(crate) fn first_revision(&self) -> Option<u64> {
+        self.order.get(0).map(Ordered::revision)
+    }
+
+    /// The clear at a revision, if that is one of this overlay's.
+    pub(crate) fn clear_at(&self, revision: u64) -> Option<ClearChange> {
+        match self.changes_above(revision.checked_sub(1)?).next()? {
+            Ordered::Clear(clear) if clear.revision == revision => Some(*clear),
+            _ => None,
+        }
     }
 
     /// The newest change of `key` at or below `revision`.
     pub(crate) fn newest(&self, key: &[u8], revision: u64) -> Option<(u64, OverlayRow)> {
-        let probe: &dyn Probe = &(key, revision);
+        let probe: &dyn Probe = &Place::new(key, revision);
         let entry = self.rows.lower_bound(Bound::Included(probe))?;
         (entry.key().key == key).then(|| (entry.key().revision, entry.value().clone()))
     }
@@ -101,7 +165,7 @@ impl Overlay {
             Bound::Excluded(key) => (key, 0),
             Bound::Unbounded => (&[][..], u64::MAX),
         };
-        let probe: &dyn Probe = &(start, bound);
+        let probe: &dyn Probe = &Place::new(start, bound);
         let mut entry = self.rows.lower_bound(Bound::Excluded(probe))?;
         // A change above the bound is passed over; the next entry is an older one of the same key, or another key.
         while entry.key().revision > revision {
@@ -116,9 +180,56 @@ impl Overlay {
     }
 }
 
+/// The first bytes of a key, as a number that keeps their order: most comparisons of a walk end there, and need not fetch the
+/// key itself.
+fn head(key: &[u8]) -> u128 {
+    let mut bytes = [0; HEAD_BYTES];
+    let count = key.len().min(HEAD_BYTES);
+    bytes[..count].copy_from_slice(&key[..count]);
+    u128::from_be_bytes(bytes)
+}
+
+const HEAD_BYTES: usize = size_of::<u128>();
+
+/// Where a change is in the order: by key, newest first within a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    head: u128,
+    key: &'a [u8],
+    revision: u64,
+}
+
+impl<'a> Place<'a> {
+    fn new(key: &'a [u8], revision: u64) -> Place<'a> {
+        Place { head: head(key), key, revision }
+    }
+}
+
+impl Ord for Place<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let keys = || match self.key.len().max(other.key.len()) <= HEAD_BYTES {
+            true => self.key.len().cmp(&other.key.len()), // they differ in zeros at the end, if at all
+            false => self.key.cmp(other.key),
+        };
+        self.head.cmp(&other.head).then_with(keys).then_with(|| other.revision.cmp(&self.revision))
+    }
+}
+
+impl PartialOrd for Place<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl OverlayKey {
+    fn place(&self) -> Place<'_> {
+        Place { head: self.head, key: &self.key, revision: self.revision }
+    }
+}
+
 impl Ord for OverlayKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.probe().cmp(other.probe())
+        self.place().cmp(&other.place())
     }
 }
 
@@ -128,33 +239,26 @@ impl PartialOrd for OverlayKey {
     }
 }
 
-impl OverlayKey {
-    fn probe(&self) -> &dyn Probe {
-        self
-    }
-}
-
-/// A key and a revision in any shape, so that a lookup need not own its key.
+/// What has a place, so that a lookup need not own its key.
 pub(crate) trait Probe {
-    fn parts(&self) -> (&[u8], u64);
+    fn place(&self) -> Place<'_>;
 }
 
 impl Probe for OverlayKey {
-    fn parts(&self) -> (&[u8], u64) {
-        (&self.key, self.revision)
+    fn place(&self) -> Place<'_> {
+        self.place()
     }
 }
 
-impl Probe for (&[u8], u64) {
-    fn parts(&self) -> (&[u8], u64) {
+impl Probe for Place<'_> {
+    fn place(&self) -> Place<'_> {
         *self
     }
 }
 
 impl Ord for dyn Probe + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        let ((key, revision), (other_key, other_revision)) = (self.parts(), other.parts());
-        key.cmp(other_key).then(other_revision.cmp(&revision))
+        self.place().cmp(&other.place())
     }
 }
 
@@ -166,7 +270,7 @@ impl PartialOrd for dyn Probe + '_ {
 
 impl PartialEq for dyn Probe + '_ {
     fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
+        self.place() == other.place()
     }
 }
 
@@ -232,6 +336,32 @@ mod tests {
         assert_eq!(first(Bound::Excluded(&b"a"[..]), 3), Some((Bytes::from("b"), 2)));
         assert_eq!(first(Bound::Excluded(&b"a"[..]), 9), Some((Bytes::from("ab"), 4)));
         assert_eq!(first(Bound::Excluded(&b"b"[..]), 9), None);
+    }
+
+    #[test]
+    fn places_are_in_the_order_of_their_keys_and_newest_first() {
+        let keys: [&[u8]; 12] = [
+            b"",
+            b"\0",
+            b"a",
+            b"a\0",
+            b"a\0\0",
+            b"a123456789abcde",
+            b"a123456789abcde\0",
+            b"a123456789abcde\0\0",
+            b"a123456789abcdef",
+            b"a123456789abcdef\0",
+            b"a123456789abcdefg",
+            b"b",
+        ];
+        let all = || keys.iter().flat_map(|key| [2, 1].map(|revision| (*key, revision)));
+        assert!(keys.is_sorted());
+        for (at, one) in all().enumerate() {
+            for (other_at, other) in all().enumerate() {
+                let (place, other_place) = (Place::new(one.0, one.1), Place::new(other.0, other.1));
+                assert_eq!(place.cmp(&other_place), at.cmp(&other_at), "{one:?} {other:?}");
+            }
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Reader {
 /// A published state, which stands still.
 #[derive(Clone)]
 pub struct View {
-    state: Arc<Published>,
+    pub(crate) state: Arc<Published>,
 }
 
 impl View {
@@ -110,7 +110,20 @@ impl View {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Page, StoreError> {
-        let mut walk = Walk::new(&self.state, start, end);
+        let moment = Moment { revision: self.revision(), clear: self.state.position.last_clear };
+        self.page(moment, start, end, limit, bytes_max)
+    }
+
+    /// As [`View::range`], at a moment that is not compacted.
+    pub(crate) fn page(
+        &self,
+        moment: Moment,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Page, StoreError> {
+        let mut walk = Walk::new(&self.state, moment, start, end);
         let mut page = Page { items: Vec::new(), more: false };
         let mut bytes = 0;
         while let Some((key, row)) = walk.next()? {
@@ -125,6 +138,14 @@ impl View {
     }
 }
 
+/// Which keys are there: those whose newest change up to a revision is above the newest clear up to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) revision: u64,
+    /// 0: none.
+    pub(crate) clear: u64,
+}
+
 /// A page of a range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
@@ -134,9 +155,10 @@ pub struct Page {
     pub more: bool,
 }
 
-/// A walk over the live keys of a state: the layers merged, the upper one of equal keys taken.
+/// A walk over the keys that are there at a moment: the layers merged, the upper one of equal keys taken.
 struct Walk<'a> {
     state: &'a Published,
+    moment: Moment,
     engine: RowIter,
     /// The engine's next row, not yet passed.
     engine_next: Option<(Bytes, Bytes)>,
@@ -145,7 +167,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(state: &'a Published, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Self {
+    fn new(state: &'a Published, moment: Moment, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Self {
         let table_end = rows::row_key(TABLE_KEYS + 1, &[]);
         let row_start = match start {
             Bound::Unbounded => Bound::Included(rows::row_key(TABLE_KEYS, &[])),
@@ -157,6 +179,7 @@ impl<'a> Walk<'a> {
         };
         Self {
             state,
+            moment,
             engine: state
                 .layers
                 .engine
@@ -172,7 +195,7 @@ impl<'a> Walk<'a> {
         loop {
             let Some((key, row)) = self.next_change()? else { return Ok(None) };
             self.from = Bound::Excluded(key.clone());
-            if let Some(row) = row.filter(|row| row.is_live(self.state.position.last_clear)) {
+            if let Some(row) = row.filter(|row| row.is_live(self.moment.clear)) {
                 return Ok(Some((key, row)));
             }
         }
@@ -182,7 +205,7 @@ impl<'a> Walk<'a> {
     fn next_change(&mut self) -> Result<Option<(Bytes, Option<Resolved>)>, StoreError> {
         let layers = &self.state.layers;
         let from = self.from.as_ref().map(|key| &key[..]);
-        let revision = self.state.position.revision;
+        let Moment { revision, clear } = self.moment;
         while self.engine_next.as_ref().is_none_or(|(key, _)| is_before(&key[1..], &self.from)) {
             self.engine_next = self.engine.next().transpose()?;
             if self.engine_next.is_none() {
@@ -205,11 +228,14 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         if active.as_ref() == Some(&key) || frozen.as_ref() == Some(&key) {
-            return Ok(Some((key.clone(), layers.newest(&key, revision)?)));
+            return Ok(Some((key.clone(), layers.at(&key, revision)?)));
         }
         let Some((row_key, row)) = self.engine_next.take() else { return Ok(None) };
         let row: KeyRow = rows::decode(&row_key, row)?;
-        if !layers::is_live(&row, self.state.position.last_clear) {
+        if row.revision > revision {
+            return Ok(Some((key.clone(), layers.at(&key, revision)?)));
+        }
+        if !layers::is_live(&row, clear) {
             return Ok(Some((key, None)));
         }
         Ok(Some((key, Some(layers::resolve_engine_row(&*layers.engine, row)?))))

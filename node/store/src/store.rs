@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use crate::ages::Ages;
 use crate::command::{self, Answer, Command, Nothing, Operation, Reply, RequestId};
 use crate::config::StoreConfig;
 use crate::digest;
@@ -48,6 +49,7 @@ pub struct Store {
     pub(crate) durable: Durable,
     pub(crate) replies: Replies,
     pub(crate) sessions: Sessions,
+    ages: Ages,
     published: Arc<ArcSwap<Published>>,
     flushes: u64,
     engine_bytes: u64,
@@ -109,6 +111,7 @@ impl Store {
             durable,
             replies,
             sessions,
+            ages: Ages::default(),
             published,
             flushes: 0,
             engine_bytes,
@@ -176,6 +179,7 @@ impl Store {
         self.position.time_ms = self.position.time_ms.max(time_ms);
         self.expire().map_err(|source| ApplyError::Store { index, source })?;
         let reply = self.apply_request(index, request, &operation)?;
+        self.ages.note(self.position.time_ms, self.position.revision, self.config.history_age_ms);
         self.position.applied_index = index;
         self.position.digest = digest::advance(
             &mut self.scratch,
@@ -285,15 +289,19 @@ impl Store {
         self.active.row_bytes + self.active.side.bytes()
     }
 
-    /// The revision that the leader should propose to compact up to, once there is enough more history than is kept.
+    /// The revision that the leader should propose to compact up to, once there is enough more history than is kept, or
+    /// some of it is too old.
     pub fn wants_compaction(&self) -> Option<u64> {
+        let Position { revision, compacted, time_ms, .. } = self.position;
         let kept = self.config.history_revisions;
-        let has = self.position.revision - self.position.compacted;
-        (has > kept + kept / 5).then(|| self.position.revision - kept)
+        let many = (revision - compacted > kept + kept / 5).then(|| revision - kept);
+        let old = self.ages.old(time_ms, self.config.history_age_ms).filter(|old| *old > compacted);
+        many.max(old)
     }
 
     /// Freezes the overlay if it is full or old, or if there are rows to remove, and no flush is under way. The job is to
-    /// be run on another thread, and its result given to [`Store::handle_flushed`]; if it fails, the node stops.
+    /// be run on another thread, until it does not fail for want of room, and its result given to
+    /// [`Store::handle_flushed`]; if it fails otherwise, the node stops.
     pub fn maybe_rotate(&mut self) -> Option<FlushJob> {
         let full = self.active_bytes() >= self.config.overlay_bytes;
         let old = self.applied_index() - self.durable_index() >= self.config.overlay_entries;
@@ -331,7 +339,7 @@ impl Store {
             beneath: Arc::clone(&self.layers.engine),
             durable: self.durable.clone(),
             frozen,
-            retired: self.retired.take(),
+            retired: std::cell::Cell::new(self.retired.take()),
             sweep_rows: self.config.sweep_rows,
         })
     }

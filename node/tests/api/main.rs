@@ -8,6 +8,8 @@ mod exactly_once;
 mod failures;
 mod garbage;
 mod keys;
+mod past;
 mod refusals;
 mod server;
 mod values;
+mod watch;

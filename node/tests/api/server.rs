@@ -8,6 +8,7 @@ use balsa_node::engine::handle::{
 use balsa_node::engine::status::{ClusterId, MemberStatus, Phase, Role, Status};
 use balsa_node::http::{ApiState, ConnectionLimits, Limits, Parts, serve};
 use balsa_node::metrics::Metrics;
+use balsa_node::watch::{Hub, HubConfig, Signal};
 use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::stamp;
 use balsa_store::{MemoryEngine, Store, StoreConfig};
@@ -66,6 +67,7 @@ pub(crate) struct Setup {
     pub(crate) connections: ConnectionLimits,
     pub(crate) store: StoreConfig,
     pub(crate) queue: usize,
+    pub(crate) watches: HubConfig,
 }
 
 impl Default for Setup {
@@ -75,6 +77,11 @@ impl Default for Setup {
             connections: ConnectionLimits::default(),
             store: StoreConfig::default(),
             queue: 1024,
+            watches: HubConfig {
+                watchers_max: 100,
+                progress_interval: Duration::from_secs(60),
+                progress_timeout: Duration::from_secs(5),
+            },
         }
     }
 }
@@ -128,12 +135,16 @@ pub(crate) async fn start_with(setup: Setup) -> Server {
     let store = Store::open(Arc::new(MemoryEngine::new()), setup.store).unwrap();
     let reader = Arc::new(ArcSwap::from_pointee(store.reader()));
     let (requests, received) = mpsc::channel(setup.queue);
-    let turning = Arc::clone(&engine);
-    std::thread::spawn(move || turn(&turning, store, received));
     let metrics = Arc::new(Metrics::new().unwrap());
     let (asked, told) = (Arc::clone(&engine), Arc::clone(&engine));
+    let handle = Handle::new(requests, Arc::clone(&engine.status));
+    let hub = Hub::new(setup.watches, Arc::clone(&reader), Arc::clone(&metrics));
+    hub.start(handle.clone()).unwrap();
+    let (turning, published) = (Arc::clone(&engine), Arc::clone(hub.published()));
+    std::thread::spawn(move || turn(&turning, store, received, &published));
     let state = ApiState::new(Parts {
-        handle: Handle::new(requests, Arc::clone(&engine.status)),
+        handle,
+        hub,
         reader,
         metrics: Arc::clone(&metrics),
         limits: setup.limits,
@@ -152,7 +163,7 @@ pub(crate) async fn start_with(setup: Setup) -> Server {
 }
 
 /// The engine's thread: what is proposed is applied at once.
-fn turn(engine: &Engine, mut store: Store, mut requests: mpsc::Receiver<Request>) {
+fn turn(engine: &Engine, mut store: Store, mut requests: mpsc::Receiver<Request>, published: &Signal) {
     let mut held = Vec::new();
     while let Some(request) = requests.blocking_recv() {
         engine.taken.fetch_add(1, Ordering::SeqCst);
@@ -176,6 +187,7 @@ fn turn(engine: &Engine, mut store: Store, mut requests: mpsc::Receiver<Request>
                 let entry = stamp(command, engine.time_ms.load(Ordering::Relaxed));
                 let reply = store.apply(store.applied_index() + 1, &entry).unwrap();
                 store.publish();
+                published.published();
                 let _ = answer.send(Ok(reply));
             }
             (_, Request::Read { answer, .. }) => {

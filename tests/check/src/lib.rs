@@ -12,6 +12,8 @@
 //!
 //! An operation whose outcome is unknown may have happened at any time after its call, or never.
 //!
+//! And what a watcher gets of a history, [`watch`] judges.
+//!
 //! It knows nothing of Balsa but the meaning of its operations: no network, no clock, no files. [`check`] is all that most
 //! need; what it finds wrong, [`picture`] draws.
 
@@ -33,6 +35,8 @@ pub mod by_key;
 pub mod replay;
 
 pub mod verdict;
+
+pub mod watch;
 
 pub mod picture;
 

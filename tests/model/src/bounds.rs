@@ -40,6 +40,19 @@ pub fn small() -> Vec<Bounds> {
             crashes: 1,
             ..nothing()
         },
+        // The outgoing voter leads, and its own disk is the one that has not got the change yet.
+        Bounds {
+            name: "joint-alone",
+            about: "a node and a blank one that takes its place in a joint change, 2 timers, 1 crash",
+            voters: 1,
+            blank: 1,
+            timeouts: 2,
+            heartbeats: 0,
+            changes: 1,
+            crashes: 1,
+            change: vec![Change::AddVoter(NodeId(2)), Change::Remove(NodeId(1))],
+            ..nothing()
+        },
         Bounds {
             name: "two-terms",
             about: "3 nodes on fast disks, 2 timers that run out, 2 terms, 1 entry, 1 crash",

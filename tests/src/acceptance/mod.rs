@@ -4,7 +4,7 @@
 //! wrong ends it at once, with what the nodes said last.
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
-//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`]; on a Kubernetes cluster: [`k8s_chart`],
+//! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`watch`]; on a Kubernetes cluster: [`k8s_chart`],
 //! [`k8s_account`], [`k8s_install`], [`k8s_metrics`], [`k8s_deploy`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`],
 //! [`k8s_heal`], [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
 
@@ -31,6 +31,7 @@ pub mod many_keys;
 pub mod membership;
 pub mod nemesis;
 pub mod soak;
+pub mod watch;
 
 pub mod k8s_account;
 pub mod k8s_chart;

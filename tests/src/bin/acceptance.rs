@@ -5,7 +5,7 @@ use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
     bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover, k8s_heal,
     k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, limping, many_keys, membership,
-    nemesis, seed_curl, soak,
+    nemesis, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -151,6 +151,15 @@ enum Bar {
         #[arg(long, default_value_t = 8)]
         clients: usize,
     },
+    /// How soon a change is heard, and what thousands of watchers cost.
+    Watch {
+        /// End within a minute: a fifth of the watchers, for a shorter time.
+        #[arg(long)]
+        quick: bool,
+        /// Watchers on one node.
+        #[arg(long)]
+        watchers: Option<usize>,
+    },
     /// What no client should send.
     BadInput {
         /// End within a minute: fewer repetitions.
@@ -292,6 +301,11 @@ fn main() -> ExitCode {
             let (kills, deletions) = (kills.unwrap_or(each), deletions.unwrap_or(each));
             let options = k8s_failover::Options { kills, deletions };
             conclude("k8s-failover", &run(k8s_failover::run(&options)))
+        }
+        Bar::Watch { quick, watchers } => {
+            let watchers = watchers.unwrap_or(if quick { 2_000 } else { 10_000 });
+            let time = Duration::from_secs(if quick { 10 } else { 60 });
+            conclude("watch", &run(watch::run(&watch::Options { watchers, time })))
         }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };

@@ -21,8 +21,6 @@ const WRITES_AGAIN: u64 = 20;
 /// While a majority hears one another, no longer time may pass without an acknowledged write. Far more than it takes: the
 /// bar `failover` is about speed.
 const GAP_MAX: Duration = Duration::from_secs(10);
-/// The system's words for a full disk.
-const NO_SPACE: &str = "No space left on device";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -61,12 +59,9 @@ impl<'a> Strikes<'a> {
     pub async fn strike(&mut self, round: &Round) -> Outcome<Struck> {
         let operations = self.clients.operations();
         self.clients.mark();
-        let mut what = self.carry_out(round).await?;
+        let what = self.carry_out(round).await?;
         let healed = Instant::now();
-        let stopped = self.recover(round.kind, &what).await?;
-        if stopped > 0 {
-            what += &format!(", of which {stopped} stopped and were started again");
-        }
+        self.recover(&what).await?;
         let struck = Struck {
             kind: round.kind,
             what,
@@ -121,19 +116,18 @@ impl<'a> Strikes<'a> {
     }
 
     /// Waits until all nodes are ready and writes are acknowledged; compares digests where indexes happen to be equal.
-    /// Gives how many were started again.
-    async fn recover(&mut self, kind: Kind, what: &str) -> Outcome<usize> {
+    async fn recover(&mut self, what: &str) -> Outcome<()> {
         let (healed, before) = (Instant::now(), self.clients.acknowledged());
-        let mut stopped = self.all_run(kind, what)?;
+        self.all_run(what)?;
         while self.clients.acknowledged() < before + WRITES_AGAIN {
-            stopped += self.all_run(kind, what)?;
+            self.all_run(what)?;
             ensure(healed.elapsed() < RECOVERY_MAX, || {
                 format!(
                     "{what}: {RECOVERY_MAX:?} after it was healed, {WRITES_AGAIN} writes are not acknowledged"
                 )
             })?;
             if self.clients.failed() {
-                return Ok(stopped); // what they found is told when they are gathered
+                return Ok(()); // what they found is told when they are gathered
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -145,26 +139,20 @@ impl<'a> Strikes<'a> {
         for node in &self.members {
             states.extend(self.cluster.look(*node).await?.map(|seen| (*node, seen.store)));
         }
-        compare_digests(&states)?;
-        Ok(stopped)
+        compare_digests(&states)
     }
 
-    /// No member has ended by itself, but those that could not write out what they had on a disk without a free byte:
-    /// these are started again, as whatever runs nodes does. Gives how many.
-    fn all_run(&mut self, kind: Kind, what: &str) -> Outcome<usize> {
-        let mut stopped = 0;
+    /// No member has ended by itself.
+    fn all_run(&mut self, what: &str) -> Outcome<()> {
         for node in self.members.clone() {
             let ended = self.cluster.process(node).ended()?;
             if ended.is_none() && self.cluster.process(node).pid().is_some() {
                 continue;
             }
             let said = self.cluster.process(node).last_words(1);
-            let full = matches!(kind, Kind::DiskFull | Kind::DisksFull) && said.contains(NO_SPACE);
-            ensure(full, || format!("{what}: node {node} ended by itself ({ended:?}): {said}"))?;
-            self.cluster.restart(node)?;
-            stopped += 1;
+            return Err(Failure(format!("{what}: node {node} ended by itself ({ended:?}): {said}")));
         }
-        Ok(stopped)
+        Ok(())
     }
 
     /// Who leads; waits until somebody does.

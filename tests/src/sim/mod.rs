@@ -25,6 +25,7 @@ pub mod node;
 pub mod oracle;
 pub mod report;
 pub mod trace;
+pub mod watchers;
 pub mod world;
 
 pub use report::Report;

@@ -1,6 +1,7 @@
 //! One place for a simulated node: its disk, and the process that runs on it while it runs.
 
 use super::network::Place;
+use super::watchers::Hub;
 use super::{MILLI, Micros, SECOND};
 use balsa_log::{Folder, LogConfig, LogIdentity, SimDisk};
 use balsa_node::engine::apply_stage::ApplyStage;
@@ -87,6 +88,8 @@ pub struct Process {
     pub outgoing: BTreeMap<NodeId, Sending>,
     /// The store's published state.
     pub reader: Reader,
+    /// Those who watch here.
+    pub hub: Hub,
     /// Peers that the engine wants connections to; `None`: it has not said, and keeps to whom it was told of.
     pub peers: Option<BTreeSet<NodeId>>,
     /// Removed nodes whose streams it refuses, telling them why.
@@ -119,6 +122,8 @@ pub struct SimNode {
     pub disk_delay: (Micros, Micros),
     /// The disk takes little more, or nothing.
     pub disk_is_full: bool,
+    /// To which feature level its process goes. The older of builds that are mixed, until it is restarted as the newer one.
+    pub feature_level: u32,
     /// Goes down at the worst moment.
     pub doomed: Option<Doom>,
     /// It was told that its identity was removed, and has recorded that.
@@ -205,6 +210,7 @@ impl SimNode {
             clock: Clock::starting(1000, 0),
             disk_delay: (100, 1_500),
             disk_is_full: false,
+            feature_level: balsa_store::FEATURE_LEVEL,
             doomed: None,
             knows_removal: false,
             last_membership: (Index::ZERO, Arc::default()),
@@ -247,6 +253,7 @@ impl SimNode {
         raft.heartbeat_ticks = 3;
         raft.max_inflight_appends = settings.max_inflight_appends;
         raft.max_append_bytes = settings.max_append_bytes;
+        raft.gather_appends = settings.gather_appends;
         let config = BootConfig {
             engine: EngineConfig {
                 id: self.id,
@@ -254,7 +261,7 @@ impl SimNode {
                 slot: place as u32,
                 incarnation: self.life * 1_000_000, // as in production, where it is a time in microseconds
                 fixed_addresses: BTreeMap::new(),
-                feature_level: balsa_store::FEATURE_LEVEL,
+                feature_level: self.feature_level,
                 max_writes: 256,
                 max_reads: 256,
                 read_retry_ms: 300,
@@ -291,6 +298,7 @@ impl SimNode {
             incoming: Incoming::default(),
             outgoing: BTreeMap::new(),
             reader,
+            hub: Hub::default(),
             peers: None,
             refuses: BTreeSet::new(),
             commit_seen: Index::ZERO,
@@ -303,6 +311,7 @@ impl SimNode {
     pub fn free_disk(&mut self) {
         self.disk_is_full = false;
         self.disk.set_capacity(None);
+        self.state.set_full(false);
     }
 
     /// The process's own clock, in ms: it runs at a rate of its own.
@@ -336,6 +345,8 @@ pub struct Settings {
     pub log_hold_bytes: usize,
     /// The core's.
     pub max_inflight_appends: usize,
+    /// Entries wait for the answer to the append before them.
+    pub gather_appends: bool,
     /// The core's.
     pub max_append_bytes: usize,
     /// Bytes of a snapshot's chunk.

@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Situations that a long run must have met, beside all kinds of faults. Others are counted where they occur.
-pub const SITUATIONS: [&str; 44] = [
+pub const SITUATIONS: [&str; 54] = [
     "election won",
     "election won while joint",
     "joint phase",
     "leader down while joint",
     "transfer done",
     "handed over before stopping",
+    "restarted as a newer build",
+    "feature level raised",
     "write forwarded",
     "write overwritten",
     "write arrived late",
     "write waits for a full disk",
+    "flush waits for a full disk",
     "writes to the log in one",
     "precondition failed",
     "client retry",
@@ -50,6 +53,13 @@ pub const SITUATIONS: [&str; 44] = [
     "removed node returned and was told",
     "disk wiped",
     "only a quorum healed",
+    "read of the past",
+    "watch event",
+    "watch read history",
+    "watch resumed",
+    "watch progress proven",
+    "watch compacted",
+    "watch ended without a leader",
 ];
 
 /// A run's figures.

@@ -1,6 +1,8 @@
 //! What a leader sends, built once per Ready: appends, heartbeats, and the wish to be succeeded.
 //!
-//! One append a peer carries all that was proposed since the last Ready. A commit index travels with the next
+//! One append a peer carries all that was proposed since the last Ready. Where [`crate::Config::gather_appends`] says so, what
+//! comes while such an append is unanswered is gathered for the next one, for a tick at most: fewer and larger writes to
+//! each disk. (As Minshall's variant of Nagle's algorithm does with segments.) A commit index travels with the next
 //! append; a peer that has nothing in flight, and so no next append in sight, is told at once by a heartbeat.
 //! A read round is a heartbeat as well: what it confirms, it also brings.
 
@@ -31,7 +33,7 @@ impl Raft {
         let config = &self.config;
         let window =
             Window { max_messages: config.max_inflight_appends, max_bytes: config.max_inflight_bytes };
-        let max_append_bytes = config.max_append_bytes;
+        let (max_append_bytes, gathers) = (config.max_append_bytes, config.gather_appends);
         let RoleState::Leader(leader) = &mut self.role else { return };
 
         let new_round = leader.reads.begin_round();
@@ -39,7 +41,7 @@ impl Raft {
         let (context, commit) = (leader.reads.context(), self.log.commit());
         let mut messages: Vec<(NodeId, Body)> = Vec::new();
         for (&id, peer) in &mut leader.peers {
-            if needs_snapshot(peer, &self.log, window) {
+            if needs_snapshot(peer, &self.log, window, self.now) {
                 // One that does not answer could not take it either.
                 if peer.active {
                     peer.become_snapshot();
@@ -48,6 +50,9 @@ impl Raft {
             } else {
                 while let Some(body) = next_append(peer, &self.log, window, max_append_bytes, self.now) {
                     messages.push((id, body));
+                    if gathers && peer.next > self.log.last() {
+                        peer.gather(self.now);
+                    }
                 }
             }
             let verified = commit.min(peer.matched);
@@ -96,15 +101,15 @@ impl Raft {
 }
 
 /// Whether what the peer should be sent now was compacted.
-fn needs_snapshot(peer: &Progress, log: &Log, window: Window) -> bool {
+fn needs_snapshot(peer: &Progress, log: &Log, window: Window, now: u64) -> bool {
     peer.state() != PeerState::Snapshot
         && peer.next <= log.compacted()
-        && peer.sending(log.last(), window) != Sending::Nothing
+        && peer.sending(log.last(), window, now) != Sending::Nothing
 }
 
 /// The next append for a peer, if one is due.
 fn next_append(peer: &mut Progress, log: &Log, window: Window, max_bytes: usize, now: u64) -> Option<Body> {
-    let sending = peer.sending(log.last(), window);
+    let sending = peer.sending(log.last(), window, now);
     if sending == Sending::Nothing {
         return None;
     }

@@ -54,6 +54,7 @@ fn lane(overlay_bytes: usize) -> Lane {
         hub,
         streams: Streams::new(settings, ways),
         metrics: metrics.clone(),
+        published: Arc::default(),
         incoming: Incoming::default(),
     });
     Lane { lane, jobs: Some(jobs), flushes, events: told, metrics, _runtime: runtime }

@@ -11,7 +11,7 @@ use balsa_store::command::{
 };
 use balsa_store::engine::StateEngine;
 use balsa_store::model::Model;
-use balsa_store::{FlushJob, MemoryEngine, Store, StoreConfig, View};
+use balsa_store::{Change, Changed, FlushJob, MemoryEngine, PastError, Store, StoreConfig, View};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ pub(crate) fn small_config() -> StoreConfig {
         overlay_bytes: 4 << 10,
         overlay_entries: 1000,
         history_revisions: 10,
+        history_age_ms: 0,
         sweep_rows: 3,
         reply_ttl_ms: 1000,
         reply_limit: 4,
@@ -387,4 +388,60 @@ pub(crate) fn check_view(view: &View, model: &Model) {
     let part = view.range(Bound::Included(start), Bound::Excluded(end), 100, usize::MAX).unwrap();
     let wanted: Vec<_> = wanted.into_iter().filter(|(key, _)| &key[..] >= start && &key[..] < end).collect();
     assert_eq!(part.items, wanted);
+    check_past(view, model);
+}
+
+/// A view shows the past that the model has, as far as it can be read.
+fn check_past(view: &View, model: &Model) {
+    let (oldest, newest) = (model.compacted, model.revision);
+    assert_eq!(view.compacted_revision(), oldest);
+    for revision in [oldest, oldest.midpoint(newest), newest.saturating_sub(1).max(oldest), newest] {
+        let mut wanted = Vec::new();
+        for key in ["a", "a\0", "ab", "b", "b/c", "\u{10ffff}", "never"] {
+            let value = model.value_at(key.as_bytes(), revision);
+            assert_eq!(
+                view.get_at(key.as_bytes(), revision).unwrap().as_ref(),
+                value,
+                "{key:?} at {revision}"
+            );
+            wanted.extend(value.map(|value| (text(key), value.clone())));
+        }
+        let all = view.range_at(revision, Bound::Unbounded, Bound::Unbounded, 100, usize::MAX).unwrap();
+        assert_eq!(all.items, wanted, "at {revision}");
+    }
+    if oldest > 0 {
+        let refused = view.get_at(b"a", oldest - 1);
+        assert!(matches!(refused, Err(PastError::Compacted { oldest: at }) if at == oldest), "{refused:?}");
+        let refused = view.changes(oldest - 1, |_| true, 10, 10);
+        assert!(matches!(refused, Err(PastError::Compacted { .. })), "{refused:?}");
+    }
+    assert!(matches!(view.get_at(b"a", newest + 1), Err(PastError::Future { .. })));
+
+    // All changes in pages of three, and those of one key in pages by bytes.
+    for (only, rows_max, bytes_max) in [(None, 3, usize::MAX), (Some("a"), usize::MAX, 10)] {
+        let wanted = |key: &[u8]| only.is_none_or(|only: &str| only.as_bytes() == key);
+        let mut found = std::collections::BTreeMap::new();
+        let mut after = oldest;
+        while after < newest {
+            let page = view.changes(after, wanted, rows_max, bytes_max).unwrap();
+            assert!(page.through > after, "a page goes further");
+            for Change { revision, what } in page.items {
+                assert!(after < revision && revision <= page.through);
+                match what {
+                    Changed::Put { key, value } => drop(found.insert((revision, key), Some(value))),
+                    Changed::Delete { key } => drop(found.insert((revision, key), None)),
+                    Changed::Clear => {
+                        let (start, end) = (Bound::Unbounded, Bound::Unbounded);
+                        let there = view.range_at(revision - 1, start, end, 100, usize::MAX).unwrap();
+                        let gone = there.items.into_iter().filter(|(key, _)| wanted(key));
+                        found.extend(gone.map(|(key, _)| ((revision, key), None)));
+                    }
+                }
+            }
+            after = page.through;
+        }
+        let mut changes = model.changes_above(oldest);
+        changes.retain(|(_, key), _| wanted(key));
+        assert_eq!(found, changes);
+    }
 }

@@ -12,6 +12,8 @@
 //! - *Linearizability*: every operation has a place in the order of the log (a write its index, a read the index its
 //!   state had applied); an operation that began after another ended has a later place. As the results are the model's
 //!   for these places, the history is linearizable.
+//! - *The past*: what can still be read is what was.
+//! - *Watches* are ordered, unique, atomic, complete and resumable ([`balsa_check::watch`]), and their progress is fresh.
 //! - *Exactly once, and honest outcomes*: a write that may not be repeated is in the log once at most; one that was
 //!   answered "not applied" never.
 
@@ -19,12 +21,13 @@ pub mod disk;
 pub mod logs;
 
 use crate::random::Random;
+use balsa_check::watch::Changes;
 use balsa_node::engine::handle::WriteError;
 use balsa_raft::membership::Membership;
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
 use balsa_store::command::{self, Answer, Command, Operation, Reply, RequestId, Value};
 use balsa_store::model::Model;
-use balsa_store::{MemoryEngine, Store, StoreConfig, View};
+use balsa_store::{MemoryEngine, PastError, Store, StoreConfig, View};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -68,6 +71,8 @@ pub struct Oracle {
     committed: Vec<Committed>,
     /// By key: its value from an index on.
     values: HashMap<Bytes, Vec<(u64, Option<Value>)>>,
+    /// By revision and key: all changes that ever were.
+    changes: Changes<Bytes, Value>,
     /// Indexes at which an operation's command stands, with the model's reply.
     places: HashMap<u64, Vec<(u64, Reply)>>,
     begun: HashMap<u64, Begun>,
@@ -101,6 +106,7 @@ impl Oracle {
             reference,
             committed: Vec::new(),
             values: HashMap::new(),
+            changes: Changes::new(),
             places: HashMap::new(),
             begun: HashMap::new(),
             floor: 0,
@@ -210,6 +216,9 @@ impl Oracle {
         }
         if self.model.revision != before {
             self.remember_values(index, &command);
+            for ((revision, key), value) in self.model.changes_above(before) {
+                self.changes.entry(revision).or_default().insert(key, value);
+            }
         }
         Ok(())
     }
@@ -358,6 +367,40 @@ impl Oracle {
             violated!("key {key:?} at {at} reads {shown:?}; the model says {expected:?}");
         }
         Ok(())
+    }
+
+    /// All changes that were committed.
+    pub fn changes(&self) -> &Changes<Bytes, Value> {
+        &self.changes
+    }
+
+    /// The latest place of all operations that have ended.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// At a revision that a node's store can still read, a key has what it had; one that is compacted is refused. Gives
+    /// whether there was anything to read.
+    pub fn past_is_right(&mut self, key: &Bytes, view: &View) -> Result<bool, Violation> {
+        let (oldest, newest) = (view.compacted_revision(), view.revision());
+        if oldest > 0
+            && !matches!(view.get_at(key, oldest - 1), Err(PastError::Compacted { oldest: told }) if told == oldest)
+        {
+            violated!("revision {} can be read, and {oldest} is the oldest", oldest - 1);
+        }
+        let revision = self.random.between(oldest, newest.max(oldest + 1));
+        if revision > newest {
+            return Ok(false);
+        }
+        let shown = match view.get_at(key, revision) {
+            Ok(shown) => shown,
+            Err(error) => violated!("revision {revision} of {oldest} to {newest} cannot be read: {error}"),
+        };
+        let changed = self.changes.range(..=revision).rev().find_map(|(_, changed)| changed.get(key));
+        if shown.as_ref() != changed.and_then(Option::as_ref) {
+            violated!("key {key:?} at revision {revision} reads {shown:?}; it was {changed:?}");
+        }
+        Ok(true)
     }
 
     /// Values of all keys are the model's.

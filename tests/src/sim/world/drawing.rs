@@ -12,6 +12,7 @@ impl World {
         let mut nodes: Vec<SimNode> = (0..PLACES.max(count)).map(|_| SimNode::blank()).collect();
         for (node, id) in nodes.iter_mut().zip(&ids) {
             node.put_disk(*id, Some(&ids), &settings);
+            node.feature_level = *random.pick(&[FIRST_LEVEL, FEATURE_LEVEL]);
         }
         nodes.iter_mut().for_each(|node| node.disk_delay = settings.disk_delay);
         let keys = *random.pick(&[2, 4, 12]);
@@ -35,6 +36,8 @@ impl World {
             patience: random.between(500, 8_000) * MILLI,
             quiet: false,
             tickets: BTreeMap::new(),
+            watchers: (0..WATCHERS).map(|_| Watcher::new(random.fork())).collect(),
+            proofs: BTreeMap::new(),
             next_operation: 1,
             next_ticket: 1,
             climate: Climate::new(random.fork()),
@@ -44,6 +47,7 @@ impl World {
             cuts: 0,
             all_doomed: None,
             joint_doomed: None,
+            level: FIRST_LEVEL,
             absent: BTreeSet::new(),
             calm: false,
             oracle,
@@ -77,6 +81,7 @@ fn draw_settings(random: &mut Random) -> Settings {
         log_margin_bytes: *random.pick(&[0, 4 << 10, 16 << 10, 256 << 10]),
         log_hold_bytes: *random.pick(&[0, 64 << 10, 1 << 20]),
         max_inflight_appends: *random.pick(&[1, 4, 64]),
+        gather_appends: *random.pick(&[true, true, false]),
         max_append_bytes: *random.pick(&[1 << 10, 64 << 10]),
         chunk_bytes: *random.pick(&[512, 2 << 10, 8 << 10]),
         chunk_interval: *random.pick(&[4, 20, 100]) * MILLI,

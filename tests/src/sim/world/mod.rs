@@ -10,9 +10,11 @@ mod requests;
 mod stages;
 mod strikes;
 mod transfers;
+mod watches;
 
 use self::members::Operator;
 use self::requests::Asked;
+use self::watches::Proving;
 use super::clients::{Ask, Client, Style, address_of};
 use super::faults::{Climate, Fault};
 use super::network::{Change, Network, Place, Weather};
@@ -20,6 +22,7 @@ use super::node::{self, ApplyJob, Doom, Moment, Process, Sending, Settings, Sim,
 use super::oracle::{Oracle, Violation};
 use super::report::Report;
 use super::trace::Trace;
+use super::watchers::Watcher;
 use super::{MILLI, Micros, SECOND};
 use crate::random::Random;
 use balsa_client::session::Session;
@@ -35,7 +38,7 @@ use balsa_raft::message::Body;
 use balsa_raft::ready::SnapshotMeta;
 use balsa_raft::{Index, NodeId, Term};
 use balsa_store::command::{self, Answer, Reply};
-use balsa_store::{StagedSnapshot, StoreConfig};
+use balsa_store::{FEATURE_LEVEL, FIRST_LEVEL, StagedSnapshot, StoreConfig};
 use bytes::Bytes;
 use std::any::Any;
 use std::cmp::Reverse;
@@ -69,6 +72,8 @@ const OPERATION_DEADLINE: Micros = 20 * SECOND;
 const PLACES: usize = 5;
 /// How many clients there are.
 const CLIENTS: usize = 16;
+/// How many watchers there are.
+const WATCHERS: usize = 6;
 /// The operator's ticket for transfers of leadership.
 const TRANSFER_TICKET: u64 = 0;
 /// After the faults, the cluster must have made progress within this time.
@@ -97,6 +102,7 @@ enum Happening {
     Errand { round: u64 },
     Retire { place: Place, id: NodeId },
     Timeout { client: usize, ticket: u64 },
+    Watcher { watcher: usize },
     Review,
     Fault,
     FaultEnds(Box<End>),
@@ -149,6 +155,9 @@ pub struct World {
     quiet: bool,
     /// Ticket → client.
     tickets: BTreeMap<u64, usize>,
+    watchers: Vec<Watcher>,
+    /// Ticket → what a watcher waits for.
+    proofs: BTreeMap<u64, Proving>,
     next_operation: u64,
     next_ticket: u64,
     climate: Climate,
@@ -163,6 +172,8 @@ pub struct World {
     all_doomed: Option<Micros>,
     /// The next leader whose membership is joint goes down at that, for so long.
     joint_doomed: Option<Micros>,
+    /// The cluster's feature level, as the first node that applied it has shown.
+    level: u32,
     /// Places where nothing starts for now.
     absent: BTreeSet<Place>,
     /// Nothing strikes any more.
@@ -207,6 +218,9 @@ impl World {
         }
         for client in 0..self.clients.len() {
             self.next_turn(client);
+        }
+        for watcher in 0..self.watchers.len() {
+            self.plan(SECOND, Happening::Watcher { watcher });
         }
         self.plan(REVIEW_INTERVAL, Happening::Review);
         let pause = self.climate.pause();
@@ -255,6 +269,7 @@ impl World {
             Happening::Errand { round } => self.errand(round),
             Happening::Retire { place, id } => self.retire(place, id),
             Happening::Timeout { client, ticket } => self.client_timeout(client, ticket),
+            Happening::Watcher { watcher } => self.watcher_turn(watcher),
             Happening::Review => self.review(),
             Happening::Fault => self.fault(),
             Happening::FaultEnds(end) => end(self),

@@ -124,6 +124,9 @@ impl World {
                 let view = self.process(place).reader.view();
                 self.oracle.value_is_right(&key, &view)?;
                 self.report.saw("stale read");
+                if self.oracle.past_is_right(&key, &view)? {
+                    self.report.saw("read of the past");
+                }
                 if let Some(client) = self.tickets.remove(&ticket) {
                     self.completed(client, place);
                 }
@@ -207,6 +210,9 @@ impl World {
         ticket: u64,
         confirmed: Result<(), ReadError>,
     ) -> Result<(), Violation> {
+        if self.proof_answered(place, ticket, &confirmed)? {
+            return Ok(());
+        }
         let Some(client) = self.tickets.remove(&ticket) else { return Ok(()) };
         let Some(under_way) = &self.clients[client].under_way else { return Ok(()) };
         let operation = under_way.operation;

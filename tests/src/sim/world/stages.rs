@@ -167,8 +167,12 @@ impl World {
             }
             ApplyJob::ReceiveSnapshot(from, offer) => {
                 let process = self.process(place);
-                let begun = process.incoming.begin(process.apply.store(), from, offer);
-                let answer = begun.map_err(|error| failed("a snapshot cannot be received", &error))?;
+                let id = offer.id;
+                let answer = match process.incoming.begin(process.apply.store(), from, offer) {
+                    Ok(answer) => answer,
+                    Err(error) if error.is_no_room() => process.incoming.refuse(id),
+                    Err(error) => return Err(failed("a snapshot cannot be received", &error)),
+                };
                 self.say(place, from, answer);
                 Ok(())
             }
@@ -237,7 +241,26 @@ impl World {
         let Some(process) = &self.nodes[place].process else { return Ok(()) };
         let position = process.apply.store().position();
         self.oracle.relations_hold(process.engine.raft(), process.apply.store())?;
-        self.oracle.applied(id, position.applied_index, position.digest)
+        self.oracle.applied(id, position.applied_index, position.digest)?;
+        self.check_level(position.level())
+    }
+
+    /// The feature level is raised only once every member goes as far.
+    fn check_level(&mut self, level: u32) -> Result<(), Violation> {
+        if level <= self.level {
+            return Ok(());
+        }
+        self.level = level;
+        self.report.saw("feature level raised");
+        let membership = &self.oracle.membership.1;
+        let behind = |node: &&SimNode| node.feature_level < level && membership.is_member(node.id);
+        match self.nodes.iter().find(behind) {
+            Some(node) => Err(Violation(format!(
+                "the feature level was raised to {level}, and {} reaches {}",
+                node.id, node.feature_level
+            ))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn start_flush(&mut self, place: Place) {
@@ -260,8 +283,17 @@ impl World {
         match job.run() {
             Ok(index) => {
                 self.report.saw("flush");
+                self.process(place).log.set_takes_entries(true);
                 self.process(place).apply_queue.push_front(ApplyJob::Flushed(index));
                 self.pump_apply(place);
+                Ok(())
+            }
+            Err(error) if error.is_no_room() => {
+                self.report.saw("flush waits for a full disk");
+                let process = self.process(place);
+                process.log.set_takes_entries(false);
+                process.flush = Some(job);
+                self.plan(100 * MILLI, Happening::FlushDone { place, life });
                 Ok(())
             }
             Err(error) => self.disk_failed(place, "a flush fails", &error),

@@ -161,10 +161,11 @@ impl World {
                 self.mend_disk_after(place, MILLI.max(time / 2))
             }
             Fault::FullDisk(place, time) => {
-                let room = self.random.below(200 << 10);
+                let (room, store_too) = (self.random.below(200 << 10), self.random.chance(500));
                 let node = &mut self.nodes[place];
                 node.disk_is_full = true;
                 node.disk.set_capacity(Some(node.disk.used_bytes() + room));
+                node.state.set_full(store_too);
                 self.ends_after(time, move |world| {
                     world.nodes[place].free_disk();
                     Ok(())
@@ -187,6 +188,12 @@ impl World {
                 let life = self.nodes[place].life;
                 self.ends_after(SECOND, move |world| {
                     if world.is_current(place, life) {
+                        // Often as the newer build, as in a rolling upgrade.
+                        let node = &mut world.nodes[place];
+                        if node.feature_level < FEATURE_LEVEL && world.random.chance(500) {
+                            node.feature_level = FEATURE_LEVEL;
+                            world.report.saw("restarted as a newer build");
+                        }
                         return world.take_down_in_order(place, time);
                     }
                     Ok(())
@@ -222,11 +229,16 @@ impl World {
     pub(super) fn take_down(&mut self, place: Place, power: bool, time: Micros) -> Result<(), Violation> {
         let node = &mut self.nodes[place];
         if let Some(process) = &mut node.process {
-            let running = std::mem::take(&mut process.log_running);
-            let mut jobs = if running.is_empty() { std::mem::take(&mut process.log_queue) } else { running };
+            let mut jobs = std::mem::take(&mut process.log_running);
+            // What waits may be taken along: a larger batch.
+            if jobs.is_empty() || self.random.chance(500) {
+                jobs.append(&mut process.log_queue);
+            }
             if !jobs.is_empty() {
-                // A call asks for room, one a job writes, one syncs; a new segment takes some more.
-                node.disk.halt_at(self.random.between(2, 4 + jobs.len() as u64));
+                // A call asks for room, one writes, one syncs; a new segment takes some more. Mostly it ends with all written
+                // and nothing synced: then the sectors of a batch may be kept or lost, each by itself.
+                let call = if self.random.chance(600) { 3 } else { self.random.between(2, 6) };
+                node.disk.halt_at(call);
                 let _ = process.log.run(&mut jobs); // it does not matter how far it got
                 self.report.saw(if power { "power lost in a write" } else { "killed in a write" });
             }

@@ -1,0 +1,100 @@
+//! The writer of the ring: follows the store's published states and makes their changes ready.
+
+use super::event::{Event, What};
+use super::filter::{Interests, Wanted};
+use super::ring::{Batch, Item, Ring};
+use balsa_store::{Change, Changed, PastError, View};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Changes of a batch, at most (its last revision is finished).
+const ROWS_MAX: usize = 1_000;
+/// Bytes of the changes of a batch, at most (likewise).
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Memory of the ring, at most, about: what is older goes.
+const RING_BYTES_MAX: usize = 16 << 20;
+
+/// Follows the store.
+#[derive(Debug, Default)]
+pub struct Feed {
+    /// The newest batch.
+    seq: u64,
+    /// All up to here is in the ring, or is older than it.
+    through: u64,
+    /// Number and memory of what is in the ring, oldest first.
+    held: VecDeque<(u64, usize)>,
+    held_bytes: usize,
+}
+
+impl Feed {
+    /// The newest batch, and up to where it reaches.
+    pub fn head(&self) -> (u64, u64) {
+        (self.seq, self.through)
+    }
+
+    /// Begins at a state: what is older comes from history.
+    pub fn restart(&mut self, view: &View) {
+        self.through = view.revision();
+    }
+
+    /// Puts the next batch of changes into the ring; `false`: there is none.
+    pub fn follow(&mut self, ring: &Ring, view: &View, interests: &Interests) -> Result<bool, PastError> {
+        if view.revision() <= self.through {
+            return Ok(false);
+        }
+        let wanted = |key: &[u8]| interests.wanted(key) > Wanted::No;
+        let changes = match view.changes(self.through, wanted, ROWS_MAX, BATCH_BYTES_MAX) {
+            // The store has leapt, as by a snapshot: whoever misses something turns to history, and is told there.
+            Err(PastError::Compacted { .. }) => {
+                self.restart(view);
+                return Ok(true);
+            }
+            changes => changes?,
+        };
+        let mut bytes = 0;
+        let mut items = Vec::with_capacity(changes.items.len());
+        for Change { revision, what } in changes.items {
+            let (key, what) = match what {
+                Changed::Put { key, value } => (key, What::Put(value)),
+                Changed::Delete { key } => (key, What::Delete),
+                Changed::Clear => {
+                    items.push(Item::Clear(revision));
+                    continue;
+                }
+            };
+            let prev = match interests.wanted(&key) {
+                Wanted::WithPrev => Some(view.get_at(&key, revision - 1)?),
+                _ => None,
+            };
+            let event = Event::new(revision, key, what, prev);
+            bytes += event.bytes();
+            items.push(Item::Event(Arc::new(event)));
+        }
+        let (after, generation) = (self.through, interests.generation());
+        self.seq += 1;
+        self.through = changes.through;
+        ring.put(Batch { seq: self.seq, after, through: self.through, generation, items });
+        self.hold(ring, bytes);
+        Ok(true)
+    }
+
+    /// Bounds the ring.
+    fn hold(&mut self, ring: &Ring, bytes: usize) {
+        self.held.push_back((self.seq, bytes));
+        self.held_bytes += bytes;
+        while self.held_bytes > RING_BYTES_MAX && self.held.len() > 1 {
+            if let Some((seq, bytes)) = self.held.pop_front() {
+                self.held_bytes -= bytes;
+                if ring.get(seq).is_some() {
+                    ring.drop_one(seq);
+                }
+            }
+        }
+        // Those that newer ones have taken the place of.
+        while self.held.front().is_some_and(|(seq, _)| ring.get(*seq).is_none()) {
+            if let Some((_, bytes)) = self.held.pop_front() {
+                self.held_bytes -= bytes;
+            }
+        }
+    }
+}
