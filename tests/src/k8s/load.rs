@@ -160,12 +160,15 @@ impl Load<'_> {
     /// Ends it; gives what it found.
     pub async fn finish(mut self) -> Outcome<LoadReport> {
         let put = ["exec", &self.pod, "--", "/balsa", "--endpoints", &self.endpoints, "put", &self.stop, "1"];
-        self.namespace.kubectl(&put).await?;
-        eventually("the load to end", END_LIMIT, async || {
+        // The load may end, and its container with it, before the command that told it to has ended.
+        let told = self.namespace.kubectl(&put).await;
+        let ended = eventually("the load to end", END_LIMIT, async || {
             let phase = phase(self.namespace, &self.pod).await?;
             Ok(matches!(phase.as_str(), "Succeeded" | "Failed").then_some(()))
-        })
-        .await?;
+        });
+        if let Err(failure) = ended.await {
+            return Err(told.err().unwrap_or(failure));
+        }
         let said = self.said.wait().await?;
         let line = said.lines().find(|line| line.starts_with('{'));
         let line = line.ok_or_else(|| Failure(format!("the load ended and said only: {said}")))?;
