@@ -112,7 +112,7 @@ impl Store {
         }
         self.leases.room_for_keys(1).map_err(met)?;
         if put.ttl_ms == 0 {
-            return if self.leases.living(put.lease).is_some() {
+            return if self.leases.usable(put.lease).is_some() {
                 Ok(put.lease)
             } else {
                 Err(no_lease(put.lease))

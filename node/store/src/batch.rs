@@ -183,7 +183,7 @@ impl Store {
     pub(crate) fn acquire_lock(&mut self, index: u64, asked: &AcquireLock) -> Result<Answer, StoreError> {
         let ttl_ms = match asked.lease {
             0 => asked.ttl_ms,
-            lease => match self.leases.living(lease) {
+            lease => match self.leases.usable(lease) {
                 Some(lease) => lease.ttl_ms,
                 None => return Ok(no_lease(lease)),
             },

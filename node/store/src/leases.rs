@@ -206,6 +206,11 @@ impl Leases {
         self.table.leases.get(&number).map(|entry| entry.value().clone()).filter(|lease| !lease.ended)
     }
 
+    /// A lease that keys and locks may be given: not one that a key has of its own, and that goes with it.
+    pub(crate) fn usable(&self, number: u64) -> Option<Lease> {
+        self.living(number).filter(|lease| lease.kind != LeaseKind::OfKey as i32)
+    }
+
     /// Whether another lease, or another key of one, is within bounds.
     pub(crate) fn room_for_lease(&self) -> Result<(), Limit> {
         if self.table.leases.len() < self.limits.leases { Ok(()) } else { Err(Limit::Leases) }

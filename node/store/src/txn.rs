@@ -68,7 +68,7 @@ impl Store {
         for (at, op) in ops.iter().enumerate() {
             match &op.kind {
                 Some(TxnOpKind::Put(put)) => {
-                    if put.lease != 0 && self.leases.living(put.lease).is_none() {
+                    if put.lease != 0 && self.leases.usable(put.lease).is_none() {
                         let path = format!("/{branch}/{at}/put/lease");
                         return Ok(Answer::NoLease(NoLease { lease: put.lease, path }));
                     }

@@ -249,14 +249,10 @@ fn old_clients_commands_are_of_the_first_level() {
 }
 
 #[test]
-fn a_transaction_moves_the_lease_of_a_key_to_another_key() {
+fn the_lease_that_a_key_has_of_its_own_is_given_to_no_other() {
     let mut bench = Bench::new();
     bench.put_leased("a", 0, 1_000);
     let lease = bench.store.applied_index();
-    let put = |key: &str, lease| TxnOp {
-        kind: Some(TxnOpKind::Put(TxnPut { key: text(key), value: text("2"), lease, ..TxnPut::default() })),
-    };
-    bench.apply(Operation::Txn(Txn { then: vec![put("a", 0), put("b", lease)], ..Txn::default() }));
-    assert_eq!(bench.pass(1_000), (1, 1));
-    assert_eq!((bench.value("a"), bench.value("b")), (Some(text("2")), None));
+    let refused = bench.put_leased("b", lease, 0);
+    assert!(matches!(refused, Answer::NoLease(_)), "{refused:?}");
 }

@@ -134,6 +134,10 @@ impl Model {
         self.leases.get(&lease).is_some_and(|lease| !lease.ended)
     }
 
+    fn usable(&self, lease: u64) -> bool {
+        self.leases.get(&lease).is_some_and(|lease| !lease.ended && !lease.of_key)
+    }
+
     pub(super) fn room_for_keys(&self, more: usize) -> Result<(), Limit> {
         let keys: usize = self.leases.values().map(|lease| lease.keys.len()).sum();
         if keys + more <= self.config.leased_key_limit { Ok(()) } else { Err(Limit::LeasedKeys) }
@@ -162,7 +166,7 @@ impl Model {
         if ttl_ms != 0 {
             return self.begin_lease(index, ttl_ms, true).map(|()| index).map_err(met);
         }
-        if self.lives(lease) { Ok(lease) } else { Err(no_lease(lease, "")) }
+        if self.usable(lease) { Ok(lease) } else { Err(no_lease(lease, "")) }
     }
 
     /// The key has changed: it is attached to this lease (0: none) and to no other.
@@ -255,7 +259,7 @@ impl Model {
     fn acquire(&mut self, index: u64, asked: &AcquireLock) -> Answer {
         let ttl_ms = match asked.lease {
             0 => asked.ttl_ms,
-            lease if self.lives(lease) => self.leases[&lease].ttl_ms,
+            lease if self.usable(lease) => self.leases[&lease].ttl_ms,
             lease => return no_lease(lease, ""),
         };
         let queue = self.locks.get(&asked.name);
@@ -383,7 +387,7 @@ impl Model {
         for (at, op) in ops.iter().enumerate() {
             match &op.kind {
                 Some(TxnOpKind::Put(put)) => {
-                    if put.lease != 0 && !self.lives(put.lease) {
+                    if put.lease != 0 && !self.usable(put.lease) {
                         return no_lease(put.lease, &format!("/{branch}/{at}/put/lease"));
                     }
                     let new = (put.value.clone(), put.content_type.clone(), put.lease);
