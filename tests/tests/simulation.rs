@@ -5,7 +5,7 @@ use balsa_tests::sim::{Options, Report, SECOND, faults, run_hour};
 use std::thread;
 
 const SECONDS: u64 = 900;
-const SEEDS: std::ops::Range<u64> = 101..117;
+const SEEDS: std::ops::Range<u64> = 201..217;
 
 fn run(seed: u64, seconds: u64) -> Report {
     let report = run_hour(seed, &Options { length: seconds * SECOND, ..Options::default() });
