@@ -42,8 +42,7 @@ impl World {
     /// Whether every set of voters that may have to decide can do without this node, those that are absent already, and
     /// those whose disks are gone, or rotten.
     fn may_be_absent(&self, place: Place) -> bool {
-        let absent =
-            self.absent.iter().chain(&self.rotten).chain([&place]).map(|place| self.nodes[*place].id);
+        let absent = self.absent.iter().chain([&place]).map(|place| self.nodes[*place].id);
         let absent: BTreeSet<NodeId> = absent.collect();
         self.nodes[place].standing == Standing::Running && self.survive_without(&absent)
     }

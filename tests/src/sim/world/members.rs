@@ -98,7 +98,9 @@ impl World {
         let id = self.nodes[place].id;
         let running = self.nodes[place].standing == Standing::Running;
         let paused = self.nodes.iter().any(|node| node.paused_until > self.now);
-        let busy = self.operator.errand.is_some() || self.now < self.operator.quiet_until;
+        // The operator has one errand at a time, and a rotten disk will be one.
+        let busy =
+            self.operator.errand.is_some() || self.now < self.operator.quiet_until || !self.rotten.is_empty();
         if !running || paused || busy {
             return false;
         }
@@ -106,7 +108,7 @@ impl World {
     }
 
     /// Whether every set of voters that may have to decide keeps a majority without these, and without those whose disks
-    /// are gone.
+    /// are gone, or rotten.
     pub(super) fn survive_without(&self, absent: &BTreeSet<NodeId>) -> bool {
         let newest = self.oracle.membership.0;
         let of_nodes = self.nodes.iter().map(|node| match node.raft() {
@@ -119,7 +121,10 @@ impl World {
     }
 
     fn survives(&self, membership: &Membership, absent: &BTreeSet<NodeId>) -> bool {
-        let gone = |voter: &&NodeId| absent.contains(voter) || self.operator.destroyed.contains(voter);
+        let rotten: Vec<NodeId> = self.rotten.iter().map(|place| self.nodes[*place].id).collect();
+        let gone = |voter: &&NodeId| {
+            absent.contains(voter) || self.operator.destroyed.contains(voter) || rotten.contains(voter)
+        };
         let sets = [&membership.voters, &membership.outgoing];
         sets.iter().all(|set| set.is_empty() || set.iter().filter(gone).count() <= (set.len() - 1) / 2)
     }
