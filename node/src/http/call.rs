@@ -8,15 +8,24 @@ use super::request_id;
 use super::state::Shared;
 use crate::engine::handle::{AdminReply, AdminRequest, ReadError};
 use axum::body::Body;
+use balsa_store::View;
 use balsa_store::command::{self, Command, Operation, RequestId};
 use bytes::Bytes;
 use hyper::http::request::Parts;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long after the deadline the door still waits for the engine, which answers by the deadline unless it hangs.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A write's body, and how a retry of it is recognised. It keeps its place among the writes in flight.
+pub(super) struct Asked<'a> {
+    pub(super) body: Bytes,
+    pub(super) request: Option<RequestId>,
+    pub(super) admitted: Admitted<'a>,
+}
 
 /// A request and what it may reach.
 pub(super) struct Call<'a> {
@@ -50,6 +59,38 @@ impl Call<'_> {
     /// Reads the body.
     pub(super) async fn read_body(&self, body: &mut Body, limit_bytes: usize) -> Result<Bytes, Failure> {
         Ok(body::read(body, limit_bytes, self.started, self.state.limits.request_timeout).await?)
+    }
+
+    /// Takes a write in, whose body is no longer than this.
+    pub(super) async fn read_write(&self, body: &mut Body, limit_bytes: usize) -> Result<Asked<'_>, Failure> {
+        let claim = request_id::claim(&self.parts.headers)?;
+        let admitted = self.admit(body::size_max(body, limit_bytes))?;
+        let body = self.read_body(body, limit_bytes).await?;
+        let request = claim.map(|claim| claim.into_request_id(self.parts, &body));
+        Ok(Asked { body, request, admitted })
+    }
+
+    /// Waits until this node's published state shows what is looked for; `None`: it has not by `deadline`.
+    pub(super) async fn wait_for<T>(
+        &self,
+        deadline: Instant,
+        mut look: impl FnMut(View) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(found) = look(self.state.view()) {
+            return Some(found);
+        }
+        let listener = self.state.hub.published().listen();
+        let waiting = async {
+            loop {
+                let mut published = pin!(listener.next());
+                published.as_mut().enable();
+                if let Some(found) = look(self.state.view()) {
+                    return found;
+                }
+                published.await;
+            }
+        };
+        tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), waiting).await.ok()
     }
 
     /// Refuses conditions on a call that has no key.
@@ -94,11 +135,8 @@ impl Call<'_> {
         body: &mut Body,
         operation: Operation,
     ) -> Result<(command::Answer, bool), Failure> {
-        let claim = request_id::claim(&self.parts.headers)?;
-        let _admitted = self.admit(body::size_max(body, body::SMALL_BYTES))?;
-        let body = self.read_body(body, body::SMALL_BYTES).await?;
+        let Asked { body, request, admitted: _place } = self.read_write(body, body::SMALL_BYTES).await?;
         body::members::<body::Empty>(&body, "empty")?;
-        let request = claim.map(|claim| claim.into_request_id(self.parts, &body));
         self.write(request, operation).await
     }
 

@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::body;
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::json::Writer;
 use super::kv::refusal;
 use super::problem::Failure;
@@ -11,7 +11,6 @@ use axum::body::Body;
 use balsa_store::command::{Answer as Applied, Compact, Operation, Value};
 use balsa_store::{PastError, View};
 use balsa_wire::history::CompactRequest;
-use std::pin::pin;
 
 /// The value of a key at a revision, once that has come.
 pub(super) async fn value_at(
@@ -27,26 +26,9 @@ pub(super) async fn value_at(
 
 /// A state that has come to `revision`. Waits for it until the deadline.
 pub(super) async fn reached(call: &Call<'_>, revision: u64) -> Result<View, Failure> {
-    let view = call.state.view();
-    if view.revision() >= revision {
-        return Ok(view);
-    }
-    let listener = call.state.hub.published().listen();
-    let waiting = async {
-        loop {
-            let mut published = pin!(listener.next());
-            published.as_mut().enable();
-            let view = call.state.view();
-            if view.revision() >= revision {
-                return view;
-            }
-            published.await;
-        }
-    };
-    let deadline = tokio::time::Instant::from_std(call.deadline());
-    tokio::time::timeout_at(deadline, waiting)
-        .await
-        .map_err(|_| Failure::FutureRevision { wanted: revision, newest: call.state.view().revision() })
+    let reached = |view: View| (view.revision() >= revision).then_some(view);
+    let view = call.wait_for(call.deadline(), reached).await;
+    view.ok_or_else(|| Failure::FutureRevision { wanted: revision, newest: call.state.view().revision() })
 }
 
 /// Reads the past, which may wait for the disk, beside the threads that serve; so many at once.
@@ -70,11 +52,8 @@ pub(super) async fn read<T: Send + 'static>(
 pub(super) async fn compact(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
-    let claim = super::request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
-    let body = call.read_body(body, body::SMALL_BYTES).await?;
+    let Asked { body, request, admitted: _place } = call.read_write(body, body::SMALL_BYTES).await?;
     let CompactRequest { revision } = body::members(&body, "{\"revision\": N}")?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
     let (applied, replayed) = call.write(request, Operation::Compact(Compact { revision })).await?;
     let Applied::Compacted(done) = applied else {
         return Err(refusal(applied, replayed));

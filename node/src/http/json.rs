@@ -92,18 +92,17 @@ impl Writer {
                 self.raw(",\"content_type\":").string(content_type);
             }
         }
-        self.raw(",\"revision\":").number(value.revision);
-        self.raw(",\"create_revision\":").number(value.create_revision);
-        self.raw(",\"version\":").number(value.version);
-        if value.lease != 0 {
-            self.raw(",\"lease\":").number(value.lease);
-        }
-        self.raw("}")
+        self.standing(value)
     }
 
     /// As [`Writer::item`], without the value.
     pub(super) fn key_item(&mut self, key: &str, value: &Value) -> &mut Writer {
         self.raw("{\"key\":").string(key);
+        self.standing(value)
+    }
+
+    /// What an item says of its key beside the value; the end of it.
+    fn standing(&mut self, value: &Value) -> &mut Writer {
         self.raw(",\"revision\":").number(value.revision);
         self.raw(",\"create_revision\":").number(value.create_revision);
         self.raw(",\"version\":").number(value.version);

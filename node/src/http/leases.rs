@@ -2,12 +2,11 @@
 
 use super::answer::Answer;
 use super::body;
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::cluster::to_json;
 use super::kv::{freshness, refusal};
 use super::problem::Failure;
 use super::query::{self, Param};
-use super::request_id;
 use axum::body::Body;
 use balsa_store::command::{Answer as Applied, GrantLease, KeepLease, Operation, RevokeLease};
 use balsa_store::{LeaseInfo, View};
@@ -32,11 +31,8 @@ pub(super) fn ttl_ms(name: &'static str, text: &str) -> Result<u64, Failure> {
 pub(super) async fn grant(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
-    let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
-    let body = call.read_body(body, body::SMALL_BYTES).await?;
+    let Asked { body, request, admitted: _place } = call.read_write(body, body::SMALL_BYTES).await?;
     let Grant { ttl } = body::members(&body, "{\"ttl\": \"10s\"}")?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
     let operation = Operation::GrantLease(GrantLease { ttl_ms: ttl_ms("ttl", &ttl)? });
     let (applied, replayed) = call.write(request, operation).await?;
     lasts(applied, replayed)

@@ -6,21 +6,20 @@
 
 use super::answer::Answer;
 use super::body;
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::cluster::to_json;
 use super::kv::{freshness, refusal};
 use super::leases::ttl_ms;
 use super::problem::Failure;
 use super::query::{self, Param};
-use super::request_id;
 use axum::body::Body;
+use balsa_store::View;
 use balsa_store::command::{AcquireLock, Answer as Applied, LockPlace, Operation, ReleaseLock};
 use balsa_wire::duration;
 use balsa_wire::leases::{
     AcquireLock as Acquire, HeldLock, LockAnswer, LockHolder, LockState, LocksAnswer, ReleaseAnswer,
 };
 use bytes::Bytes;
-use std::pin::pin;
 use std::time::Duration;
 
 /// How long a lock lasts without a sign of life, unless it is said, in milliseconds.
@@ -35,13 +34,10 @@ pub(super) async fn acquire(call: &Call<'_>, name: &str, body: &mut Body) -> Res
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
     call.check_key(name)?;
-    let claim = request_id::claim(&call.parts.headers)?;
     let bytes_max = call.state.limits.value_bytes + body::SMALL_BYTES;
-    let admitted = call.admit(body::size_max(body, bytes_max))?;
-    let body = call.read_body(body, bytes_max).await?;
+    let Asked { body, request, admitted } = call.read_write(body, bytes_max).await?;
     let expected = "{\"ttl\"?: \"10s\", \"wait\"?: \"30s\", \"lease\"?: N, \"key\"?: KEY, \"value\"?: JSON}";
     let asked: Acquire = body::members(&body, expected)?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
     let command = to_command(call, name, &asked)?;
     let wait = Duration::from_millis(command.wait_ms);
     let (applied, replayed) = call.write(request, Operation::AcquireLock(command)).await?;
@@ -93,33 +89,21 @@ fn to_command(call: &Call<'_>, name: &str, asked: &Acquire) -> Result<AcquireLoc
 
 /// Waits until the place is the first of its queue. One that met its deadline is given up.
 async fn wait_for(call: &Call<'_>, name: &str, place: &LockPlace, wait: Duration) -> Result<(), Failure> {
-    let listener = call.state.hub.published().listen();
-    let waiting = async {
-        loop {
-            let mut published = pin!(listener.next());
-            published.as_mut().enable();
-            let view = call.state.view();
-            let ahead = view.lock(name.as_bytes()).position(|other| other.token == place.token);
-            let is_applied = view.applied_index() >= place.token;
-            drop(view);
-            match ahead {
-                Some(0) => return Ok(()),
-                // Not there yet, or not any more.
-                None if is_applied => return Err(Failure::LockLost),
-                _ => published.await,
-            }
+    let look = |view: View| {
+        let ahead = view.lock(name.as_bytes()).position(|other| other.token == place.token);
+        match ahead {
+            Some(0) => Some(Ok(())),
+            // Not there yet, or not any more.
+            None if view.applied_index() >= place.token => Some(Err(Failure::LockLost)),
+            _ => None,
         }
     };
-    let deadline = tokio::time::Instant::from_std(call.started + wait);
-    match tokio::time::timeout_at(deadline, waiting).await {
-        Ok(waited) => waited,
-        Err(_) => {
-            let name = Bytes::copy_from_slice(name.as_bytes());
-            let release = Operation::ReleaseLock(ReleaseLock { name, token: place.token });
-            call.write_late(release).await?;
-            Err(Failure::LockBusy)
-        }
+    if let Some(waited) = call.wait_for(call.started + wait, look).await {
+        return waited;
     }
+    let release = ReleaseLock { name: Bytes::copy_from_slice(name.as_bytes()), token: place.token };
+    call.write_late(Operation::ReleaseLock(release)).await?;
+    Err(Failure::LockBusy)
 }
 
 /// `DELETE ?token=N`.

@@ -6,13 +6,12 @@
 
 use super::answer::Answer;
 use super::body;
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::history;
 use super::json::Writer;
 use super::kv::{freshness, refusal};
 use super::problem::Failure;
 use super::query::{self, Order, Param, Query};
-use super::request_id;
 use crate::engine::handle::WriteError;
 use axum::body::Body;
 use balsa_store::command::{Answer as Applied, DeleteRange, IdempotencyKey, Operation, RequestId};
@@ -215,11 +214,8 @@ pub(super) async fn delete(call: &Call<'_>, body: &mut Body) -> Result<Answer, F
             }
         }));
     }
-    let claim = request_id::claim(&call.parts.headers)?;
-    let _admitted = call.admit(body::size_max(body, body::SMALL_BYTES))?;
-    let body = call.read_body(body, body::SMALL_BYTES).await?;
+    let Asked { body, request, admitted: _place } = call.read_write(body, body::SMALL_BYTES).await?;
     body::members::<body::Empty>(&body, "empty")?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
 
     let (mut start, mut total, mut all_replayed) = (span.start, 0, true);
     for slice in 0.. {

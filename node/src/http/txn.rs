@@ -4,13 +4,12 @@
 
 use super::answer::Answer;
 use super::body;
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::json::Writer;
 use super::kv::refusal;
 use super::problem::Failure;
 use super::query;
 use super::range::Span;
-use super::request_id;
 use axum::body::Body;
 use balsa_store::command::{
     Answer as Applied, Operation, TXN_RANGE_ITEMS_MAX, Txn, TxnCondition, TxnDone, TxnItem, TxnOp, TxnOpKind,
@@ -41,11 +40,8 @@ struct Parts {
 pub(super) async fn post(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
     call.refuse_conditions()?;
-    let claim = request_id::claim(&call.parts.headers)?;
     let bytes_max = call.state.limits.value_bytes + ENVELOPE_BYTES;
-    let _admitted = call.admit(body::size_max(body, bytes_max))?;
-    let body = call.read_body(body, bytes_max).await?;
-    let request = claim.map(|claim| claim.into_request_id(call.parts, &body));
+    let Asked { body, request, admitted: _place } = call.read_write(body, bytes_max).await?;
     let parts: Parts =
         body::members(&body, "{\"if\"?: [CONDITION], \"then\"?: [OPERATION], \"else\"?: [OPERATION]}")?;
     let txn = read(call, &parts)?;
