@@ -182,15 +182,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(state: &'a Published, moment: Moment, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Self {
-        let table_end = rows::row_key(TABLE_KEYS + 1, &[]);
-        let row_start = match start {
-            Bound::Unbounded => Bound::Included(rows::row_key(TABLE_KEYS, &[])),
-            bound => bound.map(|key| rows::row_key(TABLE_KEYS, key)),
-        };
-        let row_end = match end {
-            Bound::Unbounded => Bound::Excluded(table_end),
-            bound => bound.map(|key| rows::row_key(TABLE_KEYS, key)),
-        };
+        let (row_start, row_end) = rows::range_of(TABLE_KEYS, start, end);
         Self {
             state,
             moment,

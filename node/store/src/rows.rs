@@ -7,9 +7,13 @@
 //! | --- | --- | --- |
 //! | `d` key | [`KeyRow`] | the newest change of a key, deletions included until compaction |
 //! | `h` revision | [`HistoryRow`] | a change, in order of revision: what watches stream and reads of the past walk |
+//! | `h` revision, key | [`HistoryRow`] | likewise, one of several keys that changed at one revision |
 //! | `i` key | [`ReplyRow`] | a recorded reply, by idempotency key |
 //! | `j` key | `Reply` | its body, where it is large |
+//! | `k` lease, key | revision | a key that ends with a lease, and since which change |
+//! | `l` lease | `Lease` | a lease |
 //! | `m` | [`MetaRow`] | where in the log all of this is |
+//! | `o` token | `Place` | a place in the queue of a lock |
 //! | `s` session | [`SessionRow`] | an open session |
 //! | `t` session, sequence | [`ReplyRow`] | a recorded reply of a session |
 //! | `u` session, sequence | `Reply` | its body, where it is large |
@@ -19,6 +23,8 @@
 //! names the revision of the one before it ([`HistoryRow::previous`]).
 //!
 //! Numbers in keys are big endian, so that they sort.
+
+use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -69,6 +75,20 @@ pub(crate) fn row_key(table: u8, key: &[u8]) -> Bytes {
     row.put_u8(table);
     row.put_slice(key);
     row.freeze()
+}
+
+/// A range of a table's rows, that of keys from `start` to `end`.
+pub(crate) fn range_of(table: u8, start: Bound<&[u8]>, end: Bound<&[u8]>) -> (Bound<Bytes>, Bound<Bytes>) {
+    let row = |bound: Bound<&[u8]>| bound.map(|key| row_key(table, key));
+    let start = match start {
+        Bound::Unbounded => Bound::Included(row_key(table, &[])),
+        bound => row(bound),
+    };
+    let end = match end {
+        Bound::Unbounded => Bound::Excluded(row_key(table + 1, &[])),
+        bound => row(bound),
+    };
+    (start, end)
 }
 
 /// `table` and a number.

@@ -21,14 +21,7 @@ impl View {
     ) -> Result<Page, PastError> {
         let moment = self.moment(revision)?;
         let layers = &self.state.layers;
-        let row_start = match start {
-            Bound::Unbounded => Bound::Included(rows::row_key(TABLE_KEYS, &[])),
-            bound => bound.map(|key| rows::row_key(TABLE_KEYS, key)),
-        };
-        let row_end = match end {
-            Bound::Unbounded => Bound::Excluded(rows::row_key(TABLE_KEYS + 1, &[])),
-            bound => bound.map(|key| rows::row_key(TABLE_KEYS, key)),
-        };
+        let (row_start, row_end) = rows::range_of(TABLE_KEYS, start, end);
         let row_start = row_start.as_ref().map(|key| &key[..]);
         let mut engine = layers.engine.scan_back(row_start, row_end.as_ref().map(|key| &key[..]));
         let mut in_engine = next_key(&mut engine)?;
