@@ -11,7 +11,7 @@
 use super::Engine;
 use super::event::Tickets;
 use balsa_raft::Index;
-use balsa_store::command::{self, Command, Expire, Operation};
+use balsa_store::command::{Expire, Operation};
 
 /// Leases that end with one entry, and keys that are deleted with them.
 const SLICE: u32 = 256;
@@ -40,10 +40,7 @@ impl<T: Tickets> Engine<T> {
         }
         let Some(due_ms) = self.outlook().due_ms else { return };
         if self.clock.stamp(self.now_ms) >= due_ms {
-            let expire =
-                Command { request: None, operation: Some(Operation::Expire(Expire { limit: SLICE })) };
-            self.expiry.proposed =
-                self.propose_stamped(command::encode(&expire)).ok().map(|(_, index)| index);
+            self.expiry.proposed = self.propose_own(Operation::Expire(Expire { limit: SLICE }));
         }
     }
 }

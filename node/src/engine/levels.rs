@@ -10,7 +10,7 @@ use super::handle::WriteError;
 use super::writes::Waiting;
 use super::{Engine, directory};
 use balsa_raft::{Index, NodeId};
-use balsa_store::command::{self, Command, Operation, SetFeatureLevel};
+use balsa_store::command::{self, Operation, SetFeatureLevel};
 use balsa_store::{FIRST_LEVEL, Outlook};
 
 /// What this node knows of levels.
@@ -68,9 +68,7 @@ impl<T: Tickets> Engine<T> {
         let reached = |member: &directory::Member| self.level_here_and_now(NodeId(member.id));
         let level = self.directory.members.iter().map(reached).min().unwrap_or(FIRST_LEVEL);
         if level > self.level() {
-            let operation = Operation::SetFeatureLevel(SetFeatureLevel { level });
-            let raise = command::encode(&Command { request: None, operation: Some(operation) });
-            self.levels.raising = self.propose_stamped(raise).ok().map(|(_, index)| index);
+            self.levels.raising = self.propose_own(Operation::SetFeatureLevel(SetFeatureLevel { level }));
         }
     }
 

@@ -55,7 +55,8 @@ use balsa_log::LogStart;
 use balsa_raft::message::Body;
 use balsa_raft::ready::{Persist, PersistToken, Ready, SnapshotMeta};
 use balsa_raft::{Entry, EntryKind, Index, NodeId, Raft, Term};
-use balsa_store::{Outlook, command};
+use balsa_store::Outlook;
+use balsa_store::command::{self, Compact, Operation};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What the engine is told once.
@@ -367,9 +368,7 @@ impl<T: Tickets> Engine<T> {
             && self.compacting.is_none()
             && self.raft.is_leader()
         {
-            let operation = command::Operation::Compact(command::Compact { revision });
-            let compact = command::Command { request: None, operation: Some(operation) };
-            self.compacting = self.propose_stamped(command::encode(&compact)).ok().map(|(_, index)| index);
+            self.compacting = self.propose_own(Operation::Compact(Compact { revision }));
         }
     }
 

@@ -9,7 +9,7 @@ use super::handle::WriteError;
 use super::message::{ForwardResult, PeerMessage};
 use super::{Engine, Link};
 use balsa_raft::{Entry, Index, NodeId, ProposeError, Term};
-use balsa_store::command;
+use balsa_store::command::{self, Command, Operation};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -142,6 +142,12 @@ impl<T: Tickets> Engine<T> {
     pub(super) fn propose_stamped(&mut self, command: Bytes) -> Result<(Term, Index), ProposeError> {
         let stamp = self.clock.stamp(self.now_ms);
         self.raft.propose(command::stamp(command, stamp))
+    }
+
+    /// Proposes what no client asked for; gives the entry's index, if there is one.
+    pub(super) fn propose_own(&mut self, operation: Operation) -> Option<Index> {
+        let command = Command { request: None, operation: Some(operation) };
+        self.propose_stamped(command::encode(&command)).ok().map(|(_, index)| index)
     }
 
     /// A follower forwards a client's write.
