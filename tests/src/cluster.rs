@@ -90,7 +90,7 @@ impl Cluster {
     ) -> Outcome<Cluster> {
         let mut cluster = Cluster::found(disks, Some(network), count, arguments)?;
         let started = cluster.wait_until_all_are_ready().await;
-        started.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))?;
+        cluster.explain(started)?;
         Ok(cluster)
     }
 
@@ -319,9 +319,7 @@ impl Cluster {
     /// Asks one node, which must answer 2xx.
     pub async fn ask_well(&self, node: usize, ask: Ask<'_>) -> Outcome<Answer> {
         let what = format!("{} {} at node {node}", ask.method, ask.path);
-        let answer = self.ask(node, ask).await.context(&what)?;
-        ensure(answer.is_success(), || format!("{what} was answered {} {}", answer.status, answer.text()))?;
-        Ok(answer)
+        self.ask(node, ask).await.context(&what)?.well(&what)
     }
 
     /// What one node knows of the cluster; `None` where it does not answer.
@@ -394,6 +392,11 @@ impl Cluster {
             Ok(equal.then(|| (first.applied_index, first.digest.clone())))
         })
         .await
+    }
+
+    /// A failure with what the nodes said last.
+    pub fn explain<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
+        outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", self.last_words())))
     }
 
     /// What the nodes said last, for a failure's report.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::failure::{Context, Failure, Outcome};
+use crate::failure::{Context, Failure, Outcome, ensure};
 use balsa_wire::problem::Problem;
 use serde::de::DeserializeOwned;
 
@@ -45,6 +45,12 @@ impl Answer {
     /// Whether the status is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// The answer, which must be 2xx; `what` was asked.
+    pub fn well(self, what: &str) -> Outcome<Answer> {
+        ensure(self.is_success(), || format!("{what} was answered {} {}", self.status, self.text()))?;
+        Ok(self)
     }
 
     /// The body, for a person.

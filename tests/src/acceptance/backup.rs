@@ -10,7 +10,7 @@ use super::paced::{Latencies, Paced, Rate};
 use super::verdict::{mib, thousands};
 use crate::backup;
 use crate::cluster::{Cluster, PATIENCE, eventually};
-use crate::failure::{Context, Failure, Outcome, ensure};
+use crate::failure::{Context, Outcome, ensure};
 use balsa_wire::backup::BackupAnswer;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     let folder = tempfile::Builder::new().prefix("backup-").tempdir_in(crate::binary::scratch()?);
     let folder = folder.context("make a folder for backups")?;
     let outcome = run_on(&cluster, options, &folder.path().join("balsa.backup")).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn run_on(cluster: &Cluster, options: &Options, file: &Path) -> Outcome<String> {

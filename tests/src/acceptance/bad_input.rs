@@ -51,7 +51,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     connections::raise_file_limit(options.connections as u64 + 1_000)?;
     let mut cluster = Cluster::start(3, &[]).await?;
     let outcome = all(&mut cluster, options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn all(cluster: &mut Cluster, options: &Options) -> Outcome<String> {

@@ -52,7 +52,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
         options.seed, options.per_second, options.kills
     );
     let outcome = strike_and_verify(&mut cluster, options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn strike_and_verify(cluster: &mut Cluster, options: &Options) -> Outcome<String> {

@@ -5,7 +5,7 @@
 
 use super::disk;
 use crate::cluster::Cluster;
-use crate::failure::{Context, Failure, Outcome, ensure};
+use crate::failure::{Context, Outcome, ensure};
 use crate::strike::{How, Strikes, plan};
 use balsa_client::failover::{self, Plan, Report};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     let mut cluster = Cluster::start(NODES, &[]).await?;
     let plan = Plan { strikes: options.strikes, ..plan(&cluster) };
     let outcome = strike_and_judge(&mut cluster, &plan, options.how).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn strike_and_judge(cluster: &mut Cluster, plan: &Plan, how: How) -> Outcome<String> {

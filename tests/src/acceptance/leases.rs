@@ -4,10 +4,11 @@
 //! error of expiry is measured beside, with keys of leases whose end is looked for at the leader every millisecond.
 
 use super::disk;
+use super::paced::{Latencies, Paced, Rate};
 use super::verdict::thousands;
 use crate::cluster::Cluster;
 use crate::failure::{Context, Failure, Outcome, ensure};
-use crate::http::{Answer, Ask, Connection};
+use crate::http::{Ask, Connection};
 use balsa_wire::leases::LeasesAnswer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +20,8 @@ const NODES: usize = 3;
 const CONNECTIONS: usize = 96;
 /// One of so many leases has a key.
 const KEY_EACH: u64 = 10;
-/// Puts a second, each on a connection of its own.
-const PUTS_PER_SECOND: u64 = 100;
-const PUT_CONNECTIONS: u64 = 20;
+/// The steady load.
+const PUTS: Rate = Rate { per_second: 100, connections: 20, keys: 20 };
 /// How much slower than before puts may be, at the 99th percentile, while leases end.
 const SLOWER_MAX: f64 = 2.0;
 /// What is below that says nothing of a stall.
@@ -47,13 +47,17 @@ pub async fn run(options: &Options) -> Outcome<String> {
     disk::require_real()?;
     let cluster = Cluster::start(NODES, &[]).await?;
     let outcome = run_on(&cluster, options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn run_on(cluster: &Cluster, options: &Options) -> Outcome<String> {
     let lateness = lateness(cluster).await?;
-    let before = puts(cluster, options.calm).await?;
-    println!("puts before: {}", before.text());
+    let addresses: Vec<String> = (0..NODES).map(|node| cluster.address(node).to_string()).collect();
+    let puts = Paced::start(&addresses, PUTS);
+    tokio::time::sleep(options.calm).await;
+    let before = puts.take();
+    println!("puts before: {}", text(&before));
+    puts.finish().await?;
 
     // A tenth of a millisecond each, and some time for the calm before.
     let due = Instant::now() + Duration::from_millis(options.leases / 8) + Duration::from_secs(10);
@@ -61,104 +65,34 @@ async fn run_on(cluster: &Cluster, options: &Options) -> Outcome<String> {
     let granted = Instant::now();
     ensure(granted + Duration::from_secs(2) < due, || "granting the leases took too long".to_string())?;
     tokio::time::sleep_until((due - Duration::from_secs(1)).into()).await;
-    let (during, ended) = tokio::join!(puts_until_gone(cluster), gone(cluster));
-    let (during, ended) = (during?, ended?);
+    let puts = Paced::start(&addresses, PUTS);
+    let ended = gone(cluster).await?;
+    let during = puts.take();
+    puts.finish().await?;
     let took = ended.saturating_duration_since(due);
-    println!("puts while {} leases end: {}", thousands(options.leases), during.text());
+    println!("puts while {} leases end: {}", thousands(options.leases), text(&during));
     println!("all were gone {} ms after their time", took.as_millis());
-    let allowed = before.p99.mul_f64(SLOWER_MAX).max(SLOW_LEAST);
-    ensure(during.p99 <= allowed, || {
+    let (before, during) = (before.percentile(99.0), during.percentile(99.0));
+    let allowed = before.mul_f64(SLOWER_MAX).max(SLOW_LEAST);
+    ensure(during <= allowed, || {
         format!(
             "while leases ended, the 99th percentile of puts was {} us after {} us before; the bar is {SLOWER_MAX} times",
-            during.p99.as_micros(),
-            before.p99.as_micros()
+            during.as_micros(),
+            before.as_micros()
         )
     })?;
     Ok(format!(
         "{} leases gone within {} ms, put p99 {} us before and {} us meanwhile; single leases end {lateness}",
         thousands(options.leases),
         took.as_millis(),
-        before.p99.as_micros(),
-        during.p99.as_micros()
+        before.as_micros(),
+        during.as_micros()
     ))
 }
 
-/// Latencies of puts at a steady rate.
-struct Puts {
-    p50: Duration,
-    p99: Duration,
-    most: Duration,
-    count: usize,
-}
-
-impl Puts {
-    fn of(mut all: Vec<Duration>) -> Puts {
-        all.sort_unstable();
-        let at = |share: usize| all.get(all.len() * share / 100).copied().unwrap_or_default();
-        Puts { p50: at(50), p99: at(99), most: all.last().copied().unwrap_or_default(), count: all.len() }
-    }
-
-    fn text(&self) -> String {
-        let us = |time: Duration| time.as_micros();
-        format!(
-            "{} puts, p50 {} us, p99 {} us, max {} us",
-            self.count,
-            us(self.p50),
-            us(self.p99),
-            us(self.most)
-        )
-    }
-}
-
-async fn puts(cluster: &Cluster, lasts: Duration) -> Outcome<Puts> {
-    let until = Instant::now() + lasts;
-    steady(cluster, move || Instant::now() < until).await
-}
-
-async fn puts_until_gone(cluster: &Cluster) -> Outcome<Puts> {
-    let (address, is_over) = (cluster.address(0).to_string(), Arc::new(AtomicU64::new(0)));
-    let over = Arc::clone(&is_over);
-    let looking = tokio::spawn(async move {
-        while has_leases(&address).await? {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        over.store(1, Ordering::Relaxed);
-        Ok::<(), Failure>(())
-    });
-    let done = steady(cluster, move || is_over.load(Ordering::Relaxed) == 0).await;
-    looking.await.context("look for leases")??;
-    done
-}
-
-/// Puts as long as `goes_on` says, each begun when it is its time, whatever became of the one before.
-async fn steady(cluster: &Cluster, goes_on: impl Fn() -> bool + Send + Sync + 'static) -> Outcome<Puts> {
-    let goes_on = Arc::new(goes_on);
-    let begun = Instant::now();
-    let mut tasks = JoinSet::new();
-    for number in 0..PUT_CONNECTIONS {
-        let address = cluster.address(number as usize % NODES).to_string();
-        let goes_on = Arc::clone(&goes_on);
-        tasks.spawn(async move {
-            let mut connection = Connection::new(address);
-            let mut latencies = Vec::new();
-            let interval = Duration::from_micros(1_000_000 * PUT_CONNECTIONS / PUTS_PER_SECOND);
-            let mut due = begun + interval.mul_f64(number as f64 / PUT_CONNECTIONS as f64);
-            while goes_on() {
-                tokio::time::sleep_until(due.into()).await;
-                let path = format!("/v1/kv/steady/{number}");
-                let answer = connection.send(Ask::put(&path, r#"{"value":"steady"}"#), PATIENCE).await;
-                well(&path, answer.context("put")?)?;
-                latencies.push(due.elapsed());
-                due += interval;
-            }
-            Ok::<_, Failure>(latencies)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(one) = tasks.join_next().await {
-        all.extend(one.context("run a client")??);
-    }
-    Ok(Puts::of(all))
+fn text(puts: &Latencies) -> String {
+    let us = |percent| puts.percentile(percent).as_micros();
+    format!("{} puts, p50 {} us, p99 {} us, max {} us", puts.count(), us(50.0), us(99.0), us(100.0))
 }
 
 /// Grants so many leases that are due at one moment.
@@ -184,7 +118,7 @@ async fn grant(cluster: &Cluster, leases: u64, due: Instant) -> Outcome<()> {
                     body = format!(r#"{{"ttl":"{left}ms"}}"#);
                     Ask { method: "POST", path: "/v1/leases", headers, body: &body }
                 };
-                well(ask.path, connection.send(ask, PATIENCE).await.context("ask for a lease")?)?;
+                connection.send(ask, PATIENCE).await.context("ask for a lease")?.well(ask.path)?;
             }
         });
     }
@@ -198,7 +132,7 @@ async fn grant(cluster: &Cluster, leases: u64, due: Instant) -> Outcome<()> {
 
 async fn has_leases(address: &str) -> Outcome<bool> {
     let asked = Connection::new(address).send(Ask::get("/v1/leases?consistency=stale"), PATIENCE).await;
-    let answer: LeasesAnswer = well("/v1/leases", asked.context("list leases")?)?.json()?;
+    let answer: LeasesAnswer = asked.context("list leases")?.well("/v1/leases")?.json()?;
     Ok(!answer.leases.is_empty())
 }
 
@@ -224,7 +158,7 @@ async fn lateness(cluster: &Cluster) -> Outcome<String> {
             let put = format!("/v1/kv/sample/{number}?ttl={}ms", ttl.as_millis());
             let get = format!("/v1/kv/sample/{number}?consistency=stale");
             let sent_at = Instant::now();
-            well(&put, connection.send(Ask::put(&put, r#"{"value":1}"#), PATIENCE).await.context("put")?)?;
+            connection.send(Ask::put(&put, r#"{"value":1}"#), PATIENCE).await.context("put")?.well(&put)?;
             let answered_at = Instant::now();
             tokio::time::sleep_until((sent_at + ttl.mul_f64(0.8)).into()).await;
             loop {
@@ -235,7 +169,7 @@ async fn lateness(cluster: &Cluster) -> Outcome<String> {
                         return Err(Failure(format!("{get} ended {:?} too early", sent_at + ttl - seen_at)));
                     }
                     404 => return Ok(seen_at.saturating_duration_since(answered_at + ttl)),
-                    _ => drop(well(&get, answer)?),
+                    _ => drop(answer.well(&get)?),
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -254,9 +188,4 @@ async fn lateness(cluster: &Cluster) -> Outcome<String> {
     }
     let at = |share: usize| late.get(late.len() * share / 100).map_or(0, Duration::as_millis);
     Ok(format!("{} ms late in the middle, {} ms at most", at(50), at(99)))
-}
-
-fn well(what: &str, answer: Answer) -> Outcome<Answer> {
-    ensure(answer.is_success(), || format!("{what} was answered {} {}", answer.status, answer.text()))?;
-    Ok(answer)
 }

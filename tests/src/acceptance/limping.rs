@@ -8,7 +8,7 @@ use super::closed_loop::{Load, Span};
 use super::disk;
 use super::verdict::{mib, thousands};
 use crate::cluster::{Cluster, Disks, PATIENCE, eventually};
-use crate::failure::{Failure, Outcome, ensure};
+use crate::failure::{Outcome, ensure};
 use std::time::Duration;
 
 /// What to run.
@@ -45,7 +45,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     disk::require_real()?;
     let mut cluster = Cluster::start_on(Disks::Limping, NODES, &[]).await?;
     let outcome = measure_and_judge(&mut cluster, options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn measure_and_judge(cluster: &mut Cluster, options: &Options) -> Outcome<String> {

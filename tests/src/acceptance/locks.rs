@@ -5,7 +5,7 @@
 
 use super::disk;
 use crate::cluster::Cluster;
-use crate::failure::{Context, Failure, Outcome, ensure};
+use crate::failure::{Context, Outcome, ensure};
 use crate::http::{Answer, Ask, Connection};
 use balsa_wire::leases::LockAnswer;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     disk::require_real()?;
     let cluster = Cluster::start(NODES, &[]).await?;
     let outcome = run_on(&cluster, options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn run_on(cluster: &Cluster, options: &Options) -> Outcome<String> {
@@ -82,7 +82,7 @@ async fn handover(cluster: &Cluster, round: usize) -> Outcome<Duration> {
     let path = format!("{name}?token={}", held.token);
     let released_at = Instant::now();
     let release = Ask { method: "DELETE", path: &path, headers: &[], body: "" };
-    well(&path, holder.send(release, PATIENCE).await.context("release a lock")?)?;
+    holder.send(release, PATIENCE).await.context("release a lock")?.well(&path)?;
     let (next, got_at) = next.await.context("wait for a lock")??;
     ensure(next.token > held.token, || format!("token {} came after {}", next.token, held.token))?;
     Ok(got_at.duration_since(released_at))
@@ -137,10 +137,5 @@ async fn waits(cluster: &Cluster, name: &str) -> Outcome<()> {
 async fn acquire(connection: &mut Connection, name: &str, body: &str) -> Outcome<Answer> {
     let headers = &[("content-type", "application/json")];
     let ask = Ask { method: "POST", path: name, headers, body };
-    well(name, connection.send(ask, PATIENCE).await.context("ask for a lock")?)
-}
-
-fn well(what: &str, answer: Answer) -> Outcome<Answer> {
-    ensure(answer.is_success(), || format!("{what} was answered {} {}", answer.status, answer.text()))?;
-    Ok(answer)
+    connection.send(ask, PATIENCE).await.context("ask for a lock")?.well(name)
 }

@@ -43,7 +43,7 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn million(keys: u64) -> Outcome<String> {
     let mut cluster = start().await?;
     let outcome = million_on(&mut cluster, keys).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn million_on(cluster: &mut Cluster, keys: u64) -> Outcome<String> {
@@ -85,7 +85,7 @@ pub async fn ten_million(keys: u64, burst: Duration) -> Outcome<String> {
     let few = start().await?;
     let mut many = start().await?;
     let outcome = ten_million_on(&few, &mut many, keys, burst).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", many.last_words())))
+    many.explain(outcome)
 }
 
 async fn ten_million_on(few: &Cluster, many: &mut Cluster, keys: u64, burst: Duration) -> Outcome<String> {

@@ -50,7 +50,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     disk::require_real()?;
     let mut walk = Walk::begin().await?;
     let outcome = walk.go_and_judge(options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", walk.cluster.last_words())))
+    walk.cluster.explain(outcome)
 }
 
 /// A cluster on its way.

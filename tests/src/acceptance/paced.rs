@@ -2,7 +2,7 @@
 //! that it held up.
 
 use super::load::{self, VALUE_BYTES};
-use crate::failure::{Context, Outcome, ensure};
+use crate::failure::{Context, Outcome};
 use crate::http::{Ask, Connection};
 use crate::random::Random;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,10 +79,8 @@ async fn work(
         load::value(key, 0, &mut value);
         let (path, body) = (format!("/v1/kv/{}", load::key(key)), String::from_utf8_lossy(&value));
         let ask = Ask { method: "PUT", path: &path, headers: &[("content-type", "text/plain")], body: &body };
-        let answer = connection.send(ask, PATIENCE).await.context(format!("put {path}"))?;
-        ensure(answer.is_success(), || {
-            format!("put {path} was answered {} {}", answer.status, answer.text())
-        })?;
+        let what = format!("put {path}");
+        connection.send(ask, PATIENCE).await.context(&what)?.well(&what)?;
         let took = Instant::now().saturating_duration_since(due.into());
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         took_us.lock().unwrap_or_else(PoisonError::into_inner).push(took);

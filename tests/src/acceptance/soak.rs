@@ -9,7 +9,7 @@ use super::closed_loop::Load;
 use super::disk;
 use super::verdict::{mib, thousands};
 use crate::cluster::Cluster;
-use crate::failure::{Failure, Outcome, ensure};
+use crate::failure::{Outcome, ensure};
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
@@ -62,7 +62,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     let settings: &[&str] = if options.small { &SMALL } else { &[] };
     let mut cluster = Cluster::start(NODES, settings).await?;
     let outcome = soak(&mut cluster, options).await;
-    outcome.map_err(|Failure(why)| Failure(format!("{why}\n{}", cluster.last_words())))
+    cluster.explain(outcome)
 }
 
 async fn soak(cluster: &mut Cluster, options: &Options) -> Outcome<String> {
@@ -151,6 +151,7 @@ fn judge(samples: &[Sample], segment_bytes: u64) -> Outcome<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     fn samples(bytes: impl Fn(u64) -> u64) -> Vec<Sample> {
         (0..60).map(|second| [[bytes(second), 1 << 20, 1 << 20]; NODES]).collect()
