@@ -358,7 +358,6 @@ impl<T: Tickets> Engine<T> {
         self.applied = self.applied.max(index);
         self.note_outlook(outlook);
         self.note_expired();
-        self.maybe_expire();
         self.raft.handle_applied(index.min(self.raft.handed_out_index()));
         self.release_applied_reads();
         if self.compacting.is_some_and(|proposed| proposed <= index) {

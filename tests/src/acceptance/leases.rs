@@ -66,6 +66,8 @@ async fn run_on(cluster: &Cluster, options: &Options) -> Outcome<String> {
     ensure(granted + Duration::from_secs(2) < due, || "granting the leases took too long".to_string())?;
     tokio::time::sleep_until((due - Duration::from_secs(1)).into()).await;
     let puts = Paced::start(&addresses, PUTS);
+    tokio::time::sleep_until(due.into()).await;
+    puts.take(); // of the time before
     let ended = gone(cluster).await?;
     let during = puts.take();
     puts.finish().await?;

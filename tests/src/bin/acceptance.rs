@@ -141,7 +141,7 @@ enum Bar {
     },
     /// Very many leases that are due at once do not stall writes; how late leases end.
     Leases {
-        /// End within a minute: 20,000 leases.
+        /// End within a minute: 60,000 leases.
         #[arg(long)]
         quick: bool,
         /// How many leases.
@@ -311,7 +311,7 @@ fn main() -> ExitCode {
             conclude("limping", &run(limping::run(&limping::Options { rounds, span, clients })))
         }
         Bar::Leases { quick, leases } => {
-            let leases = leases.unwrap_or(if quick { 20_000 } else { 1_000_000 });
+            let leases = leases.unwrap_or(if quick { 60_000 } else { 1_000_000 });
             let calm = Duration::from_secs(if quick { 5 } else { 15 });
             conclude("leases", &run(leases::run(&leases::Options { leases, calm })))
         }
