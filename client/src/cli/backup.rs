@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Bytes that are written before the disk must have them. One sync of all at the end would keep the disk from all others for
+/// as long as that takes, and a node's log may be on it.
+const SYNC_BYTES: usize = 1 << 20;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
 
@@ -25,9 +28,9 @@ pub(super) async fn run(client: &Client, output: &Output, args: BackupArgs) -> R
     }
     let partial = beside(&args.file);
     let received = async {
-        let mut file = File::create(&partial).map_err(failed)?;
+        let mut file = SteadyFile { file: File::create(&partial).map_err(failed)?, unsynced: 0 };
         let received = receive(client, &mut file, &failed).await?;
-        file.sync_all().map_err(failed)?;
+        file.file.sync_all().map_err(failed)?;
         std::fs::rename(&partial, &args.file).map_err(failed)?;
         sync_folder(&args.file).map_err(failed)?;
         Ok(received)
@@ -41,6 +44,29 @@ pub(super) async fn run(client: &Client, output: &Output, args: BackupArgs) -> R
             let _ = std::fs::remove_file(&partial); // what is left of it is of no use
             Err(stop)
         }
+    }
+}
+
+/// A file that is synced again and again while it is written.
+struct SteadyFile {
+    file: File,
+    /// Bytes.
+    unsynced: usize,
+}
+
+impl Write for SteadyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
