@@ -189,9 +189,12 @@ settings! {
         /// How long requests in flight may take to finish when the node stops, in milliseconds [default: 6000]
         drain_timeout_ms: u64 = 6_000, "BALSA_DRAIN_TIMEOUT_MS", "MS";
 
-        /// Below this much free space a node takes no more writes; what is left is for the store to write out what it has, in
-        /// bytes [default: 67108864]
+        /// A disk with less free space is nearly full: where a quorum's are, writes that need room are refused (507), and deletes
+        /// go on from what is left, in bytes [default: 67108864]
         disk_headroom_bytes: u64 = 64 << 20, "BALSA_DISK_HEADROOM_BYTES", "BYTES";
+        /// How large the leader's store may become on its disk, history included, before writes that need room are refused
+        /// (507), in bytes; 0: as large as the disk allows [default: 0]
+        quota_bytes: u64 = 0, "BALSA_QUOTA_BYTES", "BYTES";
         /// How long a leader that stops waits for another to take over, in milliseconds [default: 2000]
         handover_timeout_ms: u64 = 2_000, "BALSA_HANDOVER_TIMEOUT_MS", "MS";
 

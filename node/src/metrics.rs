@@ -106,6 +106,8 @@ pub struct Metrics {
     pub disk_available_bytes: IntGauge,
     /// Bytes below which writes are refused.
     pub disk_headroom_bytes: IntGauge,
+    /// 1: writes that need room are refused.
+    pub storage_full: IntGauge,
     /// 1: the store waits for room on the disk.
     pub flush_waits: IntGauge,
 
@@ -360,6 +362,10 @@ impl Metrics {
             )?,
             disk_available_bytes: r
                 .gauge("balsa_disk_available_bytes", "Bytes that the disk of the data folder has left.")?,
+            storage_full: r.gauge(
+                "balsa_storage_full",
+                "1: a leader with what this node knows refuses writes that need room; 0: it takes them.",
+            )?,
             disk_headroom_bytes: r.gauge(
                 "balsa_disk_headroom_bytes",
                 "Below this many bytes left on the disk, writes are refused.",

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::engine::boot::{self, BootConfig, BootError};
 use crate::engine::handle::{AdminError, AdminRequest, Handle, ReadError, Request, WriteError};
 use crate::engine::status::{Phase, Role, Status};
+use crate::engine::storage::Space;
 use crate::http::{self, ApiState};
 use crate::kubernetes;
 use crate::life::identity::{self, Identity, IdentityError};
@@ -25,6 +26,7 @@ use crate::watch::Hub;
 use arc_swap::ArcSwap;
 use balsa_log::{Folder, RealDisk};
 use balsa_raft::{Index, NodeId, Term};
+use balsa_store::engine::StateEngine;
 use balsa_store::{FjallEngine, MemoryEngine, Reader, Store, StoreConfig, StoreError};
 use bytes::Bytes;
 use std::future::Future;
@@ -263,13 +265,15 @@ async fn live(
         snapshots: config.snapshots(incarnation),
     };
     let engine_config = boot_config.engine.clone();
+    let state_engine = booted.apply.store().engine();
     let mut running = shell::start(booted, engine_config, wiring, &mut event_loop).map_err(refused)?;
     running_now.store(true, Ordering::Relaxed);
     tracing::info!(cluster = %member.cluster, node = %member.node, slot = member.slot, "the engine runs");
     let (own_cluster, own_slot) = (member.cluster, member.slot);
     tokio::spawn(finish_founding(folder.clone(), member));
     metrics.disk_headroom_bytes.set(i64::try_from(config.disk_headroom_bytes).unwrap_or(i64::MAX));
-    let counting = tokio::spawn(count(hub.clone(), counted, folder.clone(), metrics));
+    let counting = tokio::spawn(count(hub.clone(), counted, metrics.clone()));
+    let measuring = tokio::spawn(measure_space(folder.clone(), state_engine, inputs.clone(), metrics));
     let addresses = (settings.peer_address.clone(), settings.client_address.clone());
     let announcing = tokio::spawn(announce(api_handle.clone(), addresses));
     let kubernetes_api = settings.kubernetes.clone();
@@ -304,6 +308,7 @@ async fn live(
         following.abort();
     }
     counting.abort();
+    measuring.abort();
     drop(hub);
     drop(lock);
     outcome
@@ -362,6 +367,7 @@ fn before_membership(config: &Config, waiting_for: &str) -> Status {
         caught_up: false,
         feature_level: balsa_store::FIRST_LEVEL,
         cluster_time_ms: 0,
+        storage_full: None,
         members: Vec::new(),
         leader_changes: 0,
     }
@@ -454,15 +460,33 @@ async fn finish_founding(folder: Folder, member: Member) {
     }
 }
 
-/// Brings to the metrics what is counted elsewhere: the transport's counters and the room on the disk.
-async fn count(hub: Arc<PeerHub>, inbound: Inbound, folder: Folder, metrics: Arc<Metrics>) {
+/// Brings to the metrics what the transport counts.
+async fn count(hub: Arc<PeerHub>, inbound: Inbound, metrics: Arc<Metrics>) {
     loop {
         shell::set_transport(&metrics, &hub.stats(), &inbound.stats());
-        let folder = folder.clone();
+        tokio::time::sleep(COUNT_INTERVAL).await;
+    }
+}
+
+/// Tells the engine and the metrics how much room there is.
+async fn measure_space(
+    folder: Folder,
+    state_engine: Arc<dyn StateEngine>,
+    inputs: mpsc::Sender<Inputs>,
+    metrics: Arc<Metrics>,
+) {
+    let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    loop {
+        let (folder, state_engine) = (folder.clone(), state_engine.clone());
         // A disk that hangs holds up this thread alone.
-        let free = tokio::task::spawn_blocking(move || folder.disk.free_bytes(&folder.path)).await;
-        if let Ok(Ok(free)) = free {
-            metrics.disk_available_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
+        let measured = tokio::task::spawn_blocking(move || {
+            let free_bytes = folder.disk.free_bytes(&folder.path).ok()?;
+            Some(Space { free_bytes, store_bytes: state_engine.size_bytes() })
+        });
+        if let Ok(Some(space)) = measured.await {
+            metrics.disk_available_bytes.set(gauge(space.free_bytes));
+            metrics.store_bytes.set(gauge(space.store_bytes));
+            let _ = inputs.send(Inputs::Space(space)).await; // closed: the node stops
         }
         tokio::time::sleep(COUNT_INTERVAL).await;
     }

@@ -40,6 +40,9 @@ pub struct ClusterAnswer {
     /// The cluster's feature level, as far as it has applied; 0: it did not say.
     #[serde(default)]
     pub feature_level: u32,
+    /// Why it would refuse writes that need room, did it lead; absent: it would not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_full: Option<String>,
     /// Its store.
     pub store: StoreState,
     /// The members, by slot.
@@ -84,6 +87,9 @@ pub struct Member {
     /// The feature level to which it goes, as it last told.
     #[serde(default)]
     pub feature_level: Option<u32>,
+    /// Its disk is nearly full, as it last told.
+    #[serde(default)]
+    pub disk_low: bool,
 }
 
 /// Where a node stands in its life.

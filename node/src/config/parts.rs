@@ -71,6 +71,8 @@ impl Config {
             deadline_ticks: (DEADLINE_INTERVAL_MS / self.tick_ms).max(1),
             log_margin_bytes: usize::try_from(self.log_margin_bytes).unwrap_or(usize::MAX),
             log_hold_bytes: usize::try_from(self.log_hold_bytes).unwrap_or(usize::MAX),
+            disk_headroom_bytes: self.disk_headroom_bytes,
+            quota_bytes: self.quota_bytes,
             max_snapshots: SNAPSHOTS_MAX,
             alive_ms: 2 * self.election_timeout_ms,
             handover_ms: self.handover_timeout_ms,

@@ -153,7 +153,7 @@ pub fn open(folder: &Folder, state: Arc<dyn StateEngine>, config: &BootConfig) -
     let raft = Raft::new(config.raft.clone(), Restored { hard_state, snapshot, entries, applied })?;
     Ok(Booted {
         raft,
-        log: LogStage::new(log, log_folder(folder), config.disk_headroom_bytes),
+        log: LogStage::new(log, log_folder(folder), config.disk_headroom_bytes / 2),
         apply: ApplyStage::new(store, folder.clone(), config.disk_headroom_bytes),
         newest_stamp_ms,
         torn_tail_bytes: recovered.torn_tail_bytes,

@@ -4,6 +4,7 @@
 use super::handle::{AdminError, AdminReply, AdminRequest, ReadError, WriteError};
 use super::message::PeerMessage;
 use super::snapshot_frame::Offer;
+use super::storage::Space;
 use balsa_log::LogStart;
 use balsa_raft::ready::{PersistToken, SnapshotMeta};
 use balsa_raft::{Entry, HardState, Index, NodeId, Term};
@@ -120,6 +121,8 @@ pub enum Event<T: Tickets> {
         /// What the state means to a leader.
         outlook: Outlook,
     },
+    /// How much room there is.
+    Space(Space),
     /// Hand over and stop.
     Stop,
 }

@@ -109,6 +109,12 @@ pub enum WriteError {
         /// Which members hold it back.
         held_by: String,
     },
+    /// It needs room, and there is none. Not applied.
+    #[error("there is no room for it: {why}")]
+    StorageFull {
+        /// Whose disk is full, or what the quota is.
+        why: String,
+    },
     /// The entry was overwritten by another leader's. Not applied.
     #[error("the write lost against another leader's")]
     Overwritten,

@@ -136,6 +136,7 @@ impl<T: Tickets> Engine<T> {
             members.known_since_ms.entry(id).or_insert(now);
         }
         self.give_up_snapshots();
+        self.judge_storage();
         self.set_peers();
     }
 
@@ -264,7 +265,8 @@ impl<T: Tickets> Engine<T> {
         let own = self.directory.get(self.config.id);
         let peer_address = own.map(|own| own.peer_address.clone()).unwrap_or_default();
         let build = Build { feature_level: self.own_level(), ..BUILD.clone() };
-        let message = PeerMessage::Introduce { peer_address, build };
+        let is_low_on_disk = self.is_low_on_disk(self.config.id);
+        let message = PeerMessage::Introduce { peer_address, build, is_low_on_disk };
         self.effects.push(Effect::Send { to: peer, message });
     }
 
@@ -395,6 +397,7 @@ impl<T: Tickets> Engine<T> {
             active: if leads { Some(self.is_alive(id)) } else { told.map(|told| told.alive) },
             version: build.map(|build| build.version.clone()),
             feature_level: self.told_level(id),
+            is_low_on_disk: self.is_low_on_disk(id),
         }
     }
 }

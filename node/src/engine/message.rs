@@ -61,6 +61,8 @@ pub enum PeerMessage {
         peer_address: String,
         /// What it runs.
         build: Build,
+        /// Its disk is nearly full. Said again whenever that changes.
+        is_low_on_disk: bool,
     },
     /// What the leader knows of each member.
     Standing {
@@ -109,6 +111,8 @@ pub enum ForwardResult {
     Refused,
     /// Not applied: the leader's queues are full.
     Overloaded,
+    /// Not applied: it needs room, and there is none; why.
+    StorageFull(String),
     /// It may or may not have been applied.
     Unknown,
 }
@@ -163,14 +167,18 @@ fn to_wire(message: &PeerMessage) -> wire::Kind {
                 ForwardResult::Applied(reply) => wire::ForwardOutcome::Applied(reply.clone()),
                 ForwardResult::Refused => wire::ForwardOutcome::Refused(true),
                 ForwardResult::Overloaded => wire::ForwardOutcome::Overloaded(true),
+                ForwardResult::StorageFull(why) => wire::ForwardOutcome::StorageFull(why.clone()),
                 ForwardResult::Unknown => wire::ForwardOutcome::Unknown(true),
             }),
         }),
-        PeerMessage::Introduce { peer_address, build } => wire::Kind::Introduce(wire::Introduce {
-            peer_address: peer_address.clone(),
-            version: build.version.clone(),
-            feature_level: build.feature_level,
-        }),
+        PeerMessage::Introduce { peer_address, build, is_low_on_disk } => {
+            wire::Kind::Introduce(wire::Introduce {
+                peer_address: peer_address.clone(),
+                version: build.version.clone(),
+                feature_level: build.feature_level,
+                is_low_on_disk: *is_low_on_disk,
+            })
+        }
         PeerMessage::Standing { members } => wire::Kind::Standing(wire::Standing {
             members: members
                 .iter()
@@ -221,15 +229,17 @@ fn from_wire(kind: wire::Kind) -> Result<PeerMessage, MessageError> {
                 wire::ForwardOutcome::Applied(reply) => ForwardResult::Applied(reply),
                 wire::ForwardOutcome::Refused(_) => ForwardResult::Refused,
                 wire::ForwardOutcome::Overloaded(_) => ForwardResult::Overloaded,
+                wire::ForwardOutcome::StorageFull(why) => ForwardResult::StorageFull(why),
                 wire::ForwardOutcome::Unknown(_) => ForwardResult::Unknown,
             },
         },
         wire::Kind::IntroduceByAddress(peer_address) => {
-            PeerMessage::Introduce { peer_address, build: Build::default() }
+            PeerMessage::Introduce { peer_address, build: Build::default(), is_low_on_disk: false }
         }
         wire::Kind::Introduce(m) => PeerMessage::Introduce {
             peer_address: m.peer_address,
             build: Build { version: m.version, feature_level: m.feature_level },
+            is_low_on_disk: m.is_low_on_disk,
         },
         wire::Kind::Standing(m) => PeerMessage::Standing {
             members: (m.members.into_iter())

@@ -34,6 +34,7 @@ pub mod snapshot_receive;
 pub mod snapshot_send;
 mod snapshots;
 pub mod status;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 mod writes;
@@ -50,6 +51,7 @@ use crate::engine::message::PeerMessage;
 use crate::engine::reads::Reads;
 use crate::engine::snapshots::SnapshotsOut;
 use crate::engine::status::{ClusterId, Phase, Role, Status};
+use crate::engine::storage::Storage;
 use crate::engine::writes::Writes;
 use balsa_log::LogStart;
 use balsa_raft::message::Body;
@@ -90,6 +92,10 @@ pub struct EngineConfig {
     pub log_margin_bytes: usize,
     /// While the leader's log is smaller than this, it keeps what followers that live have not got yet, in bytes.
     pub log_hold_bytes: usize,
+    /// A disk with less left is low, in bytes.
+    pub disk_headroom_bytes: u64,
+    /// What the store may take on the disk before writes that need room are refused, in bytes; 0: as much as there is.
+    pub quota_bytes: u64,
     /// Snapshots on their way out at once; a peer beyond them waits.
     pub max_snapshots: usize,
     /// A peer that was heard from within this time counts as alive, in ms.
@@ -133,6 +139,7 @@ pub struct Engine<T: Tickets> {
     /// What this node knows of the others, and whether it is one of them still.
     members: Members,
     levels: Levels,
+    storage: Storage,
     expiry: Expiry,
     /// Messages that wait for a write to the log, in order.
     behind_disk: VecDeque<(PersistToken, Vec<balsa_raft::message::Message>)>,
@@ -182,6 +189,7 @@ impl<T: Tickets> Engine<T> {
             connected: BTreeSet::new(),
             members: Members::default(),
             levels: Levels::new(outlook),
+            storage: Storage::default(),
             expiry: Expiry::default(),
             behind_disk: VecDeque::new(),
             writes: Writes::new(first_id),
@@ -240,6 +248,7 @@ impl<T: Tickets> Engine<T> {
             Event::SnapshotInstalled { meta, time_ms, outlook } => {
                 self.handle_snapshot_installed(meta, time_ms, outlook);
             }
+            Event::Space(space) => self.handle_space(space),
             Event::Stop => self.handle_stop(),
         }
     }
@@ -273,6 +282,7 @@ impl<T: Tickets> Engine<T> {
             self.tell_standing();
             self.maybe_promote();
             self.maybe_raise_level();
+            self.maybe_leave_to_roomier();
             self.status_changed = true; // indexes and lag move all the time
         }
     }
@@ -298,8 +308,9 @@ impl<T: Tickets> Engine<T> {
                     self.heard_from_leader(told);
                 }
             }
-            PeerMessage::Introduce { peer_address, build } => {
+            PeerMessage::Introduce { peer_address, build, is_low_on_disk } => {
                 self.handle_introduction(from, peer_address, build);
+                self.note_low_disk(from, is_low_on_disk);
             }
             PeerMessage::Standing { members } => self.handle_standing(from, members),
             PeerMessage::Forward { id, command } => self.handle_forward(from, id, command),
@@ -553,6 +564,7 @@ impl<T: Tickets> Engine<T> {
             caught_up: self.is_caught_up(),
             feature_level: self.level(),
             cluster_time_ms: self.clock.estimate(self.now_ms),
+            storage_full: self.storage_full().map(str::to_owned),
             members: self.directory.members.iter().map(|member| self.member_status(member)).collect(),
             leader_changes: self.leader_changes,
         }

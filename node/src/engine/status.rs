@@ -68,6 +68,8 @@ pub struct MemberStatus {
     pub version: Option<String>,
     /// The feature level to which it goes, as it last told.
     pub feature_level: Option<u32>,
+    /// Its disk is nearly full, as it last told.
+    pub is_low_on_disk: bool,
 }
 
 /// The engine's state at one moment.
@@ -103,6 +105,8 @@ pub struct Status {
     pub feature_level: u32,
     /// Cluster time: as the leader has it, or about what it must be by now, in ms.
     pub cluster_time_ms: u64,
+    /// Why writes that need room are refused, if they are.
+    pub storage_full: Option<String>,
     /// The members, by slot.
     pub members: Vec<MemberStatus>,
     /// Leader changes seen since start.

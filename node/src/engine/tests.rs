@@ -3,6 +3,7 @@
 mod levels;
 mod membership;
 mod promises;
+mod storage;
 
 use super::directory::{Directory, Member};
 use super::handle::WriteError;
@@ -48,6 +49,8 @@ fn config() -> EngineConfig {
         deadline_ticks: 1,
         log_margin_bytes: 0,
         log_hold_bytes: 4_096,
+        disk_headroom_bytes: 0,
+        quota_bytes: 0,
         max_snapshots: 1,
         alive_ms: 1_000,
         handover_ms: 1_000,
@@ -203,7 +206,10 @@ fn a_leader_that_this_nodes_old_membership_does_not_list_is_answered_all_the_sam
     let stranger = NodeId(9);
     let message = |message| Event::Message { from: stranger, message };
     let build = BUILD.clone();
-    engine.handle(1, message(PeerMessage::Introduce { peer_address: "new:3300".into(), build }));
+    engine.handle(
+        1,
+        message(PeerMessage::Introduce { peer_address: "new:3300".into(), build, is_low_on_disk: false }),
+    );
     assert!(engine.finish().is_empty(), "not before it leads");
     let heartbeat = Body::Heartbeat { commit: Index(0), context: 0 };
     let raft = Message { from: stranger, to: ME, term: TERM, body: heartbeat };
@@ -223,7 +229,11 @@ fn a_candidate_that_this_nodes_old_membership_does_not_list_is_answered_all_the_
     let mut engine = follower();
     let stranger = NodeId(9);
     let message = |message| Event::Message { from: stranger, message };
-    let introduction = PeerMessage::Introduce { peer_address: "new:3300".into(), build: BUILD.clone() };
+    let introduction = PeerMessage::Introduce {
+        peer_address: "new:3300".into(),
+        build: BUILD.clone(),
+        is_low_on_disk: false,
+    };
     engine.handle(1, message(introduction));
     assert!(engine.finish().is_empty(), "not before it asks");
     let is_peer = |effects: Vec<Effect<Numbers>>| {
@@ -253,7 +263,11 @@ fn a_node_introduces_itself_first_on_each_connection() {
     let mut engine = follower();
     engine.handle(1, Event::Connected(OTHER));
     let effects = engine.finish();
-    let expected = PeerMessage::Introduce { peer_address: "node-0:3300".into(), build: BUILD.clone() };
+    let expected = PeerMessage::Introduce {
+        peer_address: "node-0:3300".into(),
+        build: BUILD.clone(),
+        is_low_on_disk: false,
+    };
     assert!(
         matches!(&effects[..], [Effect::Send { to: OTHER, message }, ..] if *message == expected),
         "{effects:?}"

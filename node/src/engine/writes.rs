@@ -122,6 +122,10 @@ impl<T: Tickets> Engine<T> {
     }
 
     fn propose_local(&mut self, write: Waiting<T>) {
+        if let Some(full) = self.full_for(&write.command) {
+            let error = write.failure(full);
+            return self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
+        }
         match self.propose_stamped(write.command.clone()) {
             Ok((term, index)) => {
                 let Waiting { ticket, deadline_ms, maybe_applied, .. } = write;
@@ -157,6 +161,10 @@ impl<T: Tickets> Engine<T> {
             let message = PeerMessage::ForwardReply { id, result: ForwardResult::Refused };
             return self.effects.push(Effect::Send { to: from, message });
         }
+        if let Some(why) = self.lacks_room(&command) {
+            let message = PeerMessage::ForwardReply { id, result: ForwardResult::StorageFull(why) };
+            return self.effects.push(Effect::Send { to: from, message });
+        }
         let refusal = match self.propose_stamped(command) {
             Ok((term, index)) => {
                 let deadline_ms = self.now_ms + self.config.forwarded_ttl_ms;
@@ -185,6 +193,7 @@ impl<T: Tickets> Engine<T> {
             ForwardResult::Overloaded => {
                 Err(write.failure(WriteError::Overloaded { what: "the leader's queues" }))
             }
+            ForwardResult::StorageFull(why) => Err(write.failure(WriteError::StorageFull { why })),
             ForwardResult::Unknown if write.repeatable => {
                 write.maybe_applied = true;
                 return self.writes.waiting.push_back(write);

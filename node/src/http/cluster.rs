@@ -132,6 +132,7 @@ fn describe(status: &Status, store: StoreState) -> ClusterAnswer {
         commit_index: status.commit_index.0,
         caught_up: status.caught_up,
         feature_level: status.feature_level,
+        storage_full: status.storage_full.clone(),
         store,
         members: status.members.iter().map(|member| describe_member(status, member)).collect(),
     }
@@ -158,6 +159,7 @@ fn describe_member(status: &Status, member: &MemberStatus) -> Member {
         },
         version,
         feature_level: member.feature_level,
+        disk_low: member.is_low_on_disk,
     }
 }
 

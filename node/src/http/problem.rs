@@ -260,6 +260,7 @@ impl Failure {
                 WriteError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
                 WriteError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
                 WriteError::FeatureLevel { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::FeatureLevel),
+                WriteError::StorageFull { .. } => not_applied(S::INSUFFICIENT_STORAGE, Code::StorageFull),
                 WriteError::Overwritten => not_applied(S::SERVICE_UNAVAILABLE, Code::Overwritten),
                 WriteError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
                 WriteError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
@@ -303,6 +304,7 @@ impl Failure {
             Failure::TooManyBackups => Some(Rejected::Backups),
             Failure::Body(BodyError::TooLarge { .. }) => Some(Rejected::TooLarge),
             Failure::Body(BodyError::Late { .. }) => Some(Rejected::Timeout),
+            Failure::Write(WriteError::StorageFull { .. }) => Some(Rejected::Storage),
             Failure::Write(WriteError::Overloaded { .. })
             | Failure::Read(ReadError::Overloaded { .. })
             | Failure::Admin(AdminError::Overloaded { .. }) => Some(Rejected::EngineQueue),

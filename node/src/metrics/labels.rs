@@ -58,10 +58,12 @@ pub enum Rejected {
     PastReads,
     /// Too many backups are under way.
     Backups,
+    /// There is no room for it.
+    Storage,
 }
 
 impl Rejected {
-    pub(super) const ALL: [Rejected; 11] = [
+    pub(super) const ALL: [Rejected; 12] = [
         Rejected::Connections,
         Rejected::WritesInFlight,
         Rejected::BytesInFlight,
@@ -73,6 +75,7 @@ impl Rejected {
         Rejected::Watchers,
         Rejected::PastReads,
         Rejected::Backups,
+        Rejected::Storage,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -88,6 +91,7 @@ impl Rejected {
             Rejected::Watchers => "watchers",
             Rejected::PastReads => "past_reads",
             Rejected::Backups => "backups",
+            Rejected::Storage => "storage",
         }
     }
 }

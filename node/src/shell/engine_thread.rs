@@ -267,6 +267,7 @@ impl Driver {
             Inputs::Connected(peer) => self.engine.handle(now, Event::Connected(peer)),
             Inputs::Disconnected(peer) => self.engine.handle(now, Event::Disconnected(peer)),
             Inputs::ToldRemoved(by) => self.engine.handle(now, Event::ToldRemoved { by }),
+            Inputs::Space(space) => self.engine.handle(now, Event::Space(space)),
             Inputs::Stop => self.engine.handle(now, Event::Stop),
             Inputs::Halt => {}
         }

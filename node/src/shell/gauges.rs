@@ -22,6 +22,7 @@ pub(super) fn set_engine(metrics: &Metrics, status: &Status) {
     metrics.term.set(gauge(status.term.0));
     metrics.has_leader.set(i64::from(status.leader.is_some()));
     raise(&metrics.leader_changes, status.leader_changes);
+    metrics.storage_full.set(i64::from(status.storage_full.is_some()));
     metrics.feature_level.set(status.feature_level.into());
     metrics.set_member_levels(
         status.members.iter().map(|member| (member.slot, member.feature_level.unwrap_or_default())),
@@ -94,6 +95,7 @@ mod tests {
             active: Some(active),
             version: None,
             feature_level: Some(2),
+            is_low_on_disk: false,
         }
     }
 
@@ -115,6 +117,7 @@ mod tests {
             feature_level: 2,
             cluster_time_ms: 5_000,
             members,
+            storage_full: None,
             leader_changes: 1,
         }
     }

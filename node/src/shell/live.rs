@@ -2,6 +2,7 @@
 
 use crate::engine::Tickets;
 use crate::engine::handle::{AdminError, AdminReply, ReadError, WriteError};
+use crate::engine::storage::Space;
 use balsa_raft::NodeId;
 use balsa_store::command::Reply;
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub enum Inputs {
     Disconnected(NodeId),
     /// A member says that this node was removed.
     ToldRemoved(NodeId),
+    /// How much room there is.
+    Space(Space),
     /// Hand leadership over; [`super::Running::handed_over`] tells when that is done. Requests are still served.
     Stop,
     /// End all threads.

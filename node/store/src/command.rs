@@ -50,6 +50,12 @@ pub fn level_of(encoded: &[u8]) -> u32 {
     encoded.first().copied().unwrap_or_default().into()
 }
 
+/// Whether an encoded command makes the store larger: not so what deletes, ends or compacts, and what is no command.
+pub fn needs_room(encoded: &[u8]) -> bool {
+    let command = encoded.get(HEADER_BYTES..).and_then(|command| Command::decode(command).ok());
+    command.and_then(|command| command.operation).is_some_and(|operation| operation.needs_room())
+}
+
 /// Decodes what [`encode`] and [`stamp`] made. The values inside share the memory of `encoded`.
 pub fn decode(encoded: &Bytes) -> Result<(u64, Command), DecodeError> {
     if encoded.len() < HEADER_BYTES {
@@ -191,6 +197,25 @@ pub enum Operation {
 }
 
 impl Operation {
+    fn needs_room(&self) -> bool {
+        match self {
+            Operation::Put(_)
+            | Operation::OpenSession(_)
+            | Operation::GrantLease(_)
+            | Operation::AcquireLock(_) => true,
+            Operation::Txn(txn) => txn.puts(),
+            Operation::Delete(_)
+            | Operation::Clear(_)
+            | Operation::Compact(_)
+            | Operation::SetFeatureLevel(_)
+            | Operation::DeleteRange(_)
+            | Operation::KeepLease(_)
+            | Operation::RevokeLease(_)
+            | Operation::Expire(_)
+            | Operation::ReleaseLock(_) => false,
+        }
+    }
+
     /// The lowest feature level of a cluster that may have this in its log. What is new in an old operation counts, too: a
     /// build that does not know it would pass over it.
     pub fn required_level(&self) -> u32 {

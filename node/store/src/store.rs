@@ -312,6 +312,11 @@ impl Store {
         self.active.row_bytes + self.active.side.bytes()
     }
 
+    /// Where the state lies on the disk, for its size.
+    pub fn engine(&self) -> Arc<dyn StateEngine> {
+        Arc::clone(&self.engine)
+    }
+
     /// The revision that the leader should propose to compact up to, once there is enough more history than is kept, or
     /// some of it is too old.
     pub fn wants_compaction(&self) -> Option<u64> {

@@ -145,6 +145,7 @@ fn status() -> Status {
         commit_index: Index(98),
         applied_index: Index(97),
         caught_up: true,
+        storage_full: None,
         members: Vec::new(),
         leader_changes: 3,
         feature_level: balsa_store::FEATURE_LEVEL,

@@ -125,7 +125,11 @@ fn messages() -> Box<dyn FnMut(&mut Random)> {
             }),
         },
         PeerMessage::ReadIndexReply { id: 4, index: Some(Index(12)) },
-        PeerMessage::Introduce { peer_address: "node-1:3300".into(), build: BUILD.clone() },
+        PeerMessage::Introduce {
+            peer_address: "node-1:3300".into(),
+            build: BUILD.clone(),
+            is_low_on_disk: false,
+        },
         PeerMessage::Standing {
             members: vec![MemberStanding { id: NodeId(1), matched: Index(7), alive: true }; 3],
         },

@@ -12,9 +12,11 @@ use balsa_node::engine::snapshot_frame::Offer;
 use balsa_node::engine::snapshot_receive::Incoming;
 use balsa_node::engine::snapshot_send::Outgoing;
 use balsa_node::engine::status::ClusterId;
+use balsa_node::engine::storage::Space;
 use balsa_node::engine::{Committed, Engine, EngineConfig, LogJob, Tickets};
 use balsa_raft::membership::Membership;
 use balsa_raft::{Index, NodeId, Raft};
+use balsa_store::engine::StateEngine as _;
 use balsa_store::{FlushJob, MemoryEngine, Reader, StoreConfig};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -269,6 +271,8 @@ impl SimNode {
                 deadline_ticks: 3,
                 log_margin_bytes: settings.log_margin_bytes,
                 log_hold_bytes: settings.log_hold_bytes,
+                disk_headroom_bytes: settings.disk_headroom_bytes,
+                quota_bytes: 0,
                 max_snapshots: 1,
                 alive_ms: 600,
                 handover_ms: 1_000,
@@ -317,6 +321,12 @@ impl SimNode {
     /// The process's own clock, in ms: it runs at a rate of its own.
     pub fn clock_ms(&self, now: Micros) -> u64 {
         self.clock.micros(now) / 1000
+    }
+
+    /// How much room there is, unless the disk fails.
+    pub fn space(&self) -> Option<Space> {
+        let Folder { disk, path } = folder(&self.disk);
+        Some(Space { free_bytes: disk.free_bytes(&path).ok()?, store_bytes: self.state.size_bytes() })
     }
 
     /// The simulated time between two of its ticks.

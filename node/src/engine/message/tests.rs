@@ -72,7 +72,11 @@ fn others() -> Vec<PeerMessage> {
     let mut all = vec![
         PeerMessage::Forward { id: 1, command: Bytes::from_static(b"c") },
         PeerMessage::ReadIndex { id: 0 },
-        PeerMessage::Introduce { peer_address: "node-1:3300".to_string(), build: BUILD.clone() },
+        PeerMessage::Introduce {
+            peer_address: "node-1:3300".to_string(),
+            build: BUILD.clone(),
+            is_low_on_disk: true,
+        },
         PeerMessage::Standing {
             members: vec![MemberStanding { id: NodeId(u64::MAX), matched: Index(7), alive: true }],
         },
@@ -83,6 +87,7 @@ fn others() -> Vec<PeerMessage> {
         ForwardResult::Applied(reply),
         ForwardResult::Refused,
         ForwardResult::Overloaded,
+        ForwardResult::StorageFull("why".into()),
         ForwardResult::Unknown,
     ];
     all.extend(results.map(|result| PeerMessage::ForwardReply { id: 3, result }));

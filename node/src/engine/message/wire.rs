@@ -40,6 +40,8 @@ pub(in crate::engine) struct Introduce {
     pub version: String,
     #[prost(uint32, tag = "3")]
     pub feature_level: u32,
+    #[prost(bool, tag = "4")]
+    pub is_low_on_disk: bool,
 }
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::engine) struct Standing {
@@ -147,7 +149,7 @@ pub(in crate::engine) struct Forward {
 pub(in crate::engine) struct ForwardReply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "ForwardOutcome", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "ForwardOutcome", tags = "2, 3, 4, 5, 6")]
     pub result: Option<ForwardOutcome>,
 }
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -160,6 +162,8 @@ pub(in crate::engine) enum ForwardOutcome {
     Overloaded(bool),
     #[prost(bool, tag = "5")]
     Unknown(bool),
+    #[prost(string, tag = "6")]
+    StorageFull(String),
 }
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::engine) struct ReadIndex {

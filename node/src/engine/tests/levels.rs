@@ -6,7 +6,14 @@ use crate::engine::message::Build;
 
 fn introduces(node: &mut Node, id: u64, feature_level: u32) {
     let build = Build { feature_level, ..BUILD.clone() };
-    node.says(id, PeerMessage::Introduce { peer_address: format!("node-{}:3300", id - 1), build });
+    node.says(
+        id,
+        PeerMessage::Introduce {
+            peer_address: format!("node-{}:3300", id - 1),
+            build,
+            is_low_on_disk: false,
+        },
+    );
 }
 
 /// A write that needs level 2, as its first byte says.

@@ -424,7 +424,7 @@ fn any_node_knows_what_the_leader_knows_and_what_the_others_run() {
     let mut node = Node::start(3);
     node.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
     let build = BUILD.clone();
-    node.says(3, PeerMessage::Introduce { peer_address: "node-2:3300".into(), build });
+    node.says(3, PeerMessage::Introduce { peer_address: "node-2:3300".into(), build, is_low_on_disk: false });
     let standing = |id: u64, alive| MemberStanding { id: NodeId(id), matched: Index(id), alive };
     let members = vec![standing(1, true), standing(2, true), standing(3, false)];
     node.says(3, PeerMessage::Standing { members: members.clone() });

@@ -24,6 +24,7 @@ fn member(text: &str) -> MemberStatus {
         active: Some(!text.contains('?')),
         version: None,
         feature_level: Some(2),
+        is_low_on_disk: false,
     }
 }
 
@@ -45,6 +46,7 @@ fn status(members: &str, leader: u32) -> Status {
         caught_up: true,
         feature_level: 2,
         cluster_time_ms: 5_000,
+        storage_full: None,
         members: members.split_whitespace().map(member).collect(),
         leader_changes: 1,
     }

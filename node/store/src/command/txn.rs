@@ -31,6 +31,14 @@ pub struct Txn {
     pub otherwise: Vec<TxnOp>,
 }
 
+impl Txn {
+    /// Whether either branch sets a key.
+    pub(super) fn puts(&self) -> bool {
+        let ops = self.then.iter().chain(&self.otherwise);
+        ops.into_iter().any(|op| matches!(op.kind, Some(TxnOpKind::Put(_))))
+    }
+}
+
 /// A condition of a transaction.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TxnCondition {

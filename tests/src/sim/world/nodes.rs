@@ -135,6 +135,10 @@ impl World {
         };
         let interval = self.nodes[place].tick_interval();
         self.plan(interval, Happening::Tick { place, life });
+        let now_ms = self.nodes[place].clock_ms(self.now);
+        if let Some(space) = self.nodes[place].space() {
+            self.process(place).engine.handle(now_ms, Event::Space(space));
+        }
         self.give(place, Event::Tick)
     }
 
