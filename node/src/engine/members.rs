@@ -130,6 +130,7 @@ impl<T: Tickets> Engine<T> {
         members.leaving.retain(|id, _| self.directory.get(*id).is_none());
         members.heard_ms.retain(|id, _| ids.contains(id));
         members.builds.retain(|id, _| ids.contains(id));
+        self.storage.keep(&ids);
         members.introduced.retain(|id, _| !ids.contains(id));
         members.known_since_ms.retain(|id, _| ids.contains(id));
         for id in ids {

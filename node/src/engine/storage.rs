@@ -13,6 +13,9 @@ use balsa_raft::quorum::{VoteResult, joint_vote};
 use balsa_store::command;
 use std::collections::BTreeSet;
 
+/// Of so many nodes that are no members it is remembered at most.
+const STRANGERS_MAX: usize = 64;
+
 /// How much room there is, as the shell finds when it looks, which it does every second or so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
@@ -28,10 +31,17 @@ pub(super) struct Storage {
     store_bytes: u64,
     /// This node's disk is low.
     is_low: bool,
-    /// Other members that said that theirs is. Bounded by the membership.
+    /// Others that said that theirs is: members, and at most [`STRANGERS_MAX`] that this node does not know as such yet.
     low: BTreeSet<NodeId>,
     /// Why a leader takes no writes that need room.
     full: Option<String>,
+}
+
+impl Storage {
+    /// These are the other members.
+    pub(super) fn keep(&mut self, members: &BTreeSet<NodeId>) {
+        self.low.retain(|id| members.contains(id));
+    }
 }
 
 impl<T: Tickets> Engine<T> {
@@ -60,7 +70,9 @@ impl<T: Tickets> Engine<T> {
 
     /// Another node said how its disk is.
     pub(super) fn note_low_disk(&mut self, of: NodeId, is_low: bool) {
-        let changed = if is_low { self.storage.low.insert(of) } else { self.storage.low.remove(&of) };
+        let low = &mut self.storage.low;
+        let has_place = self.directory.get(of).is_some() || low.len() < STRANGERS_MAX;
+        let changed = if is_low && has_place { low.insert(of) } else { low.remove(&of) };
         if changed {
             self.judge_storage();
         }
@@ -69,7 +81,6 @@ impl<T: Tickets> Engine<T> {
     /// The membership is another one, or the room is.
     pub(super) fn judge_storage(&mut self) {
         let membership = self.raft.membership();
-        self.storage.low.retain(|id| membership.is_member(*id));
         let has_room = |id| Some(!self.is_low_on_disk(id));
         let (quota, store) = (self.config.quota_bytes, self.storage.store_bytes);
         let full = if quota > 0 && store >= quota {

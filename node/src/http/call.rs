@@ -114,7 +114,10 @@ impl Call<'_> {
         operation: Operation,
     ) -> Result<(command::Answer, bool), Failure> {
         let command = Command { request, operation: Some(operation) };
-        let reply = self.within_grace(self.state.handle.write(&command, self.deadline())).await??;
+        let proposed = Instant::now();
+        let reply = self.within_grace(self.state.handle.write(&command, self.deadline())).await;
+        self.state.in_flight.took(proposed.elapsed());
+        let reply = reply??;
         let answer = reply.answer.ok_or(Failure::Misfit)?;
         Ok((answer, reply.replayed))
     }

@@ -3,12 +3,23 @@
 //! A write that would go over either bound is refused before its body is read: it never waits, so that an overloaded
 //! node answers at once and holds no memory for what it will not do. Two counters, no lock.
 //!
+//! How many may be in flight follows from how long they take (additive increase, multiplicative decrease, as TCP does
+//! it): where more come than the cluster can take, the queue would grow until all answers come too late for those who wait,
+//! and goodput would collapse. So while writes take longer than [`SLOW`] fewer are let in, though never fewer than
+//! [`WRITES_LEAST`]: a slow disk alone refuses nothing to a few hundred clients.
+//!
 //! Invariant: the counters are what the live [`Admitted`] hold, or for a moment more (two that race for the last
 //! place may both be refused), never less.
 
 use crate::metrics::{Metrics, Rejected};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A write that takes longer has waited for others.
+const SLOW: Duration = Duration::from_millis(500);
+/// So many may be in flight however long they take.
+const WRITES_LEAST: usize = 1_024;
 
 /// The bounds and what is taken of them.
 #[derive(Debug)]
@@ -17,6 +28,11 @@ pub(super) struct InFlight {
     bytes: AtomicUsize,
     writes_max: usize,
     bytes_max: usize,
+    /// At most `writes_max`.
+    writes_now_max: AtomicUsize,
+    opened: Instant,
+    /// When `writes_now_max` was last lowered, in milliseconds after `opened`.
+    lowered_ms: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -29,12 +45,41 @@ pub(super) struct Admitted<'a> {
 
 impl InFlight {
     pub(super) fn new(writes_max: usize, bytes_max: usize, metrics: Arc<Metrics>) -> InFlight {
-        InFlight { writes: AtomicUsize::new(0), bytes: AtomicUsize::new(0), writes_max, bytes_max, metrics }
+        InFlight {
+            writes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            writes_max,
+            bytes_max,
+            writes_now_max: AtomicUsize::new(writes_max),
+            opened: Instant::now(),
+            lowered_ms: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    /// A write has taken so long.
+    pub(super) fn took(&self, took: Duration) {
+        let max = self.writes_now_max.load(Ordering::Relaxed);
+        if took < SLOW {
+            if max < self.writes_max {
+                self.writes_now_max.store(max + 1, Ordering::Relaxed);
+            }
+            return;
+        }
+        let now_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let lowered_ms = self.lowered_ms.load(Ordering::Relaxed);
+        // Once for all that were in flight together.
+        if now_ms.saturating_sub(lowered_ms) >= SLOW.as_millis() as u64 {
+            self.lowered_ms.store(now_ms, Ordering::Relaxed);
+            let in_flight = self.writes.load(Ordering::Relaxed).min(max);
+            let lowered = (in_flight - in_flight / 4).max(WRITES_LEAST.min(self.writes_max));
+            self.writes_now_max.store(lowered.min(max), Ordering::Relaxed);
+        }
     }
 
     /// Takes a place for a write whose body has at most `bytes`, or says which bound is met.
     pub(super) fn admit(&self, bytes: usize) -> Result<Admitted<'_>, Rejected> {
-        if self.writes.fetch_add(1, Ordering::Relaxed) >= self.writes_max {
+        if self.writes.fetch_add(1, Ordering::Relaxed) >= self.writes_now_max.load(Ordering::Relaxed) {
             self.writes.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejected::WritesInFlight);
         }
@@ -65,6 +110,36 @@ fn gauge(bytes: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_writes_take_long_fewer_are_let_in_and_more_again_when_they_do_not() {
+        let mut in_flight = InFlight::new(2_000, 100, Arc::new(Metrics::new().unwrap()));
+        // It was opened a while ago.
+        in_flight.opened = Instant::now().checked_sub(10 * SLOW).unwrap();
+        let let_in = |in_flight: &InFlight| {
+            let mut places = Vec::new();
+            while let Ok(place) = in_flight.admit(0) {
+                places.push(place);
+            }
+            places.len()
+        };
+        assert_eq!(let_in(&in_flight), 2_000);
+        let places: Vec<_> = (0..1_600).map(|_| in_flight.admit(0).unwrap()).collect();
+        in_flight.took(SLOW);
+        in_flight.took(SLOW); // in flight beside it
+        drop(places);
+        assert_eq!(let_in(&in_flight), 1_200);
+        (0..50).for_each(|_| in_flight.took(Duration::ZERO));
+        assert_eq!(let_in(&in_flight), 1_250);
+        (0..5_000).for_each(|_| in_flight.took(Duration::ZERO));
+        assert_eq!(let_in(&in_flight), 2_000);
+        // Few in flight, and a slow disk.
+        let places: Vec<_> = (0..20).map(|_| in_flight.admit(0).unwrap()).collect();
+        in_flight.lowered_ms.store(0, Ordering::Relaxed);
+        in_flight.took(SLOW);
+        drop(places);
+        assert_eq!(let_in(&in_flight), WRITES_LEAST);
+    }
 
     #[test]
     fn both_bounds_hold_and_places_come_back() {

@@ -36,6 +36,8 @@ pub(super) enum ApplyJob {
     Apply(VecDeque<Committed<Live>>),
     /// A flush ended: the state up to here is durable.
     Flushed(u64),
+    /// Begin to remove what has become unreadable, if there is such.
+    Sweep,
     /// Begin a snapshot for a peer.
     BeginSnapshot { to: NodeId },
     /// Begin a backup of what is applied.
@@ -173,6 +175,11 @@ impl Writer {
                 done.map_err(|error| format!("a flush of the store failed: {error}"))?;
                 self.tell(Event::Flushed(Index(index)));
                 self.maybe_flush();
+            }
+            ApplyJob::Sweep => {
+                if let Some(job) = self.stage.store_mut().rotate_to_sweep() {
+                    let _ = self.flushes.send(job);
+                }
             }
             ApplyJob::BeginSnapshot { to } => {
                 let index = self.streams.begin(to, || self.stage.store().begin_snapshot());

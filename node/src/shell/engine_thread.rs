@@ -31,6 +31,10 @@ use tokio::sync::{mpsc, oneshot};
 /// What one turn of the engine takes from each queue at most.
 const BATCH: usize = 1024;
 
+/// How often the store is told to remove what is unreadable, be there little to write. Where much is written it does so by
+/// itself.
+const SWEEP_INTERVAL_MS: u64 = 5_000;
+
 /// What the engine's thread is connected to.
 pub struct Wiring {
     /// Clients' requests.
@@ -139,6 +143,7 @@ pub fn start(
         handed_over: Some(handed_over_sender),
         outgoing: BTreeMap::new(),
         proposed: VecDeque::new(),
+        sweeps_ms: 0,
     };
     let driven = async move {
         let outcome = driver.run(told).await;
@@ -163,6 +168,8 @@ struct Driver {
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
     /// When this leader appended up to which index; bounded by what may be uncommitted.
     proposed: VecDeque<(Index, Instant)>,
+    /// When the store is next told to remove what is unreadable.
+    sweeps_ms: u64,
 }
 
 impl Driver {
@@ -267,7 +274,13 @@ impl Driver {
             Inputs::Connected(peer) => self.engine.handle(now, Event::Connected(peer)),
             Inputs::Disconnected(peer) => self.engine.handle(now, Event::Disconnected(peer)),
             Inputs::ToldRemoved(by) => self.engine.handle(now, Event::ToldRemoved { by }),
-            Inputs::Space(space) => self.engine.handle(now, Event::Space(space)),
+            Inputs::Space(space) => {
+                self.engine.handle(now, Event::Space(space));
+                if now >= self.sweeps_ms {
+                    self.sweeps_ms = now + SWEEP_INTERVAL_MS;
+                    self.apply_lane.send(ApplyJob::Sweep);
+                }
+            }
             Inputs::Stop => self.engine.handle(now, Event::Stop),
             Inputs::Halt => {}
         }

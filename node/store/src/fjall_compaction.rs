@@ -5,13 +5,18 @@
 //! worker ([`left_to_us`]), and here one that finds no room gives up, leaves the tree as it was, and is tried again after
 //! the next flush. Any other failure ends the thread, and is told to whoever flushes next.
 //!
+//! Rows that were removed lie in the deeper levels until enough new ones come down to them, and where nothing is written
+//! any more they would lie there for ever. So when there was no flush for a while, and most of what there is has gone, all is
+//! written anew without it.
+//!
 //! What a compaction (or a flush) had written when the room was gone, nothing points to; it lies there until the next start,
 //! when the engine removes it. That is why there is a look at the room first.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree, Database, Keyspace};
@@ -26,6 +31,10 @@ const TABLE_BYTES: u64 = 16 << 20;
 const TABLES_A_FLUSH: u64 = 2;
 /// Tables that level 1 holds.
 const LEVEL_1_TABLES: u64 = 4;
+/// Without a flush for so long, it is time to tidy up.
+const QUIET: Duration = Duration::from_secs(1);
+/// The most that is written anew to tidy up, in bytes: a stop waits for it.
+const TIDY_BYTES_MAX: u64 = 1 << 30;
 /// For what describes the tables.
 const ROOM_BYTES_LEAST: u64 = 1 << 20;
 /// Requests that wait. More tell nothing new: each flush brings another one.
@@ -99,15 +108,46 @@ struct Worker {
 
 impl Worker {
     fn run(&self, requests: &Receiver<Keyspace>) {
-        for keyspace in requests {
-            match self.compact(&keyspace) {
-                Err(error) if !error.no_room => {
-                    let _ = self.failure.set(error); // it is the first
-                    return;
+        let mut untidy = None;
+        let mut left_gone = 0;
+        loop {
+            let next = match &untidy {
+                Some(_) => requests.recv_timeout(QUIET),
+                None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let done = match next {
+                Ok(keyspace) => {
+                    let done = self.compact(&keyspace);
+                    untidy = Some(keyspace);
+                    done
                 }
-                _ => {}
+                Err(RecvTimeoutError::Timeout) => match untidy.take() {
+                    Some(keyspace) => self.tidy(&keyspace, &mut left_gone),
+                    None => Ok(()),
+                },
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(error) = done.err().filter(|error| !error.no_room) {
+                let _ = self.failure.set(error); // it is the first
+                return;
             }
         }
+    }
+
+    /// Writes all anew, where it is worth it and there is room. `left_gone`: what the last time had to leave, because a
+    /// snapshot looked at it.
+    fn tidy(&self, keyspace: &Keyspace, left_gone: &mut u64) -> Result<(), EngineError> {
+        // Of a row that has gone there are two: itself, and the word that it has.
+        let (gone, rows) = (keyspace.tree.tombstone_count(), keyspace.tree.approximate_len() as u64);
+        let bytes = keyspace.disk_space();
+        let is_worth_it = gone * 5 >= rows * 2 && gone >= *left_gone * 2 && gone > 0;
+        if !is_worth_it || bytes > TIDY_BYTES_MAX || free_bytes(&self.folder)? < bytes + ROOM_BYTES_LEAST {
+            return Ok(());
+        }
+        let tidied = keyspace.tree.major_compact(TABLE_BYTES, (self.unseen_below)());
+        tidied.map_err(|error| engine_error("compact", &error.into()))?;
+        *left_gone = keyspace.tree.tombstone_count();
+        Ok(())
     }
 
     /// Compacts until nothing is left to do.

@@ -337,6 +337,14 @@ impl Store {
         if full || old || sweep { self.force_rotate() } else { None }
     }
 
+    /// As [`Store::maybe_rotate`], where rows have become unreadable that a flush would begin to remove: one that is not due
+    /// yet, and may be long in coming where little is written.
+    pub fn rotate_to_sweep(&mut self) -> Option<FlushJob> {
+        let (applied, durable) = (&self.position, &self.durable.position);
+        let more = applied.compacted > durable.compacted || applied.last_clear > durable.last_clear;
+        if more { self.force_rotate() } else { None }
+    }
+
     /// Freezes the overlay if there is anything in it, and no flush is under way: for a shutdown, or before a snapshot.
     pub fn force_rotate(&mut self) -> Option<FlushJob> {
         if self.frozen.is_some()

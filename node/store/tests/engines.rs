@@ -194,3 +194,32 @@ fn a_folder_is_open_once() {
     drop(engine);
     FjallEngine::open(folder.path()).unwrap();
 }
+
+#[test]
+fn the_room_of_removed_rows_comes_back_where_nothing_is_written_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = FjallEngine::open(folder.path()).unwrap();
+    let key = |number: u64| Bytes::from(format!("{number:08}"));
+    // Noise, which does not compress.
+    let value = |number: u64| {
+        let words =
+            (0..64_u64).flat_map(|at| (number * 64 + at).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        Bytes::from_iter(words)
+    };
+    engine.ingest(&mut (0..4_000).map(|number| (key(number), Some(value(number))))).unwrap();
+    engine.persist().unwrap();
+    let full = engine.size_bytes();
+    assert!(full > 1_000_000, "{full}");
+    engine.ingest(&mut (0..4_000).map(|number| (key(number), None))).unwrap();
+    engine.persist().unwrap();
+    let began = std::time::Instant::now();
+    while engine.size_bytes() > full / 10 {
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(30),
+            "{} of {full} bytes",
+            engine.size_bytes()
+        );
+        std::thread::yield_now();
+    }
+    assert!(engine.snapshot().scan(Bound::Unbounded, Bound::Unbounded).next().is_none());
+}

@@ -133,7 +133,7 @@ pub async fn run(addresses: &[String], connections: usize, work: Work, keys: Key
 }
 
 /// One connection, and its buffers.
-struct Raw {
+pub(super) struct Raw {
     address: String,
     stream: TcpStream,
     request: Vec<u8>,
@@ -142,7 +142,7 @@ struct Raw {
 }
 
 impl Raw {
-    async fn open(address: &str) -> Outcome<Raw> {
+    pub(super) async fn open(address: &str) -> Outcome<Raw> {
         let stream = TcpStream::connect(address).await.context(format!("connect to {address}"))?;
         let _ = stream.set_nodelay(true); // only slower without
         Ok(Raw {
@@ -155,6 +155,20 @@ impl Raw {
     }
 
     async fn carry_out(&mut self, work: Work, number: u64) -> Outcome<()> {
+        let (status, body) = self.ask(work, number).await?;
+        let said = &self.answer[body];
+        ensure(status == 200, || {
+            let said = String::from_utf8_lossy(said);
+            format!("{work:?} of {} at {} was answered {status} {said}", key(number), self.address)
+        })?;
+        ensure(matches!(work, Work::Put { .. }) || *said == self.value[..], || {
+            let said = String::from_utf8_lossy(said);
+            format!("{work:?} of {} at {} gave another value: {said}", key(number), self.address)
+        })
+    }
+
+    /// Asks, whatever the answer; gives its status and where its body lies in `answer`.
+    pub(super) async fn ask(&mut self, work: Work, number: u64) -> Outcome<(u16, std::ops::Range<usize>)> {
         let key = key(number);
         self.request.clear();
         let round = match work {
@@ -176,12 +190,7 @@ impl Raw {
         }
         let exchanged = tokio::time::timeout(PATIENCE, self.exchange()).await;
         let what = format!("{work:?} of {key} at {}", self.address);
-        let (status, body) = exchanged.context(format!("have an answer to {what}"))?.context(&what)?;
-        let said = &self.answer[body.clone()];
-        ensure(status == 200, || format!("{what} was answered {status} {}", String::from_utf8_lossy(said)))?;
-        ensure(matches!(work, Work::Put { .. }) || *said == self.value[..], || {
-            format!("{what} gave another value: {}", String::from_utf8_lossy(said))
-        })
+        exchanged.context(format!("have an answer to {what}"))?.context(&what)
     }
 
     /// Sends the request; gives the answer's status and where its body lies in `answer`.

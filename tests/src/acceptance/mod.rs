@@ -5,7 +5,7 @@
 //!
 //! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
 //! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`leases`], [`locks`], [`watch`],
-//! [`backup`]; on a Kubernetes cluster: [`k8s_chart`],
+//! [`backup`], [`overload`]; on a Kubernetes cluster: [`k8s_chart`],
 //! [`k8s_account`], [`k8s_install`], [`k8s_metrics`], [`k8s_deploy`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`],
 //! [`k8s_heal`], [`k8s_quorum_loss`]. The simulator's bar is a program of its own, `simulate`.
 
@@ -34,6 +34,7 @@ pub mod locks;
 pub mod many_keys;
 pub mod membership;
 pub mod nemesis;
+pub mod overload;
 pub mod paced;
 pub mod soak;
 pub mod watch;

@@ -46,9 +46,7 @@ impl Paced {
 
     /// What the puts took that were answered since this was last asked, in order of length.
     pub fn take(&self) -> Latencies {
-        let mut took_us = std::mem::take(&mut *self.took_us.lock().unwrap_or_else(PoisonError::into_inner));
-        took_us.sort_unstable();
-        Latencies(took_us)
+        Latencies::of(std::mem::take(&mut *self.took_us.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Begins no more puts, waits for those under way.
@@ -94,6 +92,12 @@ async fn work(
 pub struct Latencies(Vec<u64>);
 
 impl Latencies {
+    /// Of these, in microseconds.
+    pub fn of(mut took_us: Vec<u64>) -> Latencies {
+        took_us.sort_unstable();
+        Latencies(took_us)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

@@ -5,7 +5,7 @@ use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
     backup, bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover,
     k8s_heal, k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks,
-    many_keys, membership, nemesis, seed_curl, soak, watch,
+    many_keys, membership, nemesis, overload, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -147,6 +147,15 @@ enum Bar {
         /// How many leases.
         #[arg(long)]
         leases: Option<u64>,
+    },
+    /// At twice the load that saturates, about as much is done, and who is turned away is told at once.
+    Overload {
+        /// End within a minute: 5 seconds of each load.
+        #[arg(long)]
+        quick: bool,
+        /// Seconds of each load.
+        #[arg(long)]
+        seconds: Option<u64>,
     },
     /// How soon a lock is handed on, after a release and after a death.
     Locks {
@@ -314,6 +323,10 @@ fn main() -> ExitCode {
             let leases = leases.unwrap_or(if quick { 60_000 } else { 1_000_000 });
             let calm = Duration::from_secs(if quick { 5 } else { 15 });
             conclude("leases", &run(leases::run(&leases::Options { leases, calm })))
+        }
+        Bar::Overload { quick, seconds } => {
+            let span = Duration::from_secs(seconds.unwrap_or(if quick { 5 } else { 20 }));
+            conclude("overload", &run(overload::run(&overload::Options { span })))
         }
         Bar::Locks { quick } => {
             let (handovers, deaths) = if quick { (30, 2) } else { (200, 9) };
