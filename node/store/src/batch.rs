@@ -12,7 +12,7 @@ use crate::command::{
     LimitMet, LockBusy, LockPlace, LockReleased, NoLease, RangeDeleted, ReleaseLock, RevokeLease,
 };
 use crate::error::StoreError;
-use crate::layers::Resolved;
+use crate::layers::{Resolved, Values};
 use crate::leases::{Due, LeaseKind, Place};
 use crate::overlay::{Lineage, OverlayRow};
 use crate::store::Store;
@@ -50,7 +50,7 @@ impl Store {
         let last_clear = self.position.last_clear;
         let mut changes = Vec::with_capacity(staged.len());
         for (key, change) in staged {
-            let current = self.current(&key)?;
+            let current = self.current(&key, Values::LeftOut)?;
             let is_live = current.as_ref().is_some_and(|row| row.is_live(last_clear));
             if is_live || change != Staged::Delete {
                 changes.push((key, change, current, is_live));

@@ -61,7 +61,7 @@ pub use leases::{LeaseInfo, LeaseKind, LockInfo};
 pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};
-pub use reader::{Page, Reader, Stats, View};
+pub use reader::{Count, Page, Reader, Stats, View};
 pub use snapshot::{SnapshotSink, SnapshotSource, StagedSnapshot};
 pub use store::Store;
 pub use succession::{SUCCESSION_STEP, Succession};
