@@ -10,7 +10,7 @@ use crate::command::{
 use crate::error::{ApplyError, StoreError};
 use crate::flush;
 use crate::layers::{Resolved, Values};
-use crate::leases::LeaseKind;
+use crate::lease_table::LeaseKind;
 use crate::overlay::{Lineage, Newest, OverlayRow, ROW_BYTES};
 use crate::position::FEATURE_LEVEL;
 use crate::replies::SideLayers;

@@ -31,6 +31,7 @@ mod position;
 
 mod digest;
 mod layers;
+mod lease_table;
 mod leases;
 mod overlay;
 mod replies;
@@ -57,7 +58,7 @@ pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
 pub use flush::FlushJob;
 pub use history::{Change, Changed, Changes, PastError};
-pub use leases::{LeaseInfo, LeaseKind, LockInfo};
+pub use lease_table::{LeaseInfo, LeaseKind, LockInfo, LockStanding};
 pub use memory_engine::MemoryEngine;
 pub use outlook::Outlook;
 pub use position::{FEATURE_LEVEL, FIRST_LEVEL, Position};

@@ -13,7 +13,8 @@ use crate::command::Value;
 use crate::engine::RowIter;
 use crate::error::StoreError;
 use crate::layers::{self, Layers, Resolved, Values};
-use crate::leases::{Leases, Table};
+use crate::lease_table::Table;
+use crate::leases::Leases;
 use crate::position::Position;
 use crate::rows::{self, KeyRow, TABLE_KEYS};
 
