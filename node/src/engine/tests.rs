@@ -217,6 +217,43 @@ fn a_leader_that_this_nodes_old_membership_does_not_list_is_answered_all_the_sam
     assert_eq!(peers.len(), 3);
 }
 
+/// As where a snapshot brought the membership of its own time, and the leader's address has changed since.
+#[test]
+fn a_leader_that_this_nodes_old_membership_lists_elsewhere_is_answered_where_it_is() {
+    let mut engine = follower();
+    let peer_of = |effects: Vec<Effect<Numbers>>, id: NodeId| {
+        let peers = effects.into_iter().rev().find_map(|effect| match effect {
+            Effect::SetPeers(peers) => Some(peers),
+            _ => None,
+        });
+        peers.and_then(|peers| peers.into_iter().find(|(peer, _)| *peer == id)).map(|(_, address)| address)
+    };
+    let introduce = |engine: &mut Engine<Numbers>, peer_address: &str| {
+        let (peer_address, build) = (peer_address.to_string(), BUILD.clone());
+        let message = PeerMessage::Introduce { peer_address, build };
+        engine.handle(1, Event::Message { from: LEADER, message });
+        engine.finish()
+    };
+    assert!(introduce(&mut engine, "moved:3300").is_empty(), "not before it leads");
+    let effects = says(&mut engine, 2, Body::Heartbeat { commit: Index(0), context: 0 });
+    assert_eq!(peer_of(effects, LEADER).as_deref(), Some("moved:3300"));
+
+    // A snapshot brings a membership that still has the old address, then the log one that has another.
+    let install = |engine: &mut Engine<Numbers>, index: u64, membership: Membership| {
+        let meta = SnapshotMeta { index: Index(index), term: TERM, membership: Arc::new(membership) };
+        engine.handle(3, Event::SnapshotInstalled { meta, time_ms: 1, outlook: Outlook::default() });
+        peer_of(engine.finish(), LEADER)
+    };
+    let old = Membership { learners: [NodeId(9)].into(), ..membership() };
+    assert_eq!(install(&mut engine, 9, old).as_deref(), Some("moved:3300"));
+    let mut directory = Directory::from_context(&membership().context).unwrap();
+    let moved = Member { peer_address: "elsewhere:3300".into(), ..directory.get(LEADER).unwrap().clone() };
+    directory.put(moved);
+    let moved = Membership { context: directory.to_context(), ..membership() };
+    assert_eq!(install(&mut engine, 12, moved).as_deref(), Some("elsewhere:3300"));
+    assert_eq!(peer_of(introduce(&mut engine, "elsewhere:3300"), LEADER), None, "that is known");
+}
+
 /// Members of a cluster that lost its leader: this node's membership is old, and without its vote there is no new leader.
 #[test]
 fn a_candidate_that_this_nodes_old_membership_does_not_list_is_answered_all_the_same() {
