@@ -340,6 +340,10 @@ fn a_leader_passes_for_fresh_as_of_its_question_and_only_once_a_quorum_has_answe
 struct Leading {
     engine: Engine<Numbers>,
     now_ms: u64,
+    /// What the store says whenever something was applied.
+    outlook: Outlook,
+    /// The newest in the log.
+    stamp_ms: u64,
 }
 
 impl Leading {
@@ -351,7 +355,9 @@ impl Leading {
             ..Restored::blank()
         };
         let raft = Raft::new(Config::with_defaults(ME, 1), restored).unwrap();
-        let mut leading = Leading { engine: Engine::new(config(), raft, 0, Outlook::default()), now_ms: 0 };
+        let outlook = Outlook::default();
+        let mut leading =
+            Leading { engine: Engine::new(config(), raft, 0, outlook), now_ms: 0, outlook, stamp_ms: 0 };
         while !leading.engine.raft().is_leader() {
             leading.tick();
         }
@@ -374,12 +380,15 @@ impl Leading {
             }
             for effect in effects {
                 match effect {
-                    Effect::Log(LogJob::Persist { token, .. }) => {
+                    Effect::Log(LogJob::Persist { token, entries, .. }) => {
+                        let commands = entries.iter().filter(|entry| entry.kind == EntryKind::Command);
+                        let stamps = commands.map(|entry| command::stamp_of(&entry.data));
+                        self.stamp_ms = stamps.fold(self.stamp_ms, u64::max);
                         self.engine.handle(self.now_ms, Event::Persisted(token));
                     }
                     Effect::Apply(committed) => {
                         let index = committed.last().unwrap().entry.index;
-                        let outlook = Outlook::default();
+                        let outlook = self.outlook;
                         self.engine.handle(self.now_ms, Event::Applied { index, outlook });
                     }
                     other => left.push(other),
@@ -505,4 +514,24 @@ fn snapshots_beyond_the_bound_wait_and_one_that_is_given_up_makes_room() {
     let last = leading.write(5);
     assert_eq!(leading.flush(), last.next(), "the log is held for nobody");
     assert_eq!(begins(&leading.needs_snapshot(LEADER)), [LEADER]);
+}
+
+/// A leader to come goes on from the newest stamp in the log: what was not there would be added to every lease.
+#[test]
+fn the_log_knows_the_time_while_something_is_to_end_and_is_left_alone_else() {
+    let mut leading = Leading::new();
+    let idle_from = leading.write(1);
+    for _ in 0..1_000 {
+        leading.tick();
+    }
+    assert_eq!(leading.engine.raft().last_index(), idle_from, "nothing is to end");
+    leading.outlook.due_ms = Some(u64::MAX);
+    let from = leading.write(1);
+    for _ in 0..3_000 {
+        leading.tick();
+        let unknown_ms = leading.engine.clock.stamp(leading.now_ms) - leading.stamp_ms;
+        assert!(unknown_ms <= 1_000, "{unknown_ms} ms would be lost");
+    }
+    let entries = leading.engine.raft().last_index().0 - from.0;
+    assert!((25..=31).contains(&entries), "{entries} entries in 30 s");
 }
