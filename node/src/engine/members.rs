@@ -13,7 +13,8 @@ use super::status::MemberStatus;
 use balsa_raft::{Index, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many nodes that are no members may have introduced themselves; of more, only the leader is remembered.
+/// How many nodes may have introduced themselves at addresses that this node's membership does not tell; of more, only the
+/// leader is remembered.
 const MAX_INTRODUCED: usize = 16;
 /// How long a connection is kept to a node that is no member here and asked for a vote, in ms: long enough to make the
 /// connection, and for its next question.
@@ -37,7 +38,7 @@ pub(super) struct Members {
     known_since_ms: BTreeMap<NodeId, u64>,
     /// What each runs, as it said itself. Bounded by the membership and [`BUILDS_MAX`].
     builds: BTreeMap<NodeId, Build>,
-    /// Nodes that this node's membership does not list. At most [`MAX_INTRODUCED`].
+    /// Nodes that this node's membership does not list, or lists at another address. At most [`MAX_INTRODUCED`].
     introduced: BTreeMap<NodeId, Introduced>,
     /// Were members, and are still connected to.
     leaving: BTreeMap<NodeId, Leaving>,
@@ -51,8 +52,8 @@ pub(super) struct Members {
     removal: Option<Removal>,
 }
 
-/// It is a peer all the same while it leads, or asks for votes: this node's membership may be the older one, and without its
-/// vote there may be no leader that could bring it the newer one.
+/// It is a peer all the same, there, while it leads or asks for votes: this node's membership may be the older one, as that of
+/// a snapshot is; a leader that it does not answer cannot bring it the newer one, and without its vote there may be none.
 #[derive(Debug)]
 struct Introduced {
     /// Where it said that it is.
@@ -120,7 +121,7 @@ impl<T: Tickets> Engine<T> {
             .map(|member| NodeId(member.id))
             .filter(|id| *id != self.config.id && directory.get(*id).is_none());
         let gone: Vec<(NodeId, Option<String>)> = gone.map(|id| (id, self.address_of(id))).collect();
-        self.directory = directory;
+        let before = std::mem::replace(&mut self.directory, directory);
         let (members, now) = (&mut self.members, self.now_ms);
         for (id, address) in gone {
             if let Some(address) = address {
@@ -131,10 +132,21 @@ impl<T: Tickets> Engine<T> {
         members.heard_ms.retain(|id, _| ids.contains(id));
         members.builds.retain(|id, _| ids.contains(id));
         self.storage.keep(&ids);
-        members.introduced.retain(|id, _| !ids.contains(id));
+        let told =
+            |directory: &Directory, id: NodeId| directory.get(id).map(|member| member.peer_address.clone());
+        members.introduced.retain(|id, introduced| match told(&self.directory, *id) {
+            None => true,
+            // What the newer membership says is newer, unless it says nothing new.
+            Some(now) => now != introduced.address && told(&before, *id).is_none_or(|before| before == now),
+        });
+        let (own_before, own) = (told(&before, self.config.id), told(&self.directory, self.config.id));
         members.known_since_ms.retain(|id, _| ids.contains(id));
         for id in ids {
             members.known_since_ms.entry(id).or_insert(now);
+        }
+        if own_before.is_some() && own.is_some() && own != own_before {
+            let connected: Vec<NodeId> = self.connected.iter().copied().collect();
+            connected.into_iter().for_each(|peer| self.introduce_to(peer));
         }
         self.give_up_snapshots();
         self.judge_storage();
@@ -240,15 +252,24 @@ impl<T: Tickets> Engine<T> {
         if self.is_removed() {
             return; // as they are, until the farewell is over
         }
-        let address = |id: &NodeId| self.address_of(*id).map(|address| (*id, address));
-        let mut peers: Vec<(NodeId, String)> = self.other_members().iter().filter_map(address).collect();
-        peers.extend(self.members.leaving.iter().map(|(id, leaving)| (*id, leaving.address.clone())));
-        for (id, introduced) in &self.members.introduced {
-            let is_wanted = self.raft.leader() == Some(*id) || introduced.asks_until_ms.is_some();
-            if is_wanted && peers.iter().all(|(known, _)| known != id) {
-                peers.push((*id, introduced.address.clone()));
-            }
+        let wanted = |(id, introduced): &(&NodeId, &Introduced)| {
+            // A member that asks a leader for its vote may be the one whose membership is old.
+            let may_know_better = !self.raft.is_leader() || self.directory.get(**id).is_none();
+            self.raft.leader() == Some(**id) || (introduced.asks_until_ms.is_some() && may_know_better)
+        };
+        let introduced = self.members.introduced.iter().filter(wanted);
+        let mut introduced: BTreeMap<NodeId, String> =
+            introduced.map(|(id, introduced)| (*id, introduced.address.clone())).collect();
+        let mut peers: Vec<(NodeId, String)> = Vec::new();
+        for id in self.other_members() {
+            let own_word = introduced.remove(&id).filter(|_| !self.is_fixed(id));
+            peers.extend(own_word.or_else(|| self.address_of(id)).map(|address| (id, address)));
         }
+        for (id, leaving) in &self.members.leaving {
+            introduced.remove(id);
+            peers.push((*id, leaving.address.clone()));
+        }
+        peers.extend(introduced);
         // A disk that has not heard of its membership yet keeps to the peers that it was told of.
         if !self.raft.membership().voters.is_empty() || !peers.is_empty() {
             self.effects.push(Effect::SetPeers(peers));
@@ -276,11 +297,14 @@ impl<T: Tickets> Engine<T> {
         if is_member || self.members.builds.len() < BUILDS_MAX {
             self.members.builds.insert(from, build); // a blank node knows no members yet
         }
-        if is_member {
-            return; // the membership says where it is
-        }
         if peer_address.is_empty() || self.directory.was_removed(from) {
             return;
+        }
+        if self.directory.get(from).is_some_and(|member| member.peer_address == peer_address) {
+            if self.members.introduced.remove(&from).is_some() {
+                self.set_peers();
+            }
+            return; // the membership says where it is
         }
         if self.members.introduced.len() >= MAX_INTRODUCED {
             let leader = self.raft.leader();
@@ -300,6 +324,11 @@ impl<T: Tickets> Engine<T> {
         if introduced.asks_until_ms.replace(until_ms).is_none() {
             self.set_peers();
         }
+    }
+
+    /// A setting says where its slot is.
+    fn is_fixed(&self, id: NodeId) -> bool {
+        self.directory.get(id).is_some_and(|member| self.config.fixed_addresses.contains_key(&member.slot))
     }
 
     fn address_of(&self, id: NodeId) -> Option<String> {

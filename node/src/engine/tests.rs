@@ -223,6 +223,43 @@ fn a_leader_that_this_nodes_old_membership_does_not_list_is_answered_all_the_sam
     assert_eq!(peers.len(), 3);
 }
 
+/// As where a snapshot brought the membership of its own time, and the leader's address has changed since.
+#[test]
+fn a_leader_that_this_nodes_old_membership_lists_elsewhere_is_answered_where_it_is() {
+    let mut engine = follower();
+    let peer_of = |effects: Vec<Effect<Numbers>>, id: NodeId| {
+        let peers = effects.into_iter().rev().find_map(|effect| match effect {
+            Effect::SetPeers(peers) => Some(peers),
+            _ => None,
+        });
+        peers.and_then(|peers| peers.into_iter().find(|(peer, _)| *peer == id)).map(|(_, address)| address)
+    };
+    let introduce = |engine: &mut Engine<Numbers>, peer_address: &str| {
+        let (peer_address, build) = (peer_address.to_string(), BUILD.clone());
+        let message = PeerMessage::Introduce { peer_address, build, is_low_on_disk: false };
+        engine.handle(1, Event::Message { from: LEADER, message });
+        engine.finish()
+    };
+    assert!(introduce(&mut engine, "moved:3300").is_empty(), "not before it leads");
+    let effects = says(&mut engine, 2, Body::Heartbeat { commit: Index(0), context: 0 });
+    assert_eq!(peer_of(effects, LEADER).as_deref(), Some("moved:3300"));
+
+    // A snapshot brings a membership that still has the old address, then the log one that has another.
+    let install = |engine: &mut Engine<Numbers>, index: u64, membership: Membership| {
+        let meta = SnapshotMeta { index: Index(index), term: TERM, membership: Arc::new(membership) };
+        engine.handle(3, Event::SnapshotInstalled { meta, time_ms: 1, outlook: Outlook::default() });
+        peer_of(engine.finish(), LEADER)
+    };
+    let old = Membership { learners: [NodeId(9)].into(), ..membership() };
+    assert_eq!(install(&mut engine, 9, old).as_deref(), Some("moved:3300"));
+    let mut directory = Directory::from_context(&membership().context).unwrap();
+    let moved = Member { peer_address: "elsewhere:3300".into(), ..directory.get(LEADER).unwrap().clone() };
+    directory.put(moved);
+    let moved = Membership { context: directory.to_context(), ..membership() };
+    assert_eq!(install(&mut engine, 12, moved).as_deref(), Some("elsewhere:3300"));
+    assert_eq!(peer_of(introduce(&mut engine, "elsewhere:3300"), LEADER), None, "that is known");
+}
+
 /// Members of a cluster that lost its leader: this node's membership is old, and without its vote there is no new leader.
 #[test]
 fn a_candidate_that_this_nodes_old_membership_does_not_list_is_answered_all_the_same() {
@@ -317,6 +354,10 @@ fn a_leader_passes_for_fresh_as_of_its_question_and_only_once_a_quorum_has_answe
 struct Leading {
     engine: Engine<Numbers>,
     now_ms: u64,
+    /// What the store says whenever something was applied.
+    outlook: Outlook,
+    /// The newest in the log.
+    stamp_ms: u64,
 }
 
 impl Leading {
@@ -328,7 +369,9 @@ impl Leading {
             ..Restored::blank()
         };
         let raft = Raft::new(Config::with_defaults(ME, 1), restored).unwrap();
-        let mut leading = Leading { engine: Engine::new(config(), raft, 0, Outlook::default()), now_ms: 0 };
+        let outlook = Outlook::default();
+        let mut leading =
+            Leading { engine: Engine::new(config(), raft, 0, outlook), now_ms: 0, outlook, stamp_ms: 0 };
         while !leading.engine.raft().is_leader() {
             leading.tick();
         }
@@ -351,12 +394,15 @@ impl Leading {
             }
             for effect in effects {
                 match effect {
-                    Effect::Log(LogJob::Persist { token, .. }) => {
+                    Effect::Log(LogJob::Persist { token, entries, .. }) => {
+                        let commands = entries.iter().filter(|entry| entry.kind == EntryKind::Command);
+                        let stamps = commands.map(|entry| command::stamp_of(&entry.data));
+                        self.stamp_ms = stamps.fold(self.stamp_ms, u64::max);
                         self.engine.handle(self.now_ms, Event::Persisted(token));
                     }
                     Effect::Apply(committed) => {
                         let index = committed.last().unwrap().entry.index;
-                        let outlook = Outlook::default();
+                        let outlook = self.outlook;
                         self.engine.handle(self.now_ms, Event::Applied { index, outlook });
                     }
                     other => left.push(other),
@@ -482,4 +528,24 @@ fn snapshots_beyond_the_bound_wait_and_one_that_is_given_up_makes_room() {
     let last = leading.write(5);
     assert_eq!(leading.flush(), last.next(), "the log is held for nobody");
     assert_eq!(begins(&leading.needs_snapshot(LEADER)), [LEADER]);
+}
+
+/// A leader to come goes on from the newest stamp in the log: what was not there would be added to every lease.
+#[test]
+fn the_log_knows_the_time_while_something_is_to_end_and_is_left_alone_else() {
+    let mut leading = Leading::new();
+    let idle_from = leading.write(1);
+    for _ in 0..1_000 {
+        leading.tick();
+    }
+    assert_eq!(leading.engine.raft().last_index(), idle_from, "nothing is to end");
+    leading.outlook.due_ms = Some(u64::MAX);
+    let from = leading.write(1);
+    for _ in 0..3_000 {
+        leading.tick();
+        let unknown_ms = leading.engine.clock.stamp(leading.now_ms) - leading.stamp_ms;
+        assert!(unknown_ms <= 1_000, "{unknown_ms} ms would be lost");
+    }
+    let entries = leading.engine.raft().last_index().0 - from.0;
+    assert!((25..=31).contains(&entries), "{entries} entries in 30 s");
 }

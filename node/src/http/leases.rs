@@ -4,6 +4,7 @@ use super::answer::Answer;
 use super::body;
 use super::call::{Asked, Call};
 use super::cluster::to_json;
+use super::history;
 use super::kv::{freshness, refusal};
 use super::problem::Failure;
 use super::query::{self, Param};
@@ -79,7 +80,8 @@ pub(super) async fn get(call: &Call<'_>, id: &str) -> Result<Answer, Failure> {
     let age_ms = freshness(call, query.consistency).await?;
     let view = call.state.view();
     let found = view.lease(lease).ok_or(Failure::NoLease { lease, path: None })?;
-    let mut keys = view.keys_of_lease(lease, LIST_MAX + 1);
+    // Of very many keys that were cleared, each is passed over.
+    let mut keys = history::read(call, move || Ok(view.keys_of_lease(lease, LIST_MAX + 1))).await?;
     let more = keys.len() > LIST_MAX;
     keys.truncate(LIST_MAX);
     let keys = keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();

@@ -12,9 +12,10 @@ use super::kv::{freshness, refusal};
 use super::leases::ttl_ms;
 use super::problem::Failure;
 use super::query::{self, Param};
+use crate::engine::handle::WriteError;
 use axum::body::Body;
-use balsa_store::View;
 use balsa_store::command::{AcquireLock, Answer as Applied, LockPlace, Operation, ReleaseLock};
+use balsa_store::{LockStanding, View};
 use balsa_wire::duration;
 use balsa_wire::leases::{
     AcquireLock as Acquire, HeldLock, LockAnswer, LockHolder, LockState, LocksAnswer, ReleaseAnswer,
@@ -26,6 +27,9 @@ use std::time::Duration;
 const TTL_MS: u64 = 10_000;
 /// The longest wait, in milliseconds.
 const WAIT_MS_MAX: u64 = 600_000;
+/// What is told where a place could not be given up.
+const PLACE_KEPT: &str = "the time to wait for the lock is over, and the place in its queue could not be given up: it ends by \
+                          itself, but may hold the lock for a while before";
 /// Locks that one answer lists.
 const LIST_MAX: usize = 1_000;
 
@@ -89,21 +93,22 @@ fn to_command(call: &Call<'_>, name: &str, asked: &Acquire) -> Result<AcquireLoc
 
 /// Waits until the place is the first of its queue. One that met its deadline is given up.
 async fn wait_for(call: &Call<'_>, name: &str, place: &LockPlace, wait: Duration) -> Result<(), Failure> {
-    let look = |view: View| {
-        let ahead = view.lock(name.as_bytes()).position(|other| other.token == place.token);
-        match ahead {
-            Some(0) => Some(Ok(())),
-            // Not there yet, or not any more.
-            None if view.applied_index() >= place.token => Some(Err(Failure::LockLost)),
-            _ => None,
-        }
+    let (name, token) = (Bytes::copy_from_slice(name.as_bytes()), place.token);
+    let look = |view: View| match view.lock_standing(&name, token) {
+        LockStanding::Held => Some(Ok(())),
+        // Not there yet, or not any more.
+        LockStanding::Gone if view.applied_index() >= token => Some(Err(Failure::LockLost)),
+        LockStanding::Waits | LockStanding::Gone => None,
     };
     if let Some(waited) = call.wait_for(call.started + wait, look).await {
         return waited;
     }
-    let release = ReleaseLock { name: Bytes::copy_from_slice(name.as_bytes()), token: place.token };
-    call.write_late(Operation::ReleaseLock(release)).await?;
-    Err(Failure::LockBusy)
+    // Whatever becomes of this, the place was taken: it may still come to hold the lock.
+    let release = ReleaseLock { name: name.clone(), token };
+    match call.write_late(Operation::ReleaseLock(release)).await {
+        Ok(()) => Err(Failure::LockBusy),
+        Err(_) => Err(WriteError::Unknown { why: PLACE_KEPT }.into()),
+    }
 }
 
 /// `DELETE ?token=N`.
@@ -132,14 +137,13 @@ pub(super) async fn get(call: &Call<'_>, name: &str) -> Result<Answer, Failure> 
     call.check_key(name)?;
     let age_ms = freshness(call, query.consistency).await?;
     let view = call.state.view();
-    let mut queue = view.lock(name.as_bytes());
-    let holder = queue.next().map(|place| LockHolder {
+    let holder = view.lock(name.as_bytes()).next().map(|place| LockHolder {
         token: place.token,
         lease: place.lease,
         ttl_ms: place.ttl_ms,
         key: (!place.shown.0.is_empty()).then(|| String::from_utf8_lossy(&place.shown.0).into_owned()),
     });
-    let waiting = queue.count() as u64;
+    let waiting = view.lock_length(name.as_bytes()).saturating_sub(1);
     let mut answer = to_json(&LockState { name: name.to_owned(), holder, waiting })?;
     answer.age_ms = age_ms;
     Ok(answer)

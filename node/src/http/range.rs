@@ -15,7 +15,7 @@ use super::query::{self, Order, Param, Query};
 use crate::engine::handle::WriteError;
 use axum::body::Body;
 use balsa_store::command::{Answer as Applied, DeleteRange, IdempotencyKey, Operation, RequestId};
-use balsa_store::{Page, PastError, View};
+use balsa_store::{Count, Page, PastError, View};
 use bytes::Bytes;
 use std::ops::Bound;
 
@@ -148,11 +148,15 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (order, end) = (query.order, span.end);
-    let bytes_max = if query.count_only { usize::MAX } else { PAGE_BYTES_MAX };
-    let page =
-        history::read(call, move || page(&view, revision, (&after, end.as_ref()), order, limit, bytes_max))
-            .await?;
-    let mut answer = Answer::json(written(&page, &query, revision));
+    let json = if query.count_only {
+        let count = history::read(call, move || count(&view, revision, (&after, end.as_ref()), order, limit));
+        written_count(&count.await?, revision)
+    } else {
+        let keys_only = query.keys_only;
+        let read = move || page(&view, revision, (&after, end.as_ref()), order, limit, keys_only);
+        written(&history::read(call, read).await?, keys_only, revision)
+    };
+    let mut answer = Answer::json(json);
     answer.revision = revision;
     answer.age_ms = age_ms;
     Ok(answer)
@@ -164,37 +168,61 @@ fn page(
     (start, end): (&Bound<Bytes>, Option<&Bytes>),
     order: Order,
     limit: usize,
-    bytes_max: usize,
+    keys_only: bool,
 ) -> Result<Page, PastError> {
     let start = start.as_ref().map(|key| &key[..]);
     let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    match order {
-        Order::Ascending => view.range_at(revision, start, end, limit, bytes_max),
-        Order::Descending => view.range_back_at(revision, start, end, limit, bytes_max),
+    match (order, keys_only) {
+        (Order::Ascending, false) => view.range_at(revision, start, end, limit, PAGE_BYTES_MAX),
+        (Order::Ascending, true) => view.keys_at(revision, start, end, limit, PAGE_BYTES_MAX),
+        (Order::Descending, false) => view.range_back_at(revision, start, end, limit, PAGE_BYTES_MAX),
+        (Order::Descending, true) => view.keys_back_at(revision, start, end, limit, PAGE_BYTES_MAX),
     }
 }
 
-fn written(page: &Page, query: &Query, revision: u64) -> Vec<u8> {
-    let mut json = Writer::with_capacity(256 + 128 * page.items.len());
-    if query.count_only {
-        json.raw("{\"count\":").number(page.items.len() as u64);
-    } else {
-        json.raw("{\"items\":[");
-        for (at, (key, value)) in page.items.iter().enumerate() {
-            if at > 0 {
-                json.raw(",");
-            }
-            let key = String::from_utf8_lossy(key);
-            if query.keys_only {
-                json.key_item(&key, value)
-            } else {
-                json.item(&key, value)
-            };
-        }
-        json.raw("]");
+fn count(
+    view: &View,
+    revision: u64,
+    (start, end): (&Bound<Bytes>, Option<&Bytes>),
+    order: Order,
+    limit: usize,
+) -> Result<Count, PastError> {
+    let start = start.as_ref().map(|key| &key[..]);
+    let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+    match order {
+        Order::Ascending => view.count_at(revision, start, end, limit),
+        Order::Descending => view.count_back_at(revision, start, end, limit),
     }
-    json.raw(if page.more { ",\"more\":true" } else { ",\"more\":false" });
-    if let Some((key, _)) = page.items.last().filter(|_| page.more) {
+}
+
+fn written(page: &Page, keys_only: bool, revision: u64) -> Vec<u8> {
+    let mut json = Writer::with_capacity(256 + 128 * page.items.len());
+    json.raw("{\"items\":[");
+    for (at, (key, value)) in page.items.iter().enumerate() {
+        if at > 0 {
+            json.raw(",");
+        }
+        let key = String::from_utf8_lossy(key);
+        if keys_only {
+            json.key_item(&key, value)
+        } else {
+            json.item(&key, value)
+        };
+    }
+    json.raw("]");
+    write_rest(json, page.more, page.items.last().map(|(key, _)| key), revision)
+}
+
+fn written_count(count: &Count, revision: u64) -> Vec<u8> {
+    let mut json = Writer::with_capacity(256);
+    json.raw("{\"count\":").number(count.keys as u64);
+    write_rest(json, count.more, count.last.as_ref(), revision)
+}
+
+/// Whether there is more, and where that begins.
+fn write_rest(mut json: Writer, more: bool, last: Option<&Bytes>, revision: u64) -> Vec<u8> {
+    json.raw(if more { ",\"more\":true" } else { ",\"more\":false" });
+    if let Some(key) = last.filter(|_| more) {
         json.raw(",\"cursor\":").string(&Cursor { revision, key: key.clone() }.text());
     }
     json.raw(",\"revision\":").number(revision).raw("}").finish()

@@ -193,7 +193,10 @@ impl Cursor {
         let (start, end) = self.filter.keys.bounds();
         let start = last_key.map_or(start, Bound::Excluded);
         let (start, end) = (start.as_ref().map(|key| &key[..]), end.as_ref().map(|key| &key[..]));
-        let there = view.range_at(revision - 1, start, end, PIECE_MAX, BYTES_MAX)?;
+        let there = match self.filter.prev {
+            true => view.range_at(revision - 1, start, end, PIECE_MAX, BYTES_MAX)?,
+            false => view.keys_at(revision - 1, start, end, PIECE_MAX, BYTES_MAX)?,
+        };
         let is_last = !there.more;
         if let (false, Some((key, _))) = (is_last, there.items.last()) {
             self.clearing = Some((revision, Some(key.clone())));

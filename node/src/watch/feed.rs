@@ -14,6 +14,17 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Memory of the ring, at most, about: what is older goes.
 const RING_BYTES_MAX: usize = 16 << 20;
 
+/// What a look at the store gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fed {
+    /// It has nothing new.
+    Nothing,
+    /// Changes that nobody wants: no watcher need wake for them.
+    Quiet,
+    /// Something that watchers must look at.
+    News,
+}
+
 /// Follows the store.
 #[derive(Debug, Default)]
 pub struct Feed {
@@ -37,17 +48,18 @@ impl Feed {
         self.through = view.revision();
     }
 
-    /// Puts the next batch of changes into the ring; `false`: there is none.
-    pub fn follow(&mut self, ring: &Ring, view: &View, interests: &Interests) -> Result<bool, PastError> {
+    /// Puts the next batch of changes into the ring. Those that nobody wants take one place together: a watcher that sleeps
+    /// over them finds what comes behind.
+    pub fn follow(&mut self, ring: &Ring, view: &View, interests: &Interests) -> Result<Fed, PastError> {
         if view.revision() <= self.through {
-            return Ok(false);
+            return Ok(Fed::Nothing);
         }
         let wanted = |key: &[u8]| interests.wanted(key) > Wanted::No;
         let changes = match view.changes(self.through, wanted, ROWS_MAX, BATCH_BYTES_MAX) {
             // The store has leapt, as by a snapshot: whoever misses something turns to history, and is told there.
             Err(PastError::Compacted { .. }) => {
                 self.restart(view);
-                return Ok(true);
+                return Ok(Fed::News);
             }
             changes => changes?,
         };
@@ -71,11 +83,21 @@ impl Feed {
             items.push(Item::Event(Arc::new(event)));
         }
         let (after, generation) = (self.through, interests.generation());
-        self.seq += 1;
         self.through = changes.through;
+        let fed = if items.is_empty() { Fed::Quiet } else { Fed::News };
+        let goes_on = |last: &Arc<Batch>| {
+            last.items.is_empty() && last.through == after && last.generation == generation
+        };
+        if fed == Fed::Quiet
+            && let Some(last) = ring.get(self.seq).filter(goes_on)
+        {
+            ring.put(Batch { seq: self.seq, after: last.after, through: self.through, generation, items });
+            return Ok(fed);
+        }
+        self.seq += 1;
         ring.put(Batch { seq: self.seq, after, through: self.through, generation, items });
         self.hold(ring, bytes);
-        Ok(true)
+        Ok(fed)
     }
 
     /// Bounds the ring.

@@ -5,7 +5,7 @@
 //! has no leader, or none that leads: all watches end, and their watchers go on elsewhere.
 
 use super::cursor::{Cursor, Next};
-use super::feed::Feed;
+use super::feed::{Fed, Feed};
 use super::filter::{Filter, Interests};
 use super::ring::Ring;
 use super::signal::Signal;
@@ -58,7 +58,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     published: Arc<Signal>,
     ring: Ring,
-    interests: Mutex<Interests>,
+    /// Replaced where somebody looks at it.
+    interests: Mutex<Arc<Interests>>,
     head: watch::Sender<Head>,
     watchers: AtomicUsize,
     /// Somebody came, or all shall end.
@@ -114,7 +115,7 @@ impl Hub {
             return Err(TooManyWatchers { watchers_max });
         }
         shared.metrics.watchers.inc();
-        let generation = shared.interests().add(&filter);
+        let generation = Arc::make_mut(&mut shared.interests()).add(&filter);
         let mut head = shared.head.subscribe();
         let endings = head.borrow_and_update().endings;
         let registration = Registration { shared, filter, generation, head, endings };
@@ -167,7 +168,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.shared.interests().remove(&self.filter);
+        Arc::make_mut(&mut self.shared.interests()).remove(&self.filter);
         self.shared.metrics.watchers.dec();
         self.shared.watchers.fetch_sub(1, Ordering::SeqCst);
     }
@@ -181,7 +182,7 @@ impl Shared {
     }
 
     /// Nothing is awaited while it is held, and what is done under it is short.
-    fn interests(&self) -> MutexGuard<'_, Interests> {
+    fn interests(&self) -> MutexGuard<'_, Arc<Interests>> {
         self.interests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -244,12 +245,18 @@ impl Shared {
     /// Makes ready what was published.
     fn follow(&self, feed: &mut Feed) -> Result<(), &'static str> {
         loop {
-            let interests = self.interests().clone();
-            match feed.follow(&self.ring, &self.view(), &interests) {
-                Ok(true) => {
-                    self.head.send_modify(|head| head.newest = feed.head());
+            // In this order: whoever comes behind the interests begins behind the view, and sleeps over nothing of its own.
+            let view = self.view();
+            let interests = Arc::clone(&self.interests());
+            match feed.follow(&self.ring, &view, &interests) {
+                Ok(Fed::News) => self.head.send_modify(|head| head.newest = feed.head()),
+                Ok(Fed::Quiet) => {
+                    self.head.send_if_modified(|head| {
+                        head.newest = feed.head();
+                        false // whoever sleeps goes on to sleep
+                    });
                 }
-                Ok(false) => return Ok(()),
+                Ok(Fed::Nothing) => return Ok(()),
                 Err(
                     error @ (PastError::Store(_) | PastError::Compacted { .. } | PastError::Future { .. }),
                 ) => {

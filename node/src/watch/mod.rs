@@ -27,7 +27,7 @@ mod tests;
 
 pub use cursor::{Cursor, Next, Revision};
 pub use event::{Event, What};
-pub use feed::Feed;
+pub use feed::{Fed, Feed};
 pub use filter::{Filter, Interests, Keys};
 pub use hub::{Head, Hub, HubConfig, Registration, TooManyWatchers};
 pub use ring::Ring;

@@ -1,6 +1,6 @@
 //! The newest changes, made ready once for all watchers: a ring of batches, written by one thread, read by all.
 //!
-//! A batch is known by its number. A reader that comes too late finds another in its place, or none, and turns to
+//! A batch is known by its number; one without changes may come to reach further. A reader that comes too late finds another in its place, or none, and turns to
 //! history; it never waits, and never keeps a writer.
 
 use super::event::Event;

@@ -1,6 +1,6 @@
 //! Watchers against the model: whatever way changes reach them, each gets what it wants, once, whole and in order.
 
-use super::{Cursor, Feed, Filter, Interests, Keys, Next, Ring, What};
+use super::{Cursor, Fed, Feed, Filter, Interests, Keys, Next, Ring, What};
 use balsa_store::command::{self, Clear, Command, Compact, Delete, Operation, Put, Value};
 use balsa_store::model::Model;
 use balsa_store::{MemoryEngine, PastError, Store, StoreConfig};
@@ -159,7 +159,8 @@ impl World {
     }
 
     fn follow(&mut self) -> bool {
-        self.feed.follow(&self.ring, &self.store.reader().view(), &self.interests).unwrap()
+        let fed = self.feed.follow(&self.ring, &self.store.reader().view(), &self.interests).unwrap();
+        fed != Fed::Nothing
     }
 
     /// Whether there was anything.
@@ -263,4 +264,40 @@ fn a_clear_of_very_many_keys_comes_in_pieces_and_none_is_told_twice() {
     }
     assert_eq!(pieces, [false, false, false, true]);
     assert_eq!(keys, (0..1_000).map(|n| Bytes::from(format!("k/{n:04}"))).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_sleeps_while_other_keys_change_is_not_left_behind() {
+    let mut world = World::new();
+    let filter =
+        |key| Filter { keys: Keys::One(Bytes::from_static(key)), puts: true, deletes: true, prev: false };
+    let put = |world: &mut World, key: &'static [u8]| {
+        let (key, value) = (Bytes::from_static(key), Bytes::from_static(b"1"));
+        world.step(Step::Apply(Operation::Put(Put { key, value, ..Put::default() })));
+        world.step(Step::Publish);
+        world.feed.follow(&world.ring, &world.store.reader().view(), &world.interests).unwrap()
+    };
+    let generation = world.interests.add(&filter(b"cold"));
+    let mut cursor = Cursor::new(filter(b"cold"), 0, generation);
+    for _ in 0..1_000 {
+        assert_eq!(put(&mut world, b"hot"), Fed::Quiet);
+    }
+    assert_eq!(put(&mut world, b"cold"), Fed::News);
+    for _ in 0..1_000 {
+        assert_eq!(put(&mut world, b"hot"), Fed::Quiet);
+    }
+    // From the ring, of three batches, and without a look at history.
+    let Next::Revision(revision) = cursor.next(&world.ring, world.feed.head()) else { panic!("left behind") };
+    assert_eq!((revision.revision, revision.events.len()), (1_001, 1));
+    assert!(matches!(cursor.next(&world.ring, world.feed.head()), Next::Wait));
+    assert_eq!(cursor.after(), 2_001);
+    // One that is where such a batch has ended until now goes on as that does.
+    assert_eq!(put(&mut world, b"hot"), Fed::Quiet);
+    assert!(matches!(cursor.next(&world.ring, world.feed.head()), Next::Wait));
+    assert_eq!(cursor.after(), 2_002);
+    // Somebody who wants what was quiet so far turns to history for what is past.
+    let generation = world.interests.add(&filter(b"hot"));
+    let mut other = Cursor::new(filter(b"hot"), 2_001, generation);
+    assert!(matches!(other.next(&world.ring, world.feed.head()), Next::Behind));
+    assert_eq!(put(&mut world, b"hot"), Fed::News);
 }

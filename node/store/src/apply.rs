@@ -9,8 +9,8 @@ use crate::command::{
 };
 use crate::error::{ApplyError, StoreError};
 use crate::flush;
-use crate::layers::Resolved;
-use crate::leases::LeaseKind;
+use crate::layers::{Resolved, Values};
+use crate::lease_table::LeaseKind;
 use crate::overlay::{Lineage, Newest, OverlayRow, ROW_BYTES};
 use crate::position::FEATURE_LEVEL;
 use crate::replies::SideLayers;
@@ -68,12 +68,12 @@ impl Store {
     }
 
     /// The key as it is now, dead or not.
-    pub(crate) fn current(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
+    pub(crate) fn current(&self, key: &[u8], values: Values) -> Result<Option<Resolved>, StoreError> {
         let frozen = self.frozen.as_ref().is_some_and(|frozen| frozen.index.contains_key(key));
         if frozen || self.active.index.contains_key(key) {
-            self.layers.newest(key, u64::MAX)
+            self.layers.newest(key, u64::MAX, values)
         } else {
-            self.layers.newest_flushed(key)
+            self.layers.newest_flushed(key, values)
         }
     }
 
@@ -84,7 +84,7 @@ impl Store {
                 Err(refused) => refused,
             });
         }
-        let current = self.current(&put.key)?;
+        let current = self.current(&put.key, Values::if_wanted(put.want_previous))?;
         let last_change = current.as_ref().map(Resolved::at).unwrap_or_default();
         let current = current.filter(|row| row.is_live(self.position.last_clear));
         if let Some(failed) = unmet(put.condition.as_ref(), current.as_ref()) {
@@ -210,7 +210,8 @@ impl Store {
     }
 
     fn delete(&mut self, delete: &Delete) -> Result<Answer, StoreError> {
-        let current = self.current(&delete.key)?.filter(|row| row.is_live(self.position.last_clear));
+        let current = self.current(&delete.key, Values::if_wanted(delete.want_previous))?;
+        let current = current.filter(|row| row.is_live(self.position.last_clear));
         if let Some(failed) = unmet(delete.condition.as_ref(), current.as_ref()) {
             return Ok(failed);
         }

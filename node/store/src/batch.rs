@@ -12,8 +12,9 @@ use crate::command::{
     LimitMet, LockBusy, LockPlace, LockReleased, NoLease, RangeDeleted, ReleaseLock, RevokeLease,
 };
 use crate::error::StoreError;
-use crate::layers::Resolved;
-use crate::leases::{Due, LeaseKind, Place};
+use crate::layers::{Resolved, Values};
+use crate::lease_table::{LeaseKind, Place};
+use crate::leases::Due;
 use crate::overlay::{Lineage, OverlayRow};
 use crate::store::Store;
 
@@ -50,7 +51,7 @@ impl Store {
         let last_clear = self.position.last_clear;
         let mut changes = Vec::with_capacity(staged.len());
         for (key, change) in staged {
-            let current = self.current(&key)?;
+            let current = self.current(&key, Values::LeftOut)?;
             let is_live = current.as_ref().is_some_and(|row| row.is_live(last_clear));
             if is_live || change != Staged::Delete {
                 changes.push((key, change, current, is_live));
@@ -154,7 +155,11 @@ impl Store {
         *room -= attached.len();
         for (key, revision) in attached {
             if revision > last_clear {
-                staged.insert(key, Staged::Delete);
+                // What is about to be set ends with the lease that it gets then.
+                match staged.get(&key) {
+                    Some(Staged::Put { lease: next, .. }) if *next != lease => {}
+                    _ => drop(staged.insert(key, Staged::Delete)),
+                }
             } else {
                 let (mut side, leases) = side_and_leases!(self);
                 leases.detach(&mut side, &key, last_clear);
@@ -188,14 +193,14 @@ impl Store {
                 None => return Ok(no_lease(lease)),
             },
         };
-        let ahead = self.leases.table.queue(&asked.name).count() as u64;
+        let ahead = self.leases.table.queue_length(&asked.name);
         if let (0, Some((token, _))) = (asked.wait_ms, self.leases.holder(&asked.name)) {
             return Ok(Answer::LockBusy(LockBusy { token }));
         }
-        if let Err(limit) = self.leases.room_for_place() {
+        let place = Place { ttl_ms, ..Place::asked(asked, index, self.position.time_ms) };
+        if let Err(limit) = self.leases.room_for_place(&place) {
             return Ok(met(limit));
         }
-        let place = Place { ttl_ms, ..Place::asked(asked, index, self.position.time_ms) };
         let lease = place.lease;
         let (mut side, leases) = side_and_leases!(self);
         leases.add_place(&mut side, index, place.clone());

@@ -35,6 +35,8 @@ pub struct StoreConfig {
     pub leased_key_limit: usize,
     /// *Replicated.* Places in the queues of locks, over all locks; one more is refused. Default 100,000.
     pub lock_limit: usize,
+    /// *Replicated.* Bytes of names, keys and values of all these places; one more is refused. Default 64 MiB.
+    pub lock_bytes_limit: usize,
 }
 
 impl Default for StoreConfig {
@@ -53,6 +55,7 @@ impl Default for StoreConfig {
             lease_limit: 2_000_000,
             leased_key_limit: 1_000_000,
             lock_limit: 100_000,
+            lock_bytes_limit: 64 << 20,
         }
     }
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use crate::command::Value;
 use crate::engine::EngineSnapshot;
 use crate::error::StoreError;
-use crate::layers::{self, Resolved};
+use crate::layers::{self, Resolved, Values};
 use crate::overlay::{Ordered, Overlay};
-use crate::reader::{Moment, Page, View};
+use crate::reader::{Count, Moment, Page, View, Walk};
 use crate::rows::{self, ChangeKind, HistoryRow, KeyRow, TABLE_HISTORY};
 
 /// Why the past could not be read.
@@ -78,7 +78,7 @@ impl View {
     /// The value of a key at a revision; `None`: it was not there.
     pub fn get_at(&self, key: &[u8], revision: u64) -> Result<Option<Value>, PastError> {
         let moment = self.moment(revision)?;
-        let found = self.state.layers.at(key, revision)?;
+        let found = self.state.layers.at(key, revision, Values::Wanted)?;
         Ok(found.filter(|row| row.is_live(moment.clear)).map(Resolved::into_value))
     }
 
@@ -91,7 +91,33 @@ impl View {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Page, PastError> {
-        Ok(self.page(self.moment(revision)?, start, end, limit, bytes_max)?)
+        let walk = Walk::new(&self.state, self.moment(revision)?, start, end, Values::Wanted);
+        Ok(Page::gather(walk, limit, bytes_max)?)
+    }
+
+    /// As [`View::range_at`], without values: they are empty, and were not read.
+    pub fn keys_at(
+        &self,
+        revision: u64,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Page, PastError> {
+        let walk = Walk::new(&self.state, self.moment(revision)?, start, end, Values::LeftOut);
+        Ok(Page::gather(walk, limit, bytes_max)?)
+    }
+
+    /// How many keys there are from `start` to `end` at a revision, at most so many.
+    pub fn count_at(
+        &self,
+        revision: u64,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Count, PastError> {
+        let walk = Walk::new(&self.state, self.moment(revision)?, start, end, Values::LeftOut);
+        Ok(Count::of(walk, limit)?)
     }
 
     /// The changes above `after`, of keys that are `wanted`. Looks at about `rows_max` changes, and stops once it has
@@ -225,7 +251,7 @@ impl<W: Fn(&[u8]) -> bool> Gather<W> {
                     let (_, row) = overlay
                         .newest(key, revision)
                         .ok_or_else(|| StoreError::corrupt(format!("revision {revision} has no row")))?;
-                    let row = layers::resolve(revision, row, || beneath(key))?;
+                    let row = layers::resolve(revision, row, Values::Wanted, || beneath(key))?;
                     Ok(match row.deleted {
                         true => Changed::Delete { key: key.clone() },
                         false => Changed::Put { key: key.clone(), value: row.into_value() },

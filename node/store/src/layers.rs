@@ -22,6 +22,16 @@ pub(crate) struct Layers {
     pub(crate) engine: Arc<dyn EngineSnapshot>,
 }
 
+/// Whether values are wanted. Large ones lie elsewhere than the rest of their rows, and of many keys they would fill the
+/// memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// They are.
+    Wanted,
+    /// They are not: those that are given are empty, and were not read.
+    LeftOut,
+}
+
 /// A change of a key with its counters worked out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
@@ -33,6 +43,20 @@ pub(crate) struct Resolved {
     pub(crate) version: u64,
     pub(crate) content_type: Option<String>,
     pub(crate) value: Bytes,
+}
+
+impl Values {
+    /// Wanted, or not.
+    pub(crate) fn if_wanted(wanted: bool) -> Values {
+        if wanted { Values::Wanted } else { Values::LeftOut }
+    }
+
+    fn of(self, value: Bytes) -> Bytes {
+        match self {
+            Values::Wanted => value,
+            Values::LeftOut => Bytes::new(),
+        }
+    }
 }
 
 impl Resolved {
@@ -61,37 +85,49 @@ impl Resolved {
 impl Layers {
     /// The newest change of `key` at or below `revision`, which must be a revision of the overlays: the engine gives
     /// its newest change whatever the bound.
-    pub(crate) fn newest(&self, key: &[u8], revision: u64) -> Result<Option<Resolved>, StoreError> {
+    pub(crate) fn newest(
+        &self,
+        key: &[u8],
+        revision: u64,
+        values: Values,
+    ) -> Result<Option<Resolved>, StoreError> {
         if let Some((revision, row)) = self.active.newest(key, revision) {
             let beneath = || self.newest_beneath(key);
-            return resolve(revision, row, beneath).map(Some);
+            return resolve(revision, row, values, beneath).map(Some);
         }
         if let Some((revision, row)) = self.frozen.as_ref().and_then(|frozen| frozen.newest(key, revision)) {
             let beneath = || newest_in_engine(&*self.engine, key);
-            return resolve(revision, row, beneath).map(Some);
+            return resolve(revision, row, values, beneath).map(Some);
         }
-        self.newest_flushed(key)
+        self.newest_flushed(key, values)
     }
 
     /// The newest change of `key` that was flushed.
-    pub(crate) fn newest_flushed(&self, key: &[u8]) -> Result<Option<Resolved>, StoreError> {
+    pub(crate) fn newest_flushed(&self, key: &[u8], values: Values) -> Result<Option<Resolved>, StoreError> {
         let Some(row) = newest_in_engine(&*self.engine, key)? else { return Ok(None) };
-        resolve_engine_row(&*self.engine, key, row).map(Some)
+        resolve_engine_row(&*self.engine, key, row, values).map(Some)
     }
 
     /// The newest change of `key` at or below `revision`, which must not be compacted; `None`: there is none, or only
     /// one that left nothing behind and is removed.
-    pub(crate) fn at(&self, key: &[u8], revision: u64) -> Result<Option<Resolved>, StoreError> {
+    pub(crate) fn at(
+        &self,
+        key: &[u8],
+        revision: u64,
+        values: Values,
+    ) -> Result<Option<Resolved>, StoreError> {
         if let Some((revision, row)) = self.active.newest(key, revision) {
-            return resolve(revision, row, || self.newest_beneath(key)).map(Some);
+            return resolve(revision, row, values, || self.newest_beneath(key)).map(Some);
         }
         if let Some((revision, row)) = self.frozen.as_ref().and_then(|frozen| frozen.newest(key, revision)) {
-            return resolve(revision, row, || newest_in_engine(&*self.engine, key)).map(Some);
+            return resolve(revision, row, values, || newest_in_engine(&*self.engine, key)).map(Some);
         }
         match newest_in_engine(&*self.engine, key)? {
             None => Ok(None),
-            Some(row) if row.revision <= revision => resolve_engine_row(&*self.engine, key, row).map(Some),
-            Some(row) => change_before(&*self.engine, key, row.at(), revision),
+            Some(row) if row.revision <= revision => {
+                resolve_engine_row(&*self.engine, key, row, values).map(Some)
+            }
+            Some(row) => change_before(&*self.engine, key, row.at(), revision, values),
         }
     }
 
@@ -121,7 +157,7 @@ impl Layers {
     pub(crate) fn newest_beneath(&self, key: &[u8]) -> Result<Option<KeyRow>, StoreError> {
         match self.frozen.as_ref().and_then(|frozen| frozen.newest(key, u64::MAX)) {
             Some((revision, row)) => {
-                let row = resolve(revision, row, || newest_in_engine(&*self.engine, key))?;
+                let row = resolve(revision, row, Values::Wanted, || newest_in_engine(&*self.engine, key))?;
                 Ok(Some(KeyRow {
                     revision: row.revision,
                     create_revision: row.create_revision,
@@ -147,15 +183,16 @@ pub(crate) fn newest_in_engine(
     engine.get(&row_key)?.map(|row| rows::decode(&row_key, row)).transpose()
 }
 
-/// Adds the value where it lies in the history row only.
+/// Adds the value, if it is wanted, where it lies in the history row only.
 pub(crate) fn resolve_engine_row(
     engine: &dyn EngineSnapshot,
     key: &[u8],
     row: KeyRow,
+    values: Values,
 ) -> Result<Resolved, StoreError> {
     let value = match row.value {
+        _ if row.deleted || values == Values::LeftOut => Bytes::new(),
         Some(value) => value,
-        None if row.deleted => Bytes::new(),
         None => {
             change_row(engine, row.at(), key)?
                 .ok_or_else(|| {
@@ -201,6 +238,7 @@ fn change_before(
     key: &[u8],
     mut from: ChangeAt,
     revision: u64,
+    values: Values,
 ) -> Result<Option<Resolved>, StoreError> {
     while from.revision > revision {
         // Only changes at or below the compacted revision are removed.
@@ -220,7 +258,7 @@ fn change_before(
         create_revision: row.create_revision,
         version: row.version,
         content_type: row.content_type,
-        value: row.value,
+        value: values.of(row.value),
     }))
 }
 
@@ -228,6 +266,7 @@ fn change_before(
 pub(crate) fn resolve(
     revision: u64,
     row: OverlayRow,
+    values: Values,
     beneath: impl FnOnce() -> Result<Option<KeyRow>, StoreError>,
 ) -> Result<Resolved, StoreError> {
     let (create_revision, version) = match row.lineage {
@@ -242,7 +281,7 @@ pub(crate) fn resolve(
         create_revision,
         version,
         content_type: row.content_type,
-        value: row.value,
+        value: values.of(row.value),
     })
 }
 

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use crate::command::Value;
 use crate::engine::RowIter;
 use crate::error::StoreError;
-use crate::layers::{self, Layers, Resolved};
-use crate::leases::{Leases, Table};
+use crate::layers::{self, Layers, Resolved, Values};
+use crate::lease_table::Table;
+use crate::leases::Leases;
 use crate::position::Position;
 use crate::rows::{self, KeyRow, TABLE_KEYS};
 
@@ -110,7 +111,7 @@ impl View {
 
     /// The value of a key; `None`: it is not there.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        let found = self.state.layers.newest(key, self.revision())?;
+        let found = self.state.layers.newest(key, self.revision(), Values::Wanted)?;
         Ok(found.filter(|row| row.is_live(self.state.position.last_clear)).map(Resolved::into_value))
     }
 
@@ -124,31 +125,23 @@ impl View {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Page, StoreError> {
-        let moment = Moment { revision: self.revision(), clear: self.state.position.last_clear };
-        self.page(moment, start, end, limit, bytes_max)
+        Page::gather(self.walk(start, end, Values::Wanted), limit, bytes_max)
     }
 
-    /// As [`View::range`], at a moment that is not compacted.
-    pub(crate) fn page(
+    /// As [`View::range`], without values: they are empty, and were not read.
+    pub fn keys(
         &self,
-        moment: Moment,
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
         limit: usize,
         bytes_max: usize,
     ) -> Result<Page, StoreError> {
-        let mut walk = Walk::new(&self.state, moment, start, end);
-        let mut page = Page { items: Vec::new(), more: false };
-        let mut bytes = 0;
-        while let Some((key, row)) = walk.next()? {
-            if page.items.len() == limit || bytes >= bytes_max {
-                page.more = true;
-                break;
-            }
-            bytes += key.len() + row.value.len();
-            page.items.push((key, row.into_value()));
-        }
-        Ok(page)
+        Page::gather(self.walk(start, end, Values::LeftOut), limit, bytes_max)
+    }
+
+    fn walk(&self, start: Bound<&[u8]>, end: Bound<&[u8]>, values: Values) -> Walk<'_> {
+        let moment = Moment { revision: self.revision(), clear: self.state.position.last_clear };
+        Walk::new(&self.state, moment, start, end, values)
     }
 }
 
@@ -169,10 +162,64 @@ pub struct Page {
     pub more: bool,
 }
 
+/// How many keys a range has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// So many were counted.
+    pub keys: usize,
+    /// The last of them.
+    pub last: Option<Bytes>,
+    /// There are more.
+    pub more: bool,
+}
+
+/// A key that is there.
+pub(crate) type Found = Result<(Bytes, Resolved), StoreError>;
+
+impl Page {
+    /// What is found, at most so many keys and about so many bytes.
+    pub(crate) fn gather(
+        found: impl Iterator<Item = Found>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Page, StoreError> {
+        let mut page = Page { items: Vec::new(), more: false };
+        let mut bytes = 0;
+        for found in found {
+            let (key, row) = found?;
+            if page.items.len() == limit || bytes >= bytes_max {
+                page.more = true;
+                break;
+            }
+            bytes += key.len() + row.value.len();
+            page.items.push((key, row.into_value()));
+        }
+        Ok(page)
+    }
+}
+
+impl Count {
+    /// Of what is found, at most so many.
+    pub(crate) fn of(found: impl Iterator<Item = Found>, limit: usize) -> Result<Count, StoreError> {
+        let mut count = Count { keys: 0, last: None, more: false };
+        for found in found {
+            let (key, _) = found?;
+            if count.keys == limit {
+                count.more = true;
+                break;
+            }
+            count.keys += 1;
+            count.last = Some(key);
+        }
+        Ok(count)
+    }
+}
+
 /// A walk over the keys that are there at a moment: the layers merged, the upper one of equal keys taken.
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     state: &'a Published,
     moment: Moment,
+    values: Values,
     engine: RowIter,
     /// The engine's next row, not yet passed.
     engine_next: Option<(Bytes, Bytes)>,
@@ -181,11 +228,18 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(state: &'a Published, moment: Moment, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Self {
+    pub(crate) fn new(
+        state: &'a Published,
+        moment: Moment,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        values: Values,
+    ) -> Self {
         let (row_start, row_end) = rows::range_of(TABLE_KEYS, start, end);
         Self {
             state,
             moment,
+            values,
             engine: state
                 .layers
                 .engine
@@ -197,7 +251,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next live key.
-    fn next(&mut self) -> Result<Option<(Bytes, Resolved)>, StoreError> {
+    fn next_found(&mut self) -> Result<Option<(Bytes, Resolved)>, StoreError> {
         loop {
             let Some((key, row)) = self.next_change()? else { return Ok(None) };
             self.from = Bound::Excluded(key.clone());
@@ -234,18 +288,26 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         if active.as_ref() == Some(&key) || frozen.as_ref() == Some(&key) {
-            return Ok(Some((key.clone(), layers.at(&key, revision)?)));
+            return Ok(Some((key.clone(), layers.at(&key, revision, self.values)?)));
         }
         let Some((row_key, row)) = self.engine_next.take() else { return Ok(None) };
         let row: KeyRow = rows::decode(&row_key, row)?;
         if row.revision > revision {
-            return Ok(Some((key.clone(), layers.at(&key, revision)?)));
+            return Ok(Some((key.clone(), layers.at(&key, revision, self.values)?)));
         }
         if !layers::is_live(&row, clear) {
             return Ok(Some((key, None)));
         }
-        let row = layers::resolve_engine_row(&*layers.engine, &key, row)?;
+        let row = layers::resolve_engine_row(&*layers.engine, &key, row, self.values)?;
         Ok(Some((key, Some(row))))
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Found;
+
+    fn next(&mut self) -> Option<Found> {
+        self.next_found().transpose()
     }
 }
 

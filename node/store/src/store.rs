@@ -99,6 +99,7 @@ impl Store {
             leases: config.lease_limit,
             keys: config.leased_key_limit,
             places: config.lock_limit,
+            place_bytes: config.lock_bytes_limit,
         };
         let leases = Leases::open(&*snapshot, limits)?;
         let layers = Layers { active: Arc::default(), frozen: None, engine: snapshot };

@@ -11,7 +11,7 @@ use crate::command::{
     TxnItem, TxnItems, TxnOp, TxnOpKind, TxnRange, TxnRefused, TxnResult, TxnResultKind, TxnTest, Value,
 };
 use crate::error::StoreError;
-use crate::layers::Resolved;
+use crate::layers::{Resolved, Values};
 use crate::reader::{Page, View};
 use crate::store::Store;
 
@@ -28,7 +28,8 @@ impl Store {
         end: Option<&Bytes>,
         limit: usize,
     ) -> Result<(Vec<Bytes>, Option<Bytes>), StoreError> {
-        let page = self.page_in(start, end, limit.saturating_add(1), usize::MAX)?;
+        let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+        let page = self.now().keys(Bound::Included(start), end, limit.saturating_add(1), usize::MAX)?;
         let mut keys: Vec<Bytes> = page.items.into_iter().map(|(key, _)| key).collect();
         let next = if keys.len() > limit { keys.pop() } else { None };
         Ok((keys, next))
@@ -45,8 +46,8 @@ impl Store {
         self.now().range(Bound::Included(start), end, limit, bytes_max)
     }
 
-    fn value_of(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        let current = self.current(key)?.filter(|row| row.is_live(self.position.last_clear));
+    fn value_of(&self, key: &[u8], values: Values) -> Result<Option<Value>, StoreError> {
+        let current = self.current(key, values)?.filter(|row| row.is_live(self.position.last_clear));
         Ok(current.map(Resolved::into_value))
     }
 
@@ -95,7 +96,8 @@ impl Store {
         if let TxnTest::Lock(token) = test {
             return Ok(self.leases.holder(&condition.subject).is_some_and(|(holder, _)| holder == *token));
         }
-        let value = self.value_of(&condition.subject)?;
+        let values = Values::if_wanted(matches!(test, TxnTest::Value(_)));
+        let value = self.value_of(&condition.subject, values)?;
         Ok(value_holds(test, value.as_ref()))
     }
 
@@ -110,7 +112,7 @@ impl Store {
         for (at, op) in ops.iter().enumerate() {
             let (read, size) = match &op.kind {
                 Some(TxnOpKind::Get(key)) => {
-                    let value = self.value_of(key)?;
+                    let value = self.value_of(key, Values::Wanted)?;
                     let size = value.as_ref().map_or(0, |value| value.value.len());
                     (TxnResultKind::Get(TxnGot { value }), key.len() + size)
                 }

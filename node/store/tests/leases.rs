@@ -3,12 +3,15 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
 
 use balsa_store::command::{
     self, AcquireLock, Answer, Command, Expire, GrantLease, KeepLease, LockPlace, Operation, Put,
     ReleaseLock, RevokeLease, Txn, TxnCondition, TxnOp, TxnOpKind, TxnPut, TxnTest,
 };
-use balsa_store::{MemoryEngine, Store, StoreConfig};
+use balsa_store::{LockStanding, MemoryEngine, Store, StoreConfig};
 use bytes::Bytes;
 use common::{command, put, text};
 
@@ -255,4 +258,134 @@ fn the_lease_that_a_key_has_of_its_own_is_given_to_no_other() {
     let lease = bench.store.applied_index();
     let refused = bench.put_leased("b", lease, 0);
     assert!(matches!(refused, Answer::NoLease(_)), "{refused:?}");
+}
+
+#[test]
+fn a_key_that_a_lock_shows_stays_where_a_lease_that_it_had_ends_with_the_same_entry() {
+    let mut bench = Bench::new();
+    let shown = |value: &str| AcquireLock {
+        name: text("leader"),
+        ttl_ms: 100,
+        wait_ms: 10_000,
+        key: text("leader"),
+        value: text(value),
+        ..AcquireLock::default()
+    };
+    bench.acquire(shown("a"));
+    let next = bench.acquire(AcquireLock { ttl_ms: 1_000, ..shown("b") });
+    let lease = bench.grant(200);
+    bench.put_leased("leader", lease, 0);
+    bench.pass(300);
+    assert_eq!(bench.queue("leader"), [next.token]);
+    assert_eq!(bench.value("leader"), Some(text("b")), "who leads is shown");
+    bench.pass(1_000);
+    assert_eq!(bench.value("leader"), None);
+}
+
+#[test]
+fn what_changes_is_there_at_every_look() {
+    let mut bench = Bench::new();
+    let lease = bench.grant(10_000);
+    bench.put_leased("leased", lease, 0);
+    let lock = |value: &'static str| AcquireLock {
+        name: text("lock"),
+        ttl_ms: 10_000,
+        wait_ms: 10_000,
+        key: text("shown"),
+        value: text(value),
+        ..AcquireLock::default()
+    };
+    let (reader, is_over) = (bench.store.reader(), AtomicBool::new(false));
+    let waiting = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _over = Over(&is_over);
+            for _ in 0..20_000 {
+                bench.apply(Operation::KeepLease(KeepLease { lease }));
+                bench.put_leased("leased", lease, 0);
+                let first = bench.acquire(lock("first"));
+                let next = bench.acquire(lock("next"));
+                waiting.store(next.token, Ordering::SeqCst);
+                let release = |token| Operation::ReleaseLock(ReleaseLock { name: text("lock"), token });
+                bench.apply(release(first.token));
+                waiting.store(0, Ordering::SeqCst);
+                bench.apply(release(next.token));
+            }
+        });
+        while !is_over.load(Ordering::SeqCst) {
+            let view = reader.view();
+            assert!(view.lease(lease).is_some(), "a lease is not there while it is kept alive");
+            assert_eq!(view.keys_of_lease(lease, 9), [text("leased")], "a key is not there while it is set");
+            let token = waiting.load(Ordering::SeqCst);
+            let standing = view.lock_standing(&text("lock"), token);
+            let is_there =
+                token == 0 || waiting.load(Ordering::SeqCst) != token || standing != LockStanding::Gone;
+            assert!(is_there, "a place is not there while it comes to hold the lock");
+        }
+    });
+}
+
+/// Says so when it is dropped, be it by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn places_are_bounded_in_bytes_and_keep_nothing_of_their_entries_alive() {
+    let mut bench = Bench::new();
+    let value = Bytes::from(vec![b'1'; 1 << 20]);
+    let asked = |number: u32| AcquireLock {
+        name: text(&format!("lock-{number}")),
+        ttl_ms: 1_000,
+        key: text("shown"),
+        value: value.clone(),
+        ..AcquireLock::default()
+    };
+    let answers: Vec<Answer> =
+        (0..64).map(|number| bench.apply(Operation::AcquireLock(asked(number)))).collect();
+    assert!(answers[..63].iter().all(|answer| matches!(answer, Answer::LockPlace(_))));
+    assert!(matches!(answers[63], Answer::LimitMet(_)), "{:?}", answers[63]);
+    let kept = bench.store.reader().view().lock(b"lock-0").next().unwrap().shown.1;
+    assert!(kept == value && kept.as_ptr() != value.as_ptr());
+    bench.pass(1_000);
+    assert!(matches!(bench.apply(Operation::AcquireLock(asked(64))), Answer::LockPlace(_)));
+}
+
+#[test]
+fn neither_the_length_of_a_queue_nor_keys_that_were_cleared_cost_those_that_come_after() {
+    const MANY: u32 = 20_000;
+    let mut bench = Bench::new();
+    let mut seconds = |what: &mut dyn FnMut(&mut Bench, u32)| {
+        let started = Instant::now();
+        (0..MANY).for_each(|number| what(&mut bench, number));
+        started.elapsed().as_secs_f64()
+    };
+    let lock = |name: String| {
+        Operation::AcquireLock(AcquireLock {
+            name: text(&name),
+            ttl_ms: 1_000_000,
+            wait_ms: 1_000_000,
+            ..AcquireLock::default()
+        })
+    };
+    let apart = seconds(&mut |bench, number| drop(bench.apply(lock(format!("lock-{number}")))));
+    let one_queue = seconds(&mut |bench, _| drop(bench.apply(lock("lock".to_owned()))));
+    assert!(one_queue < 20.0 * apart, "{apart} s for locks apart, {one_queue} s for one queue");
+
+    let mut lease = 0;
+    let set = seconds(&mut |bench, number| {
+        if lease == 0 {
+            lease = bench.grant(1_000_000);
+        }
+        bench.put_leased(&format!("key-{number}"), lease, 0);
+        if number + 1 == MANY {
+            bench.apply(Operation::Clear(command::Clear {}));
+        }
+    });
+    let set_again = seconds(&mut |bench, number| drop(bench.put_leased(&format!("key-{number}"), 0, 0)));
+    assert!(set_again < 20.0 * set, "{set} s with a lease, {set_again} s without after a clear");
 }

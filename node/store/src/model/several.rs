@@ -218,9 +218,10 @@ impl Model {
             lease.keys.iter().take(*room).map(|(key, at)| (key.clone(), *at)).collect();
         *room -= going.len();
         for (key, attached) in going {
-            if attached > self.cleared {
+            let goes_on = matches!(news.get(&key), Some(Some((_, _, next))) if *next != number);
+            if attached > self.cleared && !goes_on {
                 news.insert(key, None);
-            } else {
+            } else if attached <= self.cleared {
                 lease.keys.remove(&key);
             }
         }
@@ -267,7 +268,14 @@ impl Model {
         if let (0, Some(token)) = (asked.wait_ms, self.holder(&asked.name)) {
             return Answer::LockBusy(LockBusy { token });
         }
-        if self.places().count() >= self.config.lock_limit {
+        let asked_bytes = asked.name.len() + asked.key.len() + asked.value.len();
+        let bytes = |(name, queue): (&Bytes, &BTreeMap<u64, ModelPlace>)| {
+            queue.values().map(|place| name.len() + place.key.len() + place.value.len()).sum::<usize>()
+        };
+        let bytes: usize = self.locks.iter().map(bytes).sum();
+        if self.places().count() >= self.config.lock_limit
+            || bytes + asked_bytes > self.config.lock_bytes_limit
+        {
             return met(Limit::Locks);
         }
         let lease = if asked.lease == 0 { index } else { asked.lease };

@@ -35,6 +35,7 @@ pub(crate) fn small_config() -> StoreConfig {
         lease_limit: 6,
         leased_key_limit: 5,
         lock_limit: 6,
+        lock_bytes_limit: 40,
     }
 }
 
