@@ -106,9 +106,12 @@ impl Course {
         (self.reached, self.last.clone())
     }
 
-    /// There is nobody to send it to.
+    /// The deadline passed, and nobody was found to send it to again; `cause` is why, where somebody was looked for at all.
     pub fn nobody(&self, cause: Cause) -> (Outcome, Cause) {
-        (self.reached, cause)
+        match cause {
+            Cause::Deadline => self.deadline(),
+            cause => (self.reached, cause),
+        }
     }
 
     fn after_problem(&mut self, problem: Box<Problem>, random: u32) -> Step {
