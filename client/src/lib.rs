@@ -24,7 +24,8 @@
 //! - An error of a write is one of three truths: not applied, applied, unknown ([`WriteError`]).
 //!
 //! Modules in reading order: `endpoints` (whom to ask), `course` (what to do after an attempt), `session` (a write's
-//! place), all three pure; then `transport` and `client`, which do as they say; [`recipes`], what is made of leases and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
+//! place), all three pure; then `transport`, `search` and `client`, which do as they say; [`recipes`], what is made of leases
+//! and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
@@ -39,6 +40,8 @@ pub mod session;
 
 mod transport;
 
+mod search;
+
 mod client;
 mod error;
 mod request;
@@ -49,6 +52,7 @@ pub mod recipes;
 mod backup;
 mod sse;
 mod watch;
+mod whole_file;
 
 pub mod bench;
 pub mod cli;
@@ -61,3 +65,4 @@ pub use error::{BuildError, Cause, ReadError, WriteError};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};
 pub use several::{DeleteRange, Range, Txn};
 pub use watch::{Watch, WatchError, WatchEvent};
+pub use whole_file::WholeFile;

@@ -3,18 +3,15 @@
 use super::Stop;
 use super::args::BackupArgs;
 use super::output::Output;
-use crate::Client;
+use crate::{Client, WholeFile};
 use balsa_wire::backup::{BackupAnswer, Piece, Reader};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-/// Bytes that are written before the disk must have them. One sync of all at the end would keep the disk from all others for
-/// as long as that takes, and a node's log may be on it.
-const SYNC_BYTES: usize = 1 << 20;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
 
@@ -26,60 +23,11 @@ pub(super) async fn run(client: &Client, output: &Output, args: BackupArgs) -> R
         eprintln!("{}", super::output::backup_text(&whole)); // standard output has the backup
         return Ok(());
     }
-    let partial = beside(&args.file);
-    let received = async {
-        let mut file = SteadyFile { file: File::create(&partial).map_err(failed)?, unsynced: 0 };
-        let received = receive(client, &mut file, &failed).await?;
-        file.file.sync_all().map_err(failed)?;
-        std::fs::rename(&partial, &args.file).map_err(failed)?;
-        sync_folder(&args.file).map_err(failed)?;
-        Ok(received)
-    };
-    match received.await {
-        Ok(whole) => {
-            output.backup(&whole);
-            Ok(())
-        }
-        Err(stop) => {
-            let _ = std::fs::remove_file(&partial); // what is left of it is of no use
-            Err(stop)
-        }
-    }
-}
-
-/// A file that is synced again and again while it is written.
-struct SteadyFile {
-    file: File,
-    /// Bytes.
-    unsynced: usize,
-}
-
-impl Write for SteadyFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.unsynced += written;
-        if self.unsynced >= SYNC_BYTES {
-            self.file.sync_data()?;
-            self.unsynced = 0;
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// Where a backup is kept until it is whole.
-fn beside(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
-fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    let mut file = WholeFile::create(&args.file).map_err(failed)?;
+    let whole = receive(client, &mut file, &failed).await?;
+    file.finish().map_err(failed)?;
+    output.backup(&whole);
+    Ok(())
 }
 
 async fn receive(
