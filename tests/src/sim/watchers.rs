@@ -3,7 +3,7 @@
 use super::network::Place;
 use crate::random::Random;
 use balsa_check::watch::{self, Changes, Wrong};
-use balsa_node::watch::{Cursor, Feed, Filter, Interests, Keys, Next, Revision, Ring, What};
+use balsa_node::watch::{Cursor, Fed, Feed, Filter, Interests, Keys, Next, Revision, Ring, What};
 use balsa_store::command::Value;
 use balsa_store::{PastError, View};
 use bytes::Bytes;
@@ -176,7 +176,7 @@ impl Hub {
     /// Makes one batch ready, if there is one.
     pub fn follow(&mut self, view: &View) -> bool {
         match self.feed.follow(&self.ring, view, &self.interests) {
-            Ok(has_more) => has_more,
+            Ok(fed) => fed != Fed::Nothing,
             Err(error) => panic!("a node's changes cannot be read: {error}"),
         }
     }
