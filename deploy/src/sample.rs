@@ -58,6 +58,7 @@ fn member(text: &str, leader: Option<u32>) -> Member {
         health: if text.contains('?') { Health::Unreachable } else { Health::Healthy },
         version: Some("0.1.0".into()),
         feature_level: Some(2),
+        disk_low: text.contains('!'),
     }
 }
 
@@ -80,6 +81,8 @@ fn told(slot: u32, leader: Option<u32>, members: &[Member]) -> ClusterAnswer {
         commit_index: 100,
         caught_up: true,
         feature_level: 2,
+        storage_full: (members.iter().filter(|member| member.disk_low).count() > members.len() / 2)
+            .then(|| "the disks are nearly full".into()),
         store: StoreState { applied_index: 100, revision: 42, digest: "d".into() },
         members: if is_member { members.to_vec() } else { Vec::new() },
     }

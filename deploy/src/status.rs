@@ -263,7 +263,23 @@ fn with_leader(
             "A Pod that comes back catches up; one whose volume is lost heals under a new identity.",
         );
     }
+    if let Some(why) = &leader.storage_full {
+        let what = format!("Writes that need room are refused: {why}.");
+        say(
+            Severity::Critical,
+            what,
+            "Reads and deletes go on. Delete keys and compact, or grow the volumes.",
+        );
+    }
     for member in &leader.members {
+        if member.disk_low {
+            let what = format!("The disk of slot {} is nearly full.", member.slot);
+            say(
+                Severity::Warning,
+                what,
+                "Delete keys and compact, or grow its volume, before most disks are.",
+            );
+        }
         if member.health == Health::Healthy && member.lag.is_some_and(|lag| lag >= LAG_MAX) {
             let what = format!("Slot {} is {} entries behind.", member.slot, member.lag.unwrap_or_default());
             say(Severity::Warning, what, "It catches up; if not, its disk or its network is too slow.");
@@ -368,6 +384,8 @@ mod tests {
             ("0 1? 2?", None, 3, Severity::Critical, "1 members answer, and 2 of 3 are needed"),
             ("0 1 2l", Some(0), 3, Severity::Note, "Slot 2 is a learner"),
             ("0 1< 2", Some(0), 3, Severity::Warning, "Slot 1 is 5000 entries behind"),
+            ("0 1! 2", Some(0), 3, Severity::Warning, "The disk of slot 1 is nearly full"),
+            ("0 1! 2!", Some(0), 3, Severity::Critical, "Writes that need room are refused"),
             ("0 1", Some(0), 3, Severity::Warning, "Slot 2 has no member yet"),
             ("0 1 2 3", Some(0), 3, Severity::Note, "Slot 3 is scaled in"),
             ("0", Some(0), 1, Severity::Note, "survives no loss"),

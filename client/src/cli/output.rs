@@ -157,6 +157,9 @@ impl Output {
             if let Some(waiting) = &seen.waiting_for {
                 lines += &format!("waits for {waiting}\n");
             }
+            if let Some(why) = &seen.storage_full {
+                lines += &format!("full      writes that need room are refused: {why}\n");
+            }
             lines + &member_table(&seen.members)
         });
     }
