@@ -1,6 +1,8 @@
 //! Operations on leases, locks and sessions.
 
 use super::operation::Operation;
+use super::parameters::number;
+use crate::http::query::Param;
 use crate::http::route::Route;
 use crate::http::{leases, locks};
 use balsa_wire::problem::Code;
@@ -51,6 +53,7 @@ fn list_leases() -> Operation {
     Operation::new("GET", Route::Leases, "Leases", "listLeases", "List leases")
         .says("In order of their numbers, 1,000 at a time: go on with `after`.")
         .query(leases::LIST)
+        .where_it_takes(Param::After, number())
         .reads()
         .answers(
             "Without their keys",

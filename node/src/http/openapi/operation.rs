@@ -118,6 +118,15 @@ impl Operation {
         self
     }
 
+    /// One of those takes less here.
+    pub(super) fn where_it_takes(mut self, param: Param, schema: Value) -> Operation {
+        let mut named = self.parameters.iter_mut().filter(|parameter| parameter["name"] == param.name());
+        if let Some(parameter) = named.next() {
+            parameter["schema"] = schema;
+        }
+        self
+    }
+
     /// A header of the request that is described among the components.
     pub(super) fn header(mut self, name: &str) -> Operation {
         self.parameters.push(reference("parameters", name));

@@ -47,7 +47,8 @@ fn root_key() -> Value {
     schema
 }
 
-fn number() -> Value {
+/// A number, from 1.
+pub(super) fn number() -> Value {
     json!({ "type": "integer", "minimum": 1, "maximum": NUMBER_MAX })
 }
 

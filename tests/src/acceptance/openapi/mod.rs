@@ -28,8 +28,8 @@ pub struct Options {
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<String> {
     let program = program();
-    // What is to come is waited for: half a second is enough to see that it does not.
-    let mut cluster = Cluster::start(3, &["--request-timeout-ms", "500"]).await?;
+    // What is to come is waited for: a second is enough to see that it does not.
+    let mut cluster = Cluster::start(3, &["--request-timeout-ms", "1000"]).await?;
     let outcome = on_cluster(&mut cluster, &program, options).await;
     cluster.explain(outcome)
 }
