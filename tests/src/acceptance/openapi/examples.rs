@@ -21,7 +21,7 @@ struct Operation<'a> {
 }
 
 /// Sends all of them; gives how many requests that were.
-pub async fn run(address: &str, document: &Value) -> Outcome<u64> {
+pub(super) async fn run(address: &str, document: &Value) -> Outcome<u64> {
     let mut operations = Vec::new();
     for (path, methods) in members(&document["paths"]) {
         for (method, says) in members(methods) {
