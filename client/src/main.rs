@@ -2,6 +2,7 @@
 
 use balsa_client::cli::{self, Args};
 use clap::Parser;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,7 +10,7 @@ fn main() -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(cli::run(args)),
         Err(error) => {
-            eprintln!("balsa: cannot start: {error}");
+            let _ = writeln!(std::io::stderr(), "balsa: cannot start: {error}"); // whether it is heard or not
             ExitCode::from(cli::EXIT_NOT_APPLIED)
         }
     }

@@ -50,6 +50,7 @@ const NODE: Wanted = Wanted {
         "node/log/src",
         "node/store/src",
         "client/wire/src",
+        "docs/openapi.json",
         "Cargo.lock",
     ],
 };

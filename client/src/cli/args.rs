@@ -4,6 +4,7 @@ use super::{duration, wait};
 use crate::bench::Op;
 use crate::failover::Plan;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,9 +28,12 @@ A call is retried until its deadline; a write is applied once, however often it 
 Exit codes:
   0  done
   1  not applied: refused, not found, or no node was reached; for failover-test and check: a violation or error;
-     for bench: requests that failed
+     for bench: requests that failed; also where the reader of a backup or a history went away
   2  usage: the arguments make no sense, nothing was asked
-  3  unknown: a write that may have been applied; read to see"
+  3  unknown: a write that may have been applied; read to see
+
+Answers go to standard output, all else to standard error. Colours and progress are for terminals only (NO_COLOR: no
+colours). `balsa completion bash|zsh|fish` prints completion for a shell, `balsa man` the manual."
 )]
 pub struct Args {
     /// Nodes to ask, separated by commas
@@ -166,10 +170,27 @@ recorded replies, sessions. Each part is checked as it arrives. To make a new cl
 
 Exit code 1: it is not whole; --verify: damaged, cut off, or no backup.")]
     Backup(BackupArgs),
+    /// Make a new cluster of one of a backup, in a blank data folder on this machine
+    #[command(
+        after_help = "\
+Hands over to `balsa-node restore`, which `balsa restore --help` shows, too; the node's binary is the one beside this
+program, or on the PATH. As in
+
+  balsa restore balsa.backup --data DIR          checks all of it, says what it would do
+  balsa restore balsa.backup --data DIR --yes    does it",
+        disable_help_flag = true
+    )]
+    Restore {
+        /// The backup, `--data DIR`, `--yes`, and what else `balsa-node restore` takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<OsString>,
+    },
     /// Show the cluster: members, leader, indexes, health
     Status,
     /// Show or change the members
-    #[command(after_help = "\
+    #[command(
+        visible_alias = "member",
+        after_help = "\
 Nodes come in by themselves: start one with --join, and it learns, and votes once it has caught up.
 
   balsa-node serve --data data-3 --listen 127.0.0.1:3003 --peer-listen 127.0.0.1:3303 --join http://127.0.0.1:3000
@@ -182,7 +203,8 @@ empty data folder: it takes the place of the silent one once it has caught up, i
   balsa-node serve --slot 2 --data data-new --listen ... --peer-listen ... --join http://127.0.0.1:3000
 
 A change that would cost the cluster its quorum is refused, and says why. One at a time: others wait.
-A removed node serves nothing; started again, it sets its data aside and joins as a new member.")]
+A removed node serves nothing; started again, it sets its data aside and joins as a new member."
+    )]
     Members {
         /// What to do; nothing: list
         #[command(subcommand)]
@@ -251,6 +273,28 @@ own share of the machine. Figures mean something on a quiet machine, with data o
 
 It writes keys below bench/ and leaves them there.")]
     Bench(BenchArgs),
+    /// Print a script that completes this tool's arguments in a shell
+    #[command(after_help = "\
+  balsa completion bash > /etc/bash_completion.d/balsa
+  balsa completion zsh > \"${fpath[1]}/_balsa\"
+  balsa completion fish > ~/.config/fish/completions/balsa.fish")]
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual as roff, for `man -l -`
+    #[command(after_help = "\
+  balsa man | man -l -
+  balsa man lock | man -l -
+  balsa man --all /usr/local/share/man/man1")]
+    Man {
+        /// Of this command; nothing: of the tool
+        #[arg(conflicts_with = "all")]
+        command: Option<String>,
+        /// Write the pages of all commands into this folder
+        #[arg(long, value_name = "DIR")]
+        all: Option<PathBuf>,
+    },
     /// The server of `bench --baseline`; ends with its standard input
     #[command(name = crate::bench::baseline::SUBCOMMAND, hide = true)]
     BenchBaseline,

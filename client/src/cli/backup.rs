@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::{Client, WholeFile};
 use balsa_wire::backup::{BackupAnswer, Piece, Reader};
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,16 @@ const READ_BYTES: usize = 1 << 20;
 pub(super) async fn run(client: &Client, output: &Output, args: BackupArgs) -> Result<(), Stop> {
     let failed = |error: io::Error| Stop::Test(format!("{}: {error}", args.file.display()));
     if args.file.as_os_str() == "-" {
-        let whole = receive(client, &mut io::stdout().lock(), &failed).await?;
-        eprintln!("{}", super::output::backup_text(&whole)); // standard output has the backup
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Stop::NobodyReads,
+            _ => failed(error),
+        };
+        let whole = receive(client, &mut io::stdout().lock(), &failed, output).await?;
+        output.aside(&super::output::backup_text(&whole)); // standard output has the backup
         return Ok(());
     }
     let mut file = WholeFile::create(&args.file).map_err(failed)?;
-    let whole = receive(client, &mut file, &failed).await?;
+    let whole = receive(client, &mut file, &failed, output).await?;
     file.finish().map_err(failed)?;
     output.backup(&whole);
     Ok(())
@@ -34,9 +38,10 @@ async fn receive(
     client: &Client,
     into: &mut dyn Write,
     failed: &dyn Fn(io::Error) -> Stop,
+    output: &Output,
 ) -> Result<BackupAnswer, Stop> {
     let mut backup = client.backup().await?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(output);
     while let Some(bytes) = backup.next().await? {
         into.write_all(&bytes).map_err(failed)?;
         progress.show(backup.arrived_bytes());
@@ -54,9 +59,9 @@ struct Progress {
 }
 
 impl Progress {
-    fn new() -> Progress {
+    fn new(output: &Output) -> Progress {
         let now = Instant::now();
-        Progress { is_shown: io::stderr().is_terminal(), started: now, next: now + PROGRESS_INTERVAL }
+        Progress { is_shown: output.progress_is_seen(), started: now, next: now + PROGRESS_INTERVAL }
     }
 
     fn show(&mut self, bytes: u64) {
@@ -64,13 +69,14 @@ impl Progress {
         if self.is_shown && now >= self.next {
             self.next = now + PROGRESS_INTERVAL;
             let mib = bytes >> 20;
-            eprint!("\r{mib} MiB in {:.0} s", now.duration_since(self.started).as_secs_f64());
+            let seconds = now.duration_since(self.started).as_secs_f64();
+            let _ = write!(io::stderr(), "\r{mib} MiB in {seconds:.0} s");
         }
     }
 
     fn end(&self) {
         if self.is_shown {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

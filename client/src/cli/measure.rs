@@ -26,14 +26,15 @@ pub(super) async fn run(endpoints: &[&str], args: BenchArgs, output: &Output) ->
     plan.duration = args.duration;
     plan.keys = args.keys;
     plan.value_bytes = args.value_bytes;
-    let tells = args.rounds > 1 && output.format() == Format::Text;
+    let tells = args.rounds > 1 && output.format() == Format::Text && output.progress_is_seen();
     if tells {
-        eprintln!("{HEADING}");
+        output.aside(HEADING);
     }
+    let beside = *output;
     let running = tokio::task::spawn_blocking(move || {
         bench::run(&plan, |figures| {
             if tells {
-                eprintln!("{figures}");
+                beside.aside(&figures.to_string());
             }
         })
     });

@@ -7,8 +7,10 @@ mod backup;
 mod check;
 mod load;
 mod lock;
+mod manual;
 mod measure;
 mod output;
+mod restore;
 mod several;
 mod strike;
 mod watch;
@@ -44,6 +46,8 @@ enum Stop {
     Write(WriteError),
     Watch(WatchError),
     Test(String),
+    /// Whoever read what was printed went away before its end: there is nobody to tell.
+    NobodyReads,
 }
 
 impl From<ReadError> for Stop {
@@ -63,6 +67,7 @@ pub async fn run(args: Args) -> ExitCode {
     let output = Output::new(args.output);
     match run_command(args, &output).await {
         Ok(code) => ExitCode::from(code),
+        Err(Stop::NobodyReads) => ExitCode::from(EXIT_NOT_APPLIED),
         Err(stop) => {
             let (code, text) = match &stop {
                 Stop::Usage(text) => (EXIT_USAGE, text.clone()),
@@ -70,6 +75,7 @@ pub async fn run(args: Args) -> ExitCode {
                 Stop::Read(error) => (EXIT_NOT_APPLIED, error.to_string()),
                 Stop::Write(error) => (exit_code(error.outcome()), error.to_string()),
                 Stop::Watch(error) => (EXIT_NOT_APPLIED, error.to_string()),
+                Stop::NobodyReads => (EXIT_NOT_APPLIED, String::new()), // done above
             };
             let cause = match &stop {
                 Stop::Read(error) => Some(&error.cause),
@@ -93,13 +99,8 @@ fn exit_code(outcome: Outcome) -> u8 {
 }
 
 async fn run_command(args: Args, output: &Output) -> Result<u8, Stop> {
-    if let Command::Check { file, html, svg } = &args.command {
-        return check::run(file, html.as_deref(), svg.as_deref(), output).map(|()| 0);
-    }
-    if let Command::Backup(args) = &args.command
-        && args.verify
-    {
-        return backup::verify(&args.file, output).map(|()| 0);
+    if let Some(done) = without_node(&args.command, output) {
+        return done;
     }
     let endpoints: Vec<&str> =
         args.endpoints.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
@@ -113,6 +114,21 @@ async fn run_command(args: Args, output: &Output) -> Result<u8, Stop> {
     }
 }
 
+/// Whatever asks no node.
+fn without_node(command: &Command, output: &Output) -> Option<Result<u8, Stop>> {
+    Some(match command {
+        Command::Check { file, html, svg } => {
+            check::run(file, html.as_deref(), svg.as_deref(), output).map(|()| 0)
+        }
+        Command::Backup(args) if args.verify => backup::verify(&args.file, output).map(|()| 0),
+        Command::Restore { arguments } => restore::run(arguments),
+        Command::Completion { shell } => manual::completion(*shell, output).map(|()| 0),
+        Command::Man { command, all: None } => manual::page(command.as_deref(), output).map(|()| 0),
+        Command::Man { all: Some(folder), .. } => manual::pages(folder).map(|()| 0),
+        _ => return None,
+    })
+}
+
 /// Whatever ends with its answer.
 async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Command) -> Result<(), Stop> {
     match command {
@@ -120,7 +136,13 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
         Command::DeletePrefix { prefix } => several::delete_prefix(client, output, prefix).await,
         Command::Txn { file } => several::txn(client, output, &file).await,
         Command::Lease { command } => several::lease(client, output, command).await,
-        Command::Lock(_) | Command::Elect(_) => Ok(()), // done above: their exit codes are those of commands
+        // Done above: their exit codes are those of commands, or they need no node.
+        Command::Lock(_)
+        | Command::Elect(_)
+        | Command::Check { .. }
+        | Command::Restore { .. }
+        | Command::Completion { .. }
+        | Command::Man { .. } => Ok(()),
         Command::Get { key, raw, stale, revision } => get(client, output, key, raw, stale, revision).await,
         Command::Watch(args) => watch::run(client, output, args).await,
         Command::Compact { revision } => {
@@ -164,7 +186,6 @@ async fn ask(client: &Client, endpoints: &[&str], output: &Output, command: Comm
             output.members(&client.transfer_leadership(to.as_deref()).await?.members);
             Ok(())
         }
-        Command::Check { .. } => Ok(()), // done above: it needs no node
         Command::Bench(bench) => measure::run(endpoints, bench, output).await.map_err(Stop::Test),
         Command::BenchBaseline => {
             let served = crate::bench::baseline::serve().await;

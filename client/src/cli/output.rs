@@ -3,7 +3,7 @@
 use super::args::Format;
 use crate::failover::Report;
 use balsa_wire::backup::BackupAnswer;
-use balsa_wire::cluster::{ClusterAnswer, Member, MemberAddress};
+use balsa_wire::cluster::{ClusterAnswer, Health, Member, MemberAddress};
 use balsa_wire::duration::format_ms;
 use balsa_wire::history::CompactAnswer;
 use balsa_wire::kv::{ClearAnswer, DeleteAnswer, Item, PutAnswer};
@@ -11,22 +11,36 @@ use balsa_wire::leases::{LeaseAnswer, LeaseState, RevokeAnswer};
 use balsa_wire::problem::Problem;
 use balsa_wire::txn::{OpResult, RangeDeleteAnswer, TxnAnswer};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 
 /// Where answers go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     format: Format,
+    /// A person sees standard output, and wants colours.
+    colours: bool,
 }
 
 impl Output {
     pub(super) fn new(format: Format) -> Output {
-        Output { format }
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty());
+        Output { format, colours: wanted && std::io::stdout().is_terminal() }
     }
 
-    pub(super) fn bytes(&self, bytes: &[u8]) {
+    /// Bytes as they are; `false`: nobody reads any more, which is normal.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> bool {
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(bytes).and_then(|()| out.flush()); // a pipe that was closed is normal
+        out.write_all(bytes).and_then(|()| out.flush()).is_ok()
+    }
+
+    /// A line beside the answer, on standard error.
+    pub(super) fn aside(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{text}"); // where nobody listens, nothing is lost
+    }
+
+    /// Whether a person sees what is said of long work while it goes on.
+    pub(super) fn progress_is_seen(&self) -> bool {
+        std::io::stderr().is_terminal()
     }
 
     /// A line; `false`: nobody reads any more.
@@ -60,13 +74,14 @@ impl Output {
         });
     }
 
-    pub(super) fn items(&self, items: &[Item], keys_only: bool) {
-        for item in items {
+    /// `false`: nobody reads any more.
+    pub(super) fn items(&self, items: &[Item], keys_only: bool) -> bool {
+        items.iter().all(|item| {
             self.print(item, || match keys_only {
                 true => item.key.clone(),
                 false => format!("{}\t{}", item.key, value_text(item)),
-            });
-        }
+            })
+        })
     }
 
     pub(super) fn count(&self, count: u64) {
@@ -115,17 +130,12 @@ impl Output {
         });
     }
 
-    pub(super) fn leases(&self, leases: &[LeaseState]) {
-        for lease in leases {
-            self.print(lease, || {
-                format!(
-                    "{}\t{} of {} left",
-                    lease.lease,
-                    format_ms(lease.remaining_ms),
-                    format_ms(lease.ttl_ms)
-                )
-            });
-        }
+    /// `false`: nobody reads any more.
+    pub(super) fn leases(&self, leases: &[LeaseState]) -> bool {
+        leases.iter().all(|lease| {
+            let (left, whole) = (format_ms(lease.remaining_ms), format_ms(lease.ttl_ms));
+            self.print(lease, || format!("{}\t{left} of {whole} left", lease.lease))
+        })
     }
 
     pub(super) fn leads(&self, name: &str, token: u64) {
@@ -160,24 +170,25 @@ impl Output {
             if let Some(why) = &seen.storage_full {
                 lines += &format!("full      writes that need room are refused: {why}\n");
             }
-            lines + &member_table(&seen.members)
+            lines + &member_table(&seen.members, self.colours)
         });
     }
 
     pub(super) fn status_members(&self, seen: &ClusterAnswer) {
-        self.print(&seen.members, || member_table(&seen.members));
+        self.print(&seen.members, || member_table(&seen.members, self.colours));
     }
 
     pub(super) fn members(&self, members: &[MemberAddress]) {
         self.print(&members, || {
             let rows = members.iter().map(|member| {
-                vec![
+                let cells = [
                     member.slot.to_string(),
                     member.id.clone(),
                     name(&member.membership),
                     member.client_address.clone(),
                     member.peer_address.clone(),
-                ]
+                ];
+                cells.map(Cell::plain).to_vec()
             });
             table(&["slot", "id", "membership", "clients", "peers"], rows)
         });
@@ -201,12 +212,12 @@ impl Output {
 
     pub(super) fn error(&self, text: &str, problem: Option<&Problem>) {
         match problem {
-            Some(problem) if self.format == Format::Json => eprintln!("{}", json(problem)),
-            _ => eprintln!("balsa: {text}"),
+            Some(problem) if self.format == Format::Json => self.aside(&json(problem)),
+            _ => self.aside(&format!("balsa: {text}")),
         }
     }
 
-    fn print(&self, answer: &impl Serialize, text: impl FnOnce() -> String) {
+    fn print(&self, answer: &impl Serialize, text: impl FnOnce() -> String) -> bool {
         let mut line = match self.format {
             Format::Text => text(),
             Format::Json => json(answer),
@@ -214,7 +225,7 @@ impl Output {
         if !line.ends_with('\n') {
             line.push('\n');
         }
-        self.bytes(line.as_bytes());
+        self.bytes(line.as_bytes())
     }
 }
 
@@ -237,36 +248,71 @@ pub(super) fn value_text(item: &Item) -> String {
     value.or_else(|| item.value_base64.clone()).unwrap_or_default()
 }
 
-fn member_table(members: &[Member]) -> String {
+/// A cell of a table, and how it is painted where a person looks.
+#[derive(Clone)]
+struct Cell {
+    text: String,
+    /// Its escape sequence; empty: as all else.
+    paint: &'static str,
+}
+
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const PLAIN: &str = "\x1b[0m";
+
+impl Cell {
+    fn plain(text: String) -> Cell {
+        Cell { text, paint: "" }
+    }
+
+    fn health(health: Health, colours: bool) -> Cell {
+        let paint = match health {
+            _ if !colours => "",
+            Health::Healthy => GREEN,
+            Health::Unreachable => RED,
+            _ => YELLOW,
+        };
+        Cell { text: name(&health), paint }
+    }
+}
+
+fn member_table(members: &[Member], colours: bool) -> String {
     let rows = members.iter().map(|member| {
+        let role = if member.leader { "leader".to_owned() } else { name(&member.membership) };
+        let or_dash = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
         vec![
-            member.slot.to_string(),
-            member.id.clone(),
-            if member.leader { "leader".to_owned() } else { name(&member.membership) },
-            name(&member.health),
-            member.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
-            member.version.clone().unwrap_or_else(|| "-".to_owned()),
-            member.feature_level.map_or_else(|| "-".to_owned(), |level| level.to_string()),
-            member.client_address.clone(),
-            member.peer_address.clone(),
+            Cell::plain(member.slot.to_string()),
+            Cell::plain(member.id.clone()),
+            Cell::plain(role),
+            Cell::health(member.health, colours),
+            or_dash(member.lag.map(|lag| lag.to_string())),
+            or_dash(member.version.clone()),
+            or_dash(member.feature_level.map(|level| level.to_string())),
+            Cell::plain(member.client_address.clone()),
+            Cell::plain(member.peer_address.clone()),
         ]
     });
     table(&["slot", "id", "role", "health", "lag", "version", "level", "clients", "peers"], rows)
 }
 
 /// Columns as wide as their widest cell, two spaces apart.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut lines = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
+fn table(head: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> String {
+    let mut lines = vec![head.iter().map(|cell| Cell::plain((*cell).to_owned())).collect::<Vec<_>>()];
     lines.extend(rows);
     let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let mut text = String::new();
     for line in &lines {
-        let cells: Vec<String> =
-            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text += cells.join("  ").trim_end();
+        let mut shown = String::new();
+        for (Cell { text, paint }, width) in line.iter().zip(&widths) {
+            let end = if paint.is_empty() { "" } else { PLAIN };
+            shown += &format!("{paint}{text:<width$}{end}  ");
+        }
+        text += shown.trim_end();
         text.push('\n');
     }
     text
@@ -277,8 +323,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_aligned() {
-        let rows = [["1", "long cell"], ["22", "x"]].map(|row| row.map(str::to_owned).to_vec());
+    fn tables_are_aligned_whatever_the_paint() {
+        let cell = |text: &str| Cell::plain(text.to_owned());
+        let rows = [vec![cell("1"), cell("long cell")], vec![cell("22"), cell("x")]];
         assert_eq!(table(&["a", "b"], rows.into_iter()), "a   b\n1   long cell\n22  x\n");
+        let rows = [vec![Cell::health(Health::Unreachable, true), cell("x")]];
+        let painted = table(&["health", "b"], rows.into_iter());
+        assert_eq!(painted, "health       b\n\x1b[31munreachable\x1b[0m  x\n");
+        assert_eq!(Cell::health(Health::Unreachable, false).paint, "");
     }
 }

@@ -41,8 +41,8 @@ pub(super) async fn range(client: &Client, output: &Output, args: RangeArgs) -> 
     while let Some(mut page) = asking.page().await? {
         page.items.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         left -= page.items.len() as u64;
-        output.items(&page.items, args.keys);
-        if left == 0 {
+        let is_read = output.items(&page.items, args.keys);
+        if left == 0 || !is_read {
             break;
         }
     }
@@ -86,9 +86,9 @@ pub(super) async fn lease(client: &Client, output: &Output, command: LeaseComman
             let mut after = None;
             loop {
                 let page = client.leases(after).await?;
-                output.leases(&page.leases);
+                let is_read = output.leases(&page.leases);
                 after = page.leases.last().map(|lease| lease.lease);
-                if !page.more || after.is_none() {
+                if !page.more || after.is_none() || !is_read {
                     break;
                 }
             }

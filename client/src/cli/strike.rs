@@ -3,7 +3,6 @@
 use super::args::FailoverArgs;
 use super::output::Output;
 use crate::failover::{self, Command, Failure, Plan, Processes};
-use std::path::PathBuf;
 
 /// Runs the test; an error is what a person should read, the table is printed before.
 pub(super) async fn run(endpoints: &[&str], args: FailoverArgs, output: &Output) -> Result<(), String> {
@@ -33,7 +32,6 @@ pub(super) async fn run(endpoints: &[&str], args: FailoverArgs, output: &Output)
 
 /// Starts the nodes of `--processes`.
 fn start(args: &FailoverArgs) -> Result<Processes, Failure> {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("balsa-node"));
-    let binary = args.node_binary.clone().or_else(|| beside.filter(|path| path.is_file()));
-    Processes::start(&binary.unwrap_or_else(|| PathBuf::from("balsa-node")), &args.data)
+    let binary = args.node_binary.clone().unwrap_or_else(super::restore::node_binary);
+    Processes::start(&binary, &args.data)
 }

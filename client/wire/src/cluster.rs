@@ -2,10 +2,12 @@
 //!
 //! Identities are hexadecimal strings: they use all 64 bits, which JSON numbers do not carry safely.
 
+use crate::kv::present;
 use serde::{Deserialize, Serialize};
 
 /// The answer to `GET /v1/cluster`: what the answering node knows, whether or not there is a leader.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClusterAnswer {
     /// The cluster; `None` before founding or joining.
     pub cluster: Option<String>,
@@ -51,6 +53,7 @@ pub struct ClusterAnswer {
 
 /// The state of a node's store, all of one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StoreState {
     /// Applied up to this index.
     pub applied_index: u64,
@@ -63,6 +66,7 @@ pub struct StoreState {
 
 /// A member as the cluster records it, and what the answering node knows of it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Member {
     /// Its identity.
     pub id: String,
@@ -94,6 +98,7 @@ pub struct Member {
 
 /// Where a node stands in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Waits to found a cluster with its peers.
@@ -113,6 +118,7 @@ pub enum Phase {
 
 /// A node's role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Follows and votes.
@@ -130,6 +136,7 @@ pub enum Role {
 
 /// Whether a member votes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MembershipKind {
     /// Votes.
@@ -143,6 +150,7 @@ pub enum MembershipKind {
 
 /// Whether a member answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// It answered the leader within an election timeout, as that knows or has told lately, or is the answering node.
@@ -158,12 +166,13 @@ pub enum Health {
 
 /// The body of `POST /v1/cluster/members`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AddMember {
     /// The new node's identity, minted on its disk: up to 16 hexadecimal digits, not 0.
     pub id: String,
     /// Its slot; `None`: the lowest free one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
     /// Where peers reach it, `host:port`.
     pub peer_address: String,
@@ -173,15 +182,17 @@ pub struct AddMember {
 
 /// The body of `POST /v1/cluster/transfer-leadership`; an empty body is as an empty object.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TransferLeadership {
     /// To whom; `None`: the voter that is furthest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
 
 /// The answer to a change of members or leader.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MembershipAnswer {
     /// The cluster.
     pub cluster: String,
@@ -191,6 +202,7 @@ pub struct MembershipAnswer {
 
 /// A member in a [`MembershipAnswer`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MemberAddress {
     /// Its identity.
     pub id: String,
@@ -206,6 +218,7 @@ pub struct MemberAddress {
 
 /// The answer to `GET /readyz?verbose`, and the `checks` of its problem.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReadyAnswer {
     /// Whether all checks hold.
     pub ready: bool,
@@ -215,6 +228,7 @@ pub struct ReadyAnswer {
 
 /// One thing that readiness depends on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Check {
     /// Its name.
     pub name: String,

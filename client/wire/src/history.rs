@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The body of `POST /v1/compact`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CompactRequest {
     /// The oldest revision that shall stay readable; one beyond the newest means the newest.
@@ -13,6 +14,7 @@ pub struct CompactRequest {
 
 /// Its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CompactAnswer {
     /// The oldest revision that can be read.
     pub oldest_revision: u64,
@@ -20,6 +22,7 @@ pub struct CompactAnswer {
 
 /// What the data of an event `put` holds beside the key as it is since ([`Item`]), where it was asked for.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Previous {
     /// What the key was before; `None`: it was not there.
     #[serde(default)]
@@ -28,6 +31,7 @@ pub struct Previous {
 
 /// The data of an event `delete`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeleteEvent {
     /// The key.
     pub key: String,
@@ -40,6 +44,7 @@ pub struct DeleteEvent {
 
 /// The data of an event `progress`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProgressEvent {
     /// The watcher has got all up to this revision.
     pub revision: u64,
@@ -47,6 +52,7 @@ pub struct ProgressEvent {
 
 /// The data of an event `compacted`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CompactedEvent {
     /// The oldest revision that can be read.
     pub oldest_revision: u64,

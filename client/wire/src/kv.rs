@@ -5,11 +5,13 @@ use serde_json::value::RawValue;
 
 /// A key with its value and counters: the answer to a GET, and the previous value under `?prev`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Item {
     /// The key.
     pub key: String,
     /// The JSON value, byte for byte (`null` too is a value); a raw value that is UTF-8 as a JSON string.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub value: Option<Box<RawValue>>,
     /// A raw value that is not UTF-8, in base64 (RFC 4648 section 4, padded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +45,7 @@ impl Item {
 
 /// The answer to a PUT.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PutAnswer {
     /// The key.
     pub key: String,
@@ -55,6 +58,7 @@ pub struct PutAnswer {
 
 /// The answer to a DELETE.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeleteAnswer {
     /// The key.
     pub key: String,
@@ -69,6 +73,7 @@ pub struct DeleteAnswer {
 
 /// The answer to `POST /clear`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClearAnswer {
     /// How many keys there were.
     pub deleted: u64,
@@ -78,14 +83,19 @@ pub struct ClearAnswer {
 
 /// The answer to `POST /v1/sessions`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionAnswer {
     /// The session's number, for the `Balsa-Session` header.
     pub session: u64,
 }
 
-/// A member that is there has a value, even where that is `null`.
-pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(deserializer).map(Some)
+/// A member that is there has a value: `null` is one where any JSON is, and none elsewhere.
+pub(crate) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Leases and locks.
 
+use crate::kv::present;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The body of `POST /v1/leases`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GrantLease {
     /// How long it lasts without a sign of life, as in `10s`.
@@ -13,6 +15,7 @@ pub struct GrantLease {
 
 /// A lease that lasts: the answer to a grant and to a sign of life.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeaseAnswer {
     /// Its number.
     pub lease: u64,
@@ -22,6 +25,7 @@ pub struct LeaseAnswer {
 
 /// The answer to `GET /v1/leases/{id}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeaseState {
     /// Its number.
     pub lease: u64,
@@ -39,6 +43,7 @@ pub struct LeaseState {
 
 /// The answer to `GET /v1/leases`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeasesAnswer {
     /// In order of their numbers.
     pub leases: Vec<LeaseState>,
@@ -48,6 +53,7 @@ pub struct LeasesAnswer {
 
 /// The answer to `DELETE /v1/leases/{id}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RevokeAnswer {
     /// Its number.
     pub lease: u64,
@@ -59,27 +65,30 @@ pub struct RevokeAnswer {
 
 /// The body of `POST /v1/locks/{name}`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcquireLock {
     /// How long the lock lasts without a sign of life, as in `10s`; `None`: 10 s, or as the lease does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
     /// A lease that the lock ends with; `None`: one of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub lease: Option<u64>,
     /// How long to wait for it, as in `30s`; `None`: not at all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,
     /// A key that shows who holds the lock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The value of that key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub value: Option<Box<RawValue>>,
 }
 
 /// A lock that is held.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockAnswer {
     /// Its name.
     pub name: String,
@@ -93,6 +102,7 @@ pub struct LockAnswer {
 
 /// The answer to `DELETE /v1/locks/{name}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReleaseAnswer {
     /// Its name.
     pub name: String,
@@ -104,6 +114,7 @@ pub struct ReleaseAnswer {
 
 /// The answer to `GET /v1/locks/{name}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockState {
     /// Its name.
     pub name: String,
@@ -115,6 +126,7 @@ pub struct LockState {
 
 /// Who holds a lock.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockHolder {
     /// The fencing token.
     pub token: u64,
@@ -129,6 +141,7 @@ pub struct LockHolder {
 
 /// The answer to `GET /v1/locks`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LocksAnswer {
     /// Locks that are held, in order of their names.
     pub locks: Vec<HeldLock>,
@@ -138,6 +151,7 @@ pub struct LocksAnswer {
 
 /// A lock that is held.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeldLock {
     /// Its name.
     pub name: String,

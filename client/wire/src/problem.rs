@@ -8,6 +8,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// A problem document.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A URI that names the kind: `urn:balsa:problem:CODE`.
     #[serde(rename = "type")]
@@ -42,6 +43,7 @@ pub struct Problem {
 
 /// What became of a write that was answered with an error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It had no effect and never will.
@@ -53,9 +55,10 @@ pub enum Outcome {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $title:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $status:literal, $text:literal, $title:literal;)*) => {
         /// The kinds of problems. New ones may come; none changes its meaning.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $text)] $name,)*
             /// One that this build does not know: go by the status.
@@ -75,6 +78,14 @@ macro_rules! codes {
                 }
             }
 
+            /// The HTTP status that it goes with; 0: not known here.
+            pub fn status(self) -> u16 {
+                match self {
+                    $(Code::$name => $status,)*
+                    Code::Other => 0,
+                }
+            }
+
             /// In words, the same for every occurrence.
             pub fn title(self) -> &'static str {
                 match self {
@@ -87,92 +98,92 @@ macro_rules! codes {
 }
 
 codes! {
-    /// 400: the key is empty, not UTF-8 or wrongly percent-encoded.
-    InvalidKey = "invalid_key", "The key is not valid";
-    /// 400: the key is over the limit.
-    KeyTooLong = "key_too_long", "The key is too long";
-    /// 400: a name at the root that is not a key.
-    ReservedName = "reserved_name", "The name is reserved at the root";
-    /// 400: the body is not the JSON it should be.
-    InvalidJson = "invalid_json", "The body is not valid";
-    /// 400: a JSON member that is not known here.
-    UnknownMember = "unknown_member", "The body has an unknown member";
-    /// 400: a query parameter that is not known here.
-    UnknownParameter = "unknown_parameter", "Unknown query parameter";
-    /// 400: a query parameter with a value that is not valid, or given twice.
-    InvalidParameter = "invalid_parameter", "Invalid query parameter";
-    /// 400: a transaction with a part that is not valid; `path` says which.
-    InvalidTxn = "invalid_txn", "The transaction is not valid";
-    /// 400: a condition that is not supported.
-    InvalidCondition = "invalid_condition", "The condition is not supported";
-    /// 400: a header with a value that is not valid.
-    InvalidHeader = "invalid_header", "Invalid header";
-    /// 400: the body ended early or could not be read.
-    IncompleteBody = "incomplete_body", "The body is incomplete";
-    /// 403: the request comes from a web page of another origin.
-    CrossOrigin = "cross_origin", "Requests from other web pages are refused";
-    /// 404: nothing is served at this path.
-    NoSuchRoute = "no_such_route", "There is nothing at this path";
-    /// 404: the key is absent.
-    KeyNotFound = "key_not_found", "The key does not exist";
-    /// 404: there is no such lease: it has ended, or never was.
-    LeaseNotFound = "lease_not_found", "The lease does not exist";
-    /// 404: the revision that was asked for has not come yet.
-    FutureRevision = "future_revision", "The revision has not come yet";
-    /// 404: there is no such member.
-    NoSuchMember = "no_such_member", "The member does not exist";
-    /// 405: see the `Allow` header.
-    MethodNotAllowed = "method_not_allowed", "The method is not allowed here";
-    /// 408: the request did not arrive in time.
-    RequestTimeout = "request_timeout", "The request did not arrive in time";
-    /// 409: the session has expired, or has forgotten this request.
-    SessionExpired = "session_expired", "The session has expired";
-    /// 409: another holds the lock, and did so for as long as was to be waited.
-    LockBusy = "lock_busy", "The lock is held by another";
-    /// 409: the place in the lock's queue is gone: it was released, or its lease or its time to wait has ended.
-    LockLost = "lock_lost", "The place in the lock's queue is gone";
-    /// 409: another membership change is under way.
-    MembershipBusy = "membership_busy", "Another membership change is under way";
-    /// 409: the change cannot be made.
-    ChangeRefused = "change_refused", "The change cannot be made";
-    /// 410: the revision is compacted.
-    Compacted = "compacted", "The revision is compacted";
-    /// 412: the condition did not hold.
-    PreconditionFailed = "precondition_failed", "The condition does not hold";
-    /// 413: the value or the body is over the limit.
-    TooLarge = "too_large", "The body is too large";
-    /// 415: the content type does not fit here.
-    UnsupportedMediaType = "unsupported_media_type", "The content type is not supported here";
-    /// 422: the idempotency key or session number was used for another request.
-    RequestMismatch = "request_mismatch", "The idempotency key was used for another request";
-    /// 500: the node broke.
-    Internal = "internal", "The node failed";
-    /// 503: a bound of this node is met.
-    Overloaded = "overloaded", "The node is overloaded";
-    /// 503: no leader was found in time.
-    NoLeader = "no_leader", "There is no leader";
-    /// 503: a quorum did not confirm the read in time.
-    NotConfirmed = "not_confirmed", "The read was not confirmed in time";
-    /// 503: another leader's entry took the write's place.
-    Overwritten = "overwritten", "The write lost against another leader's";
-    /// 503: too many recorded replies.
-    ReplyTableFull = "reply_table_full", "The reply table is full";
-    /// 503: there are too many leases, keys with leases, or places in queues of locks.
-    TableFull = "table_full", "A table of the cluster is full";
-    /// 503: the cluster's feature level does not allow it yet; members with an older build hold it back.
-    FeatureLevel = "feature_level", "The cluster's feature level is too low";
-    /// 503: the node is stopping.
-    Stopping = "stopping", "The node is stopping";
-    /// 503: the node was removed from the cluster; other members serve.
-    Removed = "removed", "The node was removed from the cluster";
-    /// 503: the node is not ready for requests.
-    NotReady = "not_ready", "The node is not ready";
-    /// 503: the node does not turn.
-    NotAlive = "not_alive", "The node hangs";
-    /// 504: what became of the write is not known.
-    OutcomeUnknown = "outcome_unknown", "The outcome is unknown";
-    /// 507: the quota or the disk is full.
-    StorageFull = "storage_full", "The storage is full";
+    /// The key is empty, not UTF-8 or wrongly percent-encoded.
+    InvalidKey = 400, "invalid_key", "The key is not valid";
+    /// The key is over the limit.
+    KeyTooLong = 400, "key_too_long", "The key is too long";
+    /// A name at the root that is not a key.
+    ReservedName = 400, "reserved_name", "The name is reserved at the root";
+    /// The body is not the JSON it should be.
+    InvalidJson = 400, "invalid_json", "The body is not valid";
+    /// A JSON member that is not known here.
+    UnknownMember = 400, "unknown_member", "The body has an unknown member";
+    /// A query parameter that is not known here.
+    UnknownParameter = 400, "unknown_parameter", "Unknown query parameter";
+    /// A parameter of the path or the query with a value that is not valid, or given twice.
+    InvalidParameter = 400, "invalid_parameter", "Invalid parameter";
+    /// A transaction with a part that is not valid; `path` says which.
+    InvalidTxn = 400, "invalid_txn", "The transaction is not valid";
+    /// A condition that is not supported.
+    InvalidCondition = 400, "invalid_condition", "The condition is not supported";
+    /// A header with a value that is not valid.
+    InvalidHeader = 400, "invalid_header", "Invalid header";
+    /// The body ended early or could not be read.
+    IncompleteBody = 400, "incomplete_body", "The body is incomplete";
+    /// The request comes from a web page of another origin.
+    CrossOrigin = 403, "cross_origin", "Requests from other web pages are refused";
+    /// Nothing is served at this path.
+    NoSuchRoute = 404, "no_such_route", "There is nothing at this path";
+    /// The key is absent.
+    KeyNotFound = 404, "key_not_found", "The key does not exist";
+    /// There is no such lease: it has ended, or never was.
+    LeaseNotFound = 404, "lease_not_found", "The lease does not exist";
+    /// The revision that was asked for has not come yet.
+    FutureRevision = 404, "future_revision", "The revision has not come yet";
+    /// There is no such member.
+    NoSuchMember = 404, "no_such_member", "The member does not exist";
+    /// See the `Allow` header.
+    MethodNotAllowed = 405, "method_not_allowed", "The method is not allowed here";
+    /// The request did not arrive in time.
+    RequestTimeout = 408, "request_timeout", "The request did not arrive in time";
+    /// The session has expired, or has forgotten this request.
+    SessionExpired = 409, "session_expired", "The session has expired";
+    /// Another holds the lock, and did so for as long as was to be waited.
+    LockBusy = 409, "lock_busy", "The lock is held by another";
+    /// The place in the lock's queue is gone: it was released, or its lease or its time to wait has ended.
+    LockLost = 409, "lock_lost", "The place in the lock's queue is gone";
+    /// Another membership change is under way.
+    MembershipBusy = 409, "membership_busy", "Another membership change is under way";
+    /// The change cannot be made.
+    ChangeRefused = 409, "change_refused", "The change cannot be made";
+    /// The revision is compacted.
+    Compacted = 410, "compacted", "The revision is compacted";
+    /// The condition did not hold.
+    PreconditionFailed = 412, "precondition_failed", "The condition does not hold";
+    /// The value or the body is over the limit.
+    TooLarge = 413, "too_large", "The body is too large";
+    /// The content type does not fit here.
+    UnsupportedMediaType = 415, "unsupported_media_type", "The content type is not supported here";
+    /// The idempotency key or session number was used for another request.
+    RequestMismatch = 422, "request_mismatch", "The idempotency key was used for another request";
+    /// The node broke.
+    Internal = 500, "internal", "The node failed";
+    /// A bound of this node is met.
+    Overloaded = 503, "overloaded", "The node is overloaded";
+    /// No leader was found in time.
+    NoLeader = 503, "no_leader", "There is no leader";
+    /// A quorum did not confirm the read in time.
+    NotConfirmed = 503, "not_confirmed", "The read was not confirmed in time";
+    /// Another leader's entry took the write's place.
+    Overwritten = 503, "overwritten", "The write lost against another leader's";
+    /// Too many recorded replies.
+    ReplyTableFull = 503, "reply_table_full", "The reply table is full";
+    /// There are too many leases, keys with leases, or places in queues of locks.
+    TableFull = 503, "table_full", "A table of the cluster is full";
+    /// The cluster's feature level does not allow it yet; members with an older build hold it back.
+    FeatureLevel = 503, "feature_level", "The cluster's feature level is too low";
+    /// The node is stopping.
+    Stopping = 503, "stopping", "The node is stopping";
+    /// The node was removed from the cluster; other members serve.
+    Removed = 503, "removed", "The node was removed from the cluster";
+    /// The node is not ready for requests.
+    NotReady = 503, "not_ready", "The node is not ready";
+    /// The node does not turn.
+    NotAlive = 503, "not_alive", "The node hangs";
+    /// What became of the write is not known.
+    OutcomeUnknown = 504, "outcome_unknown", "The outcome is unknown";
+    /// The quota or the disk is full.
+    StorageFull = 507, "storage_full", "The storage is full";
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 /// The body of `POST /v1/txn`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TxnRequest {
     /// All must hold for `then` to be done; none: they do.
@@ -22,36 +23,39 @@ pub struct TxnRequest {
 /// A condition: of a key, with one of `revision`, `version`, `value`, `value_base64` and `exists`; or of a lock, with
 /// `token`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// The key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The key's revision is this one; 0: it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// The key's version is this one; 0: it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// The key has this JSON value, byte for byte.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub value: Option<Box<RawValue>>,
     /// The key has these raw bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
     /// The key is there, or is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub exists: Option<bool>,
     /// The lock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
     /// The lock is held under this token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
 }
 
 /// An operation of a transaction.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Reads a key.
@@ -66,6 +70,7 @@ pub enum Op {
 
 /// An operation that needs no more than its key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyOp {
     /// The key.
@@ -74,44 +79,48 @@ pub struct KeyOp {
 
 /// Sets a key: to a JSON value, or to raw bytes with their type.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutOp {
     /// The key.
     pub key: String,
     /// The JSON value.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub value: Option<Box<RawValue>>,
     /// Raw bytes, in base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
     /// The type of the raw bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// The lease that the key ends with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub lease: Option<u64>,
 }
 
 /// Reads a range: of a prefix, or from `start` up to and without `end`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RangeOp {
     /// Keys that begin with this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// The first key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
     /// The first key beyond.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
     /// At most so many items; `None`: as many as a page has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
 
 /// The answer to `POST /v1/txn`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TxnAnswer {
     /// The conditions held: `then` was done, else `else`.
     pub succeeded: bool,
@@ -123,6 +132,7 @@ pub struct TxnAnswer {
 
 /// What an operation gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OpResult {
     /// What the key had before the transaction; `None`: it was absent.
@@ -137,6 +147,7 @@ pub enum OpResult {
 
 /// A key that was deleted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Deleted {
     /// The key.
     pub key: String,
@@ -146,6 +157,7 @@ pub struct Deleted {
 
 /// What a range within a transaction gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Items {
     /// In ascending order.
     pub items: Vec<Item>,
@@ -155,6 +167,7 @@ pub struct Items {
 
 /// The answer to `GET /v1/kv`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RangeAnswer {
     /// The items of this page; with `keys_only` they have no values.
     #[serde(default)]
@@ -176,9 +189,26 @@ pub type RangeItem = Item;
 
 /// The answer to `DELETE /v1/kv`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RangeDeleteAnswer {
     /// How many keys were there.
     pub deleted: u64,
     /// The store's revision; not a new one where nothing was deleted.
     pub revision: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_not_absent() {
+        for text in [r#"{"key":"a","revision":null}"#, r#"{"key":null,"exists":true}"#] {
+            assert!(serde_json::from_str::<Condition>(text).is_err(), "{text}");
+        }
+        let null: Condition = serde_json::from_str(r#"{"key":"a","value":null}"#).unwrap();
+        assert_eq!(null.value.as_ref().map(|value| value.get()), Some("null"));
+        assert!(serde_json::from_str::<PutOp>(r#"{"key":"a","value":1,"lease":null}"#).is_err());
+        assert!(serde_json::from_str::<RangeOp>(r#"{"prefix":"a","limit":null}"#).is_err());
+    }
 }

@@ -58,13 +58,13 @@ pub(super) async fn add_member(call: &Call<'_>, body: &mut Body) -> Result<Answe
 /// `POST /v1/cluster/members/{id}/promote`.
 pub(super) async fn promote(call: &Call<'_>, id: &str, body: &mut Body) -> Result<Answer, Failure> {
     let body::Empty {} = read(call, body, "empty").await?;
-    change(call, AdminRequest::Promote { id: node_id("id", id)? }).await
+    change(call, AdminRequest::Promote { id: member_id(id)? }).await
 }
 
 /// `DELETE /v1/cluster/members/{id}`.
 pub(super) async fn remove(call: &Call<'_>, id: &str, body: &mut Body) -> Result<Answer, Failure> {
     let body::Empty {} = read(call, body, "empty").await?;
-    change(call, AdminRequest::Remove { id: node_id("id", id)? }).await
+    change(call, AdminRequest::Remove { id: member_id(id)? }).await
 }
 
 /// `POST /v1/cluster/transfer-leadership`.
@@ -167,14 +167,21 @@ fn membership(voter: bool) -> MembershipKind {
     if voter { MembershipKind::Voter } else { MembershipKind::Learner }
 }
 
+/// An identity in a body.
 fn node_id(member: &str, text: &str) -> Result<NodeId, Failure> {
+    let why = || format!("`{member}` is `{text}`; it takes 1 to 16 hexadecimal digits, not 0");
+    identity(text).ok_or_else(|| Failure::Member(why()))
+}
+
+/// An identity in a path.
+fn member_id(text: &str) -> Result<NodeId, Failure> {
+    let why = "a member is named by its identity: 1 to 16 hexadecimal digits, not 0";
+    identity(text).ok_or(Failure::Parameters(why))
+}
+
+fn identity(text: &str) -> Option<NodeId> {
     let digits = (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    match u64::from_str_radix(text, 16) {
-        Ok(id) if digits && id != 0 => Ok(NodeId(id)),
-        _ => Err(Failure::Member(format!(
-            "`{member}` is `{text}`; it takes 1 to 16 hexadecimal digits, not 0"
-        ))),
-    }
+    u64::from_str_radix(text, 16).ok().filter(|id| digits && *id != 0).map(NodeId)
 }
 
 #[cfg(test)]
@@ -184,10 +191,10 @@ mod tests {
     #[test]
     fn ids() {
         for (text, id) in [("1", 1), ("00000000000000ff", 255), ("FFFFFFFFFFFFFFFF", u64::MAX)] {
-            assert_eq!(node_id("id", text).unwrap(), NodeId(id));
+            assert_eq!(identity(text), Some(NodeId(id)));
         }
         for text in ["", "0", "0000000000000000", "g", "-1", "+1", "0x1", "10000000000000000"] {
-            assert!(node_id("id", text).is_err(), "{text}");
+            assert_eq!(identity(text), None, "{text}");
         }
     }
 }

@@ -7,7 +7,7 @@ use super::origin;
 use super::problem::Failure;
 use super::route::{self, Route, Target};
 use super::state::{ApiState, Shared};
-use super::{backup, cluster, health, history, kv, leases, locks, range, sessions, txn, watch};
+use super::{backup, cluster, health, history, kv, leases, locks, openapi, range, sessions, txn, watch};
 use crate::metrics;
 use axum::body::Body;
 use axum::response::Response;
@@ -98,6 +98,7 @@ async fn dispatch(call: &Call<'_>, target: Target<'_>, body: &mut Body) -> Resul
             Route::Livez if get => health::live(call),
             Route::Readyz if get => health::ready(call),
             Route::Metrics if get => health::metrics(call),
+            Route::OpenApi if get => openapi::get(call),
             Route::Nothing => Err(nothing_at(call.parts.uri.path())),
             _ => Err(wrong_method(call, route)),
         },

@@ -13,6 +13,9 @@ use balsa_wire::cluster::{Check, ReadyAnswer};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// What `/readyz` takes.
+pub(super) const READY: &[Param] = &[Param::Verbose];
+
 /// `GET /livez`.
 pub(super) fn live(call: &Call<'_>) -> Result<Answer, Failure> {
     query::parse(call.parts.uri.query(), &[])?;
@@ -21,7 +24,7 @@ pub(super) fn live(call: &Call<'_>) -> Result<Answer, Failure> {
 
 /// `GET /readyz`.
 pub(super) fn ready(call: &Call<'_>) -> Result<Answer, Failure> {
-    let query = query::parse(call.parts.uri.query(), &[Param::Verbose])?;
+    let query = query::parse(call.parts.uri.query(), READY)?;
     let checks = checks(&call.state.handle.status(), call.state.metrics.flush_waits.get() != 0);
     if !checks.iter().all(|check| check.ok) {
         return Err(Failure::NotReady(checks));

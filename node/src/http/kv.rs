@@ -21,10 +21,17 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 
+/// What reads of a key take.
+pub(super) const READ: &[Param] = &[Param::Raw, Param::Consistency, Param::Revision];
+/// What a PUT takes.
+pub(super) const WRITE: &[Param] = &[Param::Prev, Param::Ttl, Param::Lease];
+/// What a DELETE takes.
+pub(super) const DELETE: &[Param] = &[Param::Prev];
+
 /// GET and HEAD.
 pub(super) async fn get(call: &Call<'_>, key: &str) -> Result<Answer, Failure> {
     call.check_key(key)?;
-    let query = query::parse(call.parts.uri.query(), &[Param::Raw, Param::Consistency, Param::Revision])?;
+    let query = query::parse(call.parts.uri.query(), READ)?;
     let known = conditions::of_read(&call.parts.headers)?;
     let age_ms = freshness(call, query.consistency).await?;
     let (view, found) = match query.revision {
@@ -87,7 +94,7 @@ pub(super) async fn put(
     body: &mut Body,
 ) -> Result<Answer, Failure> {
     call.check_key(key)?;
-    let query = query::parse(call.parts.uri.query(), &[Param::Prev, Param::Ttl, Param::Lease])?;
+    let query = query::parse(call.parts.uri.query(), WRITE)?;
     let condition = conditions::of_write(&call.parts.headers)?;
     if query.ttl.is_some() && query.lease.is_some() {
         return Err(Failure::Parameters("ttl gives the key a lease of its own; give one of ttl and lease"));
@@ -132,7 +139,7 @@ pub(super) async fn put(
 /// DELETE.
 pub(super) async fn delete(call: &Call<'_>, key: &str, body: &mut Body) -> Result<Answer, Failure> {
     call.check_key(key)?;
-    let query = query::parse(call.parts.uri.query(), &[Param::Prev])?;
+    let query = query::parse(call.parts.uri.query(), DELETE)?;
     let condition = conditions::of_write(&call.parts.headers)?;
     let delete = Delete { key: Bytes::copy_from_slice(key.as_bytes()), condition, want_previous: query.prev };
     let (applied, replayed) = call.write_without_body(body, Operation::Delete(delete)).await?;

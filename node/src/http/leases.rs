@@ -15,11 +15,16 @@ use balsa_wire::duration;
 use balsa_wire::leases::{GrantLease as Grant, LeaseAnswer, LeaseState, LeasesAnswer, RevokeAnswer};
 
 /// The shortest and the longest time to live, in milliseconds.
-const TTL_MS: std::ops::RangeInclusive<u64> = 100..=365 * 86_400_000;
+pub(super) const TTL_MS: std::ops::RangeInclusive<u64> = 100..=365 * 86_400_000;
 /// Keys that one entry deletes at once.
 const KEYS_MAX: u32 = 256;
 /// Leases, or keys of one, that one answer lists.
 const LIST_MAX: usize = 1_000;
+
+/// What a read of a lease takes.
+pub(super) const READ: &[Param] = &[Param::Consistency];
+/// What the list takes.
+pub(super) const LIST: &[Param] = &[Param::Consistency, Param::After];
 
 /// Reads a time to live.
 pub(super) fn ttl_ms(name: &'static str, text: &str) -> Result<u64, Failure> {
@@ -75,7 +80,7 @@ pub(super) async fn revoke(call: &Call<'_>, id: &str, body: &mut Body) -> Result
 
 /// `GET /v1/leases/{id}`.
 pub(super) async fn get(call: &Call<'_>, id: &str) -> Result<Answer, Failure> {
-    let query = query::parse(call.parts.uri.query(), &[Param::Consistency])?;
+    let query = query::parse(call.parts.uri.query(), READ)?;
     let lease = number(id)?;
     let age_ms = freshness(call, query.consistency).await?;
     let view = call.state.view();
@@ -92,7 +97,7 @@ pub(super) async fn get(call: &Call<'_>, id: &str) -> Result<Answer, Failure> {
 
 /// `GET /v1/leases`.
 pub(super) async fn list(call: &Call<'_>) -> Result<Answer, Failure> {
-    let query = query::parse(call.parts.uri.query(), &[Param::Consistency, Param::After])?;
+    let query = query::parse(call.parts.uri.query(), LIST)?;
     let above = match query.after.as_deref() {
         None => 0,
         Some(text) => number(text)?,
@@ -133,7 +138,6 @@ pub(super) fn left_of(call: &Call<'_>, view: &View, lease: u64) -> Option<u64> {
 /// A lease's number, as paths and parameters have it.
 pub(super) fn number(text: &str) -> Result<u64, Failure> {
     let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|number| valid && *number > 0).ok_or_else(|| {
-        Failure::Member(format!("`{text}` is no number of a lease; it takes a decimal number from 1"))
-    })
+    let number = text.parse().ok().filter(|number| valid && *number > 0);
+    number.ok_or(Failure::Parameters("a lease is named by its number: decimal, from 1"))
 }

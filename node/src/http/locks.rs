@@ -26,12 +26,19 @@ use std::time::Duration;
 /// How long a lock lasts without a sign of life, unless it is said, in milliseconds.
 const TTL_MS: u64 = 10_000;
 /// The longest wait, in milliseconds.
-const WAIT_MS_MAX: u64 = 600_000;
+pub(super) const WAIT_MS_MAX: u64 = 600_000;
 /// What is told where a place could not be given up.
 const PLACE_KEPT: &str = "the time to wait for the lock is over, and the place in its queue could not be given up: it ends by \
                           itself, but may hold the lock for a while before";
 /// Locks that one answer lists.
 const LIST_MAX: usize = 1_000;
+
+/// What a read of a lock takes.
+pub(super) const READ: &[Param] = &[Param::Consistency];
+/// What the list takes.
+pub(super) const LIST: &[Param] = &[Param::Consistency, Param::After];
+/// What a release takes.
+pub(super) const RELEASE: &[Param] = &[Param::Token];
 
 /// POST.
 pub(super) async fn acquire(call: &Call<'_>, name: &str, body: &mut Body) -> Result<Answer, Failure> {
@@ -113,7 +120,7 @@ async fn wait_for(call: &Call<'_>, name: &str, place: &LockPlace, wait: Duration
 
 /// `DELETE ?token=N`.
 pub(super) async fn release(call: &Call<'_>, name: &str, body: &mut Body) -> Result<Answer, Failure> {
-    let query = query::parse(call.parts.uri.query(), &[Param::Token])?;
+    let query = query::parse(call.parts.uri.query(), RELEASE)?;
     call.refuse_conditions()?;
     call.check_key(name)?;
     let Some(token) = query.token else {
@@ -133,7 +140,7 @@ pub(super) async fn release(call: &Call<'_>, name: &str, body: &mut Body) -> Res
 
 /// GET of one.
 pub(super) async fn get(call: &Call<'_>, name: &str) -> Result<Answer, Failure> {
-    let query = query::parse(call.parts.uri.query(), &[Param::Consistency])?;
+    let query = query::parse(call.parts.uri.query(), READ)?;
     call.check_key(name)?;
     let age_ms = freshness(call, query.consistency).await?;
     let view = call.state.view();
@@ -151,7 +158,7 @@ pub(super) async fn get(call: &Call<'_>, name: &str) -> Result<Answer, Failure> 
 
 /// GET of all.
 pub(super) async fn list(call: &Call<'_>) -> Result<Answer, Failure> {
-    let query = query::parse(call.parts.uri.query(), &[Param::Consistency, Param::After])?;
+    let query = query::parse(call.parts.uri.query(), LIST)?;
     let age_ms = freshness(call, query.consistency).await?;
     let above = query.after.unwrap_or_default();
     let mut found = call.state.view().locks_above(above.as_bytes(), LIST_MAX + 1);

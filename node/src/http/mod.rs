@@ -9,6 +9,7 @@
 //!   one file a resource
 //! - [`query`], [`conditions`], [`request_id`], [`body`], [`origin`]: reading requests; pure but for bodies
 //! - [`problem`]: the one match from errors to problem documents
+//! - `openapi`: the document that describes all this to programs
 //! - `answer`, `headers`, `json`, `sse`: writing answers
 //! - `state`, `in_flight`, `reads`, `call`: what requests share
 //!
@@ -32,6 +33,7 @@ mod json;
 mod kv;
 mod leases;
 mod locks;
+mod openapi;
 pub mod origin;
 pub mod problem;
 pub mod query;

@@ -198,98 +198,92 @@ pub enum Failure {
     Metrics(String),
 }
 
-/// Status, code and the truth about a write.
+/// The code, with which goes the status, and the truth about a write.
 struct Verdict {
-    status: StatusCode,
     code: Code,
     outcome: Outcome,
 }
 
 impl Failure {
     fn verdict(&self) -> Verdict {
-        use StatusCode as S;
-        let not_applied = |status, code| Verdict { status, code, outcome: Outcome::NotApplied };
-        let unknown = |status, code| Verdict { status, code, outcome: Outcome::Unknown };
+        let not_applied = |code| Verdict { code, outcome: Outcome::NotApplied };
+        let unknown = |code| Verdict { code, outcome: Outcome::Unknown };
         match self {
-            Failure::Path(_) | Failure::KeyEmpty { .. } => not_applied(S::BAD_REQUEST, Code::InvalidKey),
-            Failure::KeyTooLong { .. } => not_applied(S::BAD_REQUEST, Code::KeyTooLong),
-            Failure::ReservedName { .. } => not_applied(S::BAD_REQUEST, Code::ReservedName),
-            Failure::Query(QueryError::Unknown { .. }) => not_applied(S::BAD_REQUEST, Code::UnknownParameter),
+            Failure::Path(_) | Failure::KeyEmpty { .. } => not_applied(Code::InvalidKey),
+            Failure::KeyTooLong { .. } => not_applied(Code::KeyTooLong),
+            Failure::ReservedName { .. } => not_applied(Code::ReservedName),
+            Failure::Query(QueryError::Unknown { .. }) => not_applied(Code::UnknownParameter),
             Failure::Query(
                 QueryError::Twice { .. } | QueryError::Value { .. } | QueryError::Malformed(_),
-            ) => not_applied(S::BAD_REQUEST, Code::InvalidParameter),
-            Failure::Condition(_) => not_applied(S::BAD_REQUEST, Code::InvalidCondition),
-            Failure::RequestId(_) => not_applied(S::BAD_REQUEST, Code::InvalidHeader),
+            ) => not_applied(Code::InvalidParameter),
+            Failure::Condition(_) => not_applied(Code::InvalidCondition),
+            Failure::RequestId(_) => not_applied(Code::InvalidHeader),
             Failure::Body(error) => match error {
-                BodyError::TooLarge { .. } => not_applied(S::PAYLOAD_TOO_LARGE, Code::TooLarge),
-                BodyError::Incomplete => not_applied(S::BAD_REQUEST, Code::IncompleteBody),
-                BodyError::Late { .. } => not_applied(S::REQUEST_TIMEOUT, Code::RequestTimeout),
-                BodyError::Json { .. } => not_applied(S::BAD_REQUEST, Code::InvalidJson),
-                BodyError::UnknownMember { .. } => not_applied(S::BAD_REQUEST, Code::UnknownMember),
-                BodyError::Form | BodyError::Encoded => {
-                    not_applied(S::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType)
-                }
-                BodyError::ContentType => not_applied(S::BAD_REQUEST, Code::InvalidHeader),
+                BodyError::TooLarge { .. } => not_applied(Code::TooLarge),
+                BodyError::Incomplete => not_applied(Code::IncompleteBody),
+                BodyError::Late { .. } => not_applied(Code::RequestTimeout),
+                BodyError::Json { .. } => not_applied(Code::InvalidJson),
+                BodyError::UnknownMember { .. } => not_applied(Code::UnknownMember),
+                BodyError::Form | BodyError::Encoded => not_applied(Code::UnsupportedMediaType),
+                BodyError::ContentType => not_applied(Code::InvalidHeader),
             },
-            Failure::Member(_) => not_applied(S::BAD_REQUEST, Code::InvalidJson),
-            Failure::Origin(_) => not_applied(S::FORBIDDEN, Code::CrossOrigin),
-            Failure::NoSuchRoute(_) => not_applied(S::NOT_FOUND, Code::NoSuchRoute),
-            Failure::Method { .. } => not_applied(S::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
-            Failure::KeyNotFound { .. } => not_applied(S::NOT_FOUND, Code::KeyNotFound),
-            Failure::Compacted { .. } => not_applied(S::GONE, Code::Compacted),
-            Failure::FutureRevision { .. } => not_applied(S::NOT_FOUND, Code::FutureRevision),
-            Failure::Parameters(_) => not_applied(S::BAD_REQUEST, Code::InvalidParameter),
-            Failure::LastEventId => not_applied(S::BAD_REQUEST, Code::InvalidHeader),
+            Failure::Member(_) => not_applied(Code::InvalidJson),
+            Failure::Origin(_) => not_applied(Code::CrossOrigin),
+            Failure::NoSuchRoute(_) => not_applied(Code::NoSuchRoute),
+            Failure::Method { .. } => not_applied(Code::MethodNotAllowed),
+            Failure::KeyNotFound { .. } => not_applied(Code::KeyNotFound),
+            Failure::Compacted { .. } => not_applied(Code::Compacted),
+            Failure::FutureRevision { .. } => not_applied(Code::FutureRevision),
+            Failure::Parameters(_) => not_applied(Code::InvalidParameter),
+            Failure::LastEventId => not_applied(Code::InvalidHeader),
             Failure::TooManyWatchers(_)
             | Failure::PastReads
             | Failure::TooManyBackups
-            | Failure::BackupNotBegun => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
-            Failure::PreconditionFailed { .. } => {
-                not_applied(S::PRECONDITION_FAILED, Code::PreconditionFailed)
-            }
-            Failure::Txn { .. } => not_applied(S::BAD_REQUEST, Code::InvalidTxn),
-            Failure::NoLease { .. } => not_applied(S::NOT_FOUND, Code::LeaseNotFound),
-            Failure::LockBusy => not_applied(S::CONFLICT, Code::LockBusy),
-            Failure::LockLost => not_applied(S::CONFLICT, Code::LockLost),
-            Failure::TableFull { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::TableFull),
-            Failure::SessionExpired => not_applied(S::CONFLICT, Code::SessionExpired),
-            Failure::RequestMismatch => not_applied(S::UNPROCESSABLE_ENTITY, Code::RequestMismatch),
-            Failure::ReplyTableFull => not_applied(S::SERVICE_UNAVAILABLE, Code::ReplyTableFull),
-            Failure::InFlight(_) => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
+            | Failure::BackupNotBegun => not_applied(Code::Overloaded),
+            Failure::PreconditionFailed { .. } => not_applied(Code::PreconditionFailed),
+            Failure::Txn { .. } => not_applied(Code::InvalidTxn),
+            Failure::NoLease { .. } => not_applied(Code::LeaseNotFound),
+            Failure::LockBusy => not_applied(Code::LockBusy),
+            Failure::LockLost => not_applied(Code::LockLost),
+            Failure::TableFull { .. } => not_applied(Code::TableFull),
+            Failure::SessionExpired => not_applied(Code::SessionExpired),
+            Failure::RequestMismatch => not_applied(Code::RequestMismatch),
+            Failure::ReplyTableFull => not_applied(Code::ReplyTableFull),
+            Failure::InFlight(_) => not_applied(Code::Overloaded),
             Failure::Write(error) => match error {
-                WriteError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
-                WriteError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
-                WriteError::FeatureLevel { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::FeatureLevel),
-                WriteError::StorageFull { .. } => not_applied(S::INSUFFICIENT_STORAGE, Code::StorageFull),
-                WriteError::Overwritten => not_applied(S::SERVICE_UNAVAILABLE, Code::Overwritten),
-                WriteError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
-                WriteError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
-                WriteError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
+                WriteError::NoLeader => not_applied(Code::NoLeader),
+                WriteError::Overloaded { .. } => not_applied(Code::Overloaded),
+                WriteError::FeatureLevel { .. } => not_applied(Code::FeatureLevel),
+                WriteError::StorageFull { .. } => not_applied(Code::StorageFull),
+                WriteError::Overwritten => not_applied(Code::Overwritten),
+                WriteError::Stopping => not_applied(Code::Stopping),
+                WriteError::Removed { .. } => not_applied(Code::Removed),
+                WriteError::Unknown { .. } => unknown(Code::OutcomeUnknown),
             },
             Failure::Read(error) => match error {
-                ReadError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
-                ReadError::NotConfirmed => not_applied(S::SERVICE_UNAVAILABLE, Code::NotConfirmed),
-                ReadError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
-                ReadError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
-                ReadError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
+                ReadError::NoLeader => not_applied(Code::NoLeader),
+                ReadError::NotConfirmed => not_applied(Code::NotConfirmed),
+                ReadError::Overloaded { .. } => not_applied(Code::Overloaded),
+                ReadError::Stopping => not_applied(Code::Stopping),
+                ReadError::Removed { .. } => not_applied(Code::Removed),
             },
             Failure::Admin(error) => match error {
-                AdminError::Refused(_) => not_applied(S::CONFLICT, Code::ChangeRefused),
-                AdminError::NoSuchMember(_) => not_applied(S::NOT_FOUND, Code::NoSuchMember),
-                AdminError::Busy => not_applied(S::CONFLICT, Code::MembershipBusy),
-                AdminError::NoLeader => not_applied(S::SERVICE_UNAVAILABLE, Code::NoLeader),
-                AdminError::Overloaded { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
-                AdminError::Stopping => not_applied(S::SERVICE_UNAVAILABLE, Code::Stopping),
-                AdminError::Removed { .. } => not_applied(S::SERVICE_UNAVAILABLE, Code::Removed),
-                AdminError::Unknown { .. } => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
+                AdminError::Refused(_) => not_applied(Code::ChangeRefused),
+                AdminError::NoSuchMember(_) => not_applied(Code::NoSuchMember),
+                AdminError::Busy => not_applied(Code::MembershipBusy),
+                AdminError::NoLeader => not_applied(Code::NoLeader),
+                AdminError::Overloaded { .. } => not_applied(Code::Overloaded),
+                AdminError::Stopping => not_applied(Code::Stopping),
+                AdminError::Removed { .. } => not_applied(Code::Removed),
+                AdminError::Unknown { .. } => unknown(Code::OutcomeUnknown),
             },
-            Failure::Head => not_applied(S::REQUEST_TIMEOUT, Code::RequestTimeout),
-            Failure::TooManyConnections => not_applied(S::SERVICE_UNAVAILABLE, Code::Overloaded),
-            Failure::Hangs => unknown(S::GATEWAY_TIMEOUT, Code::OutcomeUnknown),
-            Failure::NotAlive => not_applied(S::SERVICE_UNAVAILABLE, Code::NotAlive),
-            Failure::NotReady(_) => not_applied(S::SERVICE_UNAVAILABLE, Code::NotReady),
-            Failure::Misfit => unknown(S::INTERNAL_SERVER_ERROR, Code::Internal),
-            Failure::Store(_) | Failure::Metrics(_) => not_applied(S::INTERNAL_SERVER_ERROR, Code::Internal),
+            Failure::Head => not_applied(Code::RequestTimeout),
+            Failure::TooManyConnections => not_applied(Code::Overloaded),
+            Failure::Hangs => unknown(Code::OutcomeUnknown),
+            Failure::NotAlive => not_applied(Code::NotAlive),
+            Failure::NotReady(_) => not_applied(Code::NotReady),
+            Failure::Misfit => unknown(Code::Internal),
+            Failure::Store(_) | Failure::Metrics(_) => not_applied(Code::Internal),
         }
     }
 
@@ -314,11 +308,11 @@ impl Failure {
 
     /// The problem document; `write`: the request would have changed something.
     pub fn problem(&self, write: bool) -> Problem {
-        let Verdict { status, code, outcome } = self.verdict();
+        let Verdict { code, outcome } = self.verdict();
         Problem {
             kind: format!("urn:balsa:problem:{}", code.as_str()),
             title: code.title().to_owned(),
-            status: status.as_u16(),
+            status: code.status(),
             detail: self.to_string(),
             code,
             outcome: write.then_some(outcome),
@@ -332,8 +326,9 @@ impl Failure {
 
     /// The problem document's answer.
     pub(super) fn answer(self, write: bool) -> Answer {
-        let status = self.verdict().status;
         let mut problem = self.problem(write);
+        // Every code has a status that is one.
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut answer = Answer::new(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.retry_after = true;

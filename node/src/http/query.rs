@@ -50,7 +50,8 @@ pub enum Param {
 }
 
 impl Param {
-    fn name(self) -> &'static str {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
         match self {
             Param::Prev => "prev",
             Param::Raw => "raw",

@@ -28,7 +28,8 @@ const COUNT_MAX: u64 = 100_000;
 /// Keys that are deleted at one revision.
 const SLICE_KEYS: u32 = 1_000;
 
-const READ: &[Param] = &[
+/// What reads of a range take.
+pub(super) const READ: &[Param] = &[
     Param::Prefix,
     Param::Start,
     Param::End,
@@ -40,6 +41,9 @@ const READ: &[Param] = &[
     Param::Revision,
     Param::Consistency,
 ];
+
+/// What a DELETE of a range takes.
+pub(super) const DELETE: &[Param] = &[Param::Prefix, Param::Start, Param::End, Param::All];
 
 /// From its first key to the first beyond.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -230,8 +234,7 @@ fn write_rest(mut json: Writer, more: bool, last: Option<&Bytes>, revision: u64)
 
 /// DELETE.
 pub(super) async fn delete(call: &Call<'_>, body: &mut Body) -> Result<Answer, Failure> {
-    let params = &[Param::Prefix, Param::Start, Param::End, Param::All];
-    let query = query::parse(call.parts.uri.query(), params)?;
+    let query = query::parse(call.parts.uri.query(), DELETE)?;
     call.refuse_conditions()?;
     let span = Span::of_query(&query)?;
     if span.is_everything() != query.all {

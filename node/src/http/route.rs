@@ -54,13 +54,15 @@ pub enum Route {
     Readyz,
     /// `/metrics`.
     Metrics,
+    /// `/openapi.json`.
+    OpenApi,
     /// All else.
     Nothing,
 }
 
 impl Route {
     /// All routes, in the order of their discriminants.
-    pub const ALL: [Route; 23] = [
+    pub const ALL: [Route; 24] = [
         Route::RootKey,
         Route::Clear,
         Route::KvKey,
@@ -83,6 +85,7 @@ impl Route {
         Route::Livez,
         Route::Readyz,
         Route::Metrics,
+        Route::OpenApi,
         Route::Nothing,
     ];
 
@@ -111,6 +114,7 @@ impl Route {
             Route::Livez => "/livez",
             Route::Readyz => "/readyz",
             Route::Metrics => "/metrics",
+            Route::OpenApi => "/openapi.json",
             Route::Nothing => "none",
         }
     }
@@ -124,7 +128,7 @@ impl Route {
             Route::Locks => "GET, HEAD",
             Route::Lock => "GET, HEAD, POST, DELETE",
             Route::Txn | Route::KeepAlive => "POST",
-            Route::Cluster | Route::Livez | Route::Readyz | Route::Metrics => "GET, HEAD",
+            Route::Cluster | Route::Livez | Route::Readyz | Route::Metrics | Route::OpenApi => "GET, HEAD",
             Route::Watch | Route::Backup => "GET",
             Route::Clear
             | Route::Sessions
@@ -193,7 +197,7 @@ impl Target<'_> {
 }
 
 /// The reserved names at the root and what they serve.
-const RESERVED: [(&str, Route); 9] = [
+pub(super) const RESERVED: [(&str, Route); 9] = [
     ("v1", Route::Nothing),
     ("clear", Route::Clear),
     ("metrics", Route::Metrics),
@@ -201,7 +205,7 @@ const RESERVED: [(&str, Route); 9] = [
     ("readyz", Route::Readyz),
     ("healthz", Route::Livez),
     ("ui", Route::Nothing),
-    ("openapi.json", Route::Nothing),
+    ("openapi.json", Route::OpenApi),
     ("favicon.ico", Route::Nothing),
 ];
 
@@ -298,6 +302,7 @@ mod tests {
             ("/v1", Ok(Target::Reserved { route: Nothing, name: "v1" })),
             ("/%76%31", Ok(Target::Reserved { route: Nothing, name: "v1" })),
             ("/metrics", Ok(Target::Reserved { route: Metrics, name: "metrics" })),
+            ("/openapi.json", Ok(Target::Reserved { route: OpenApi, name: "openapi.json" })),
             ("/healthz", Ok(Target::Reserved { route: Livez, name: "healthz" })),
             ("/clear", Ok(Target::Reserved { route: Clear, name: "clear" })),
             ("/v1/kv/a", key(KvKey, "a")),

@@ -21,12 +21,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Names the last event that the client has.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What a watch takes.
+pub(super) const PARAMS: &[Param] = &[Param::Key, Param::Prefix, Param::From, Param::Events, Param::Prev];
 
 /// GET.
 pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Failure> {
-    let allowed = [Param::Key, Param::Prefix, Param::From, Param::Events, Param::Prev];
-    let query = query::parse(call.parts.uri.query(), &allowed)?;
+    let query = query::parse(call.parts.uri.query(), PARAMS)?;
     call.refuse_conditions()?;
     let filter = filter(call, &query)?;
     let last_id = last_event_id(&call.parts.headers)?;

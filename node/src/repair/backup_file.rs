@@ -1,6 +1,7 @@
 //! A backup in a file, read and checked: its frames, its chunks, and that its header is of the state in it.
 
 use super::RepairError;
+use super::progress::Progress;
 use balsa_store::{FEATURE_LEVEL, SnapshotSink, StoreError};
 use balsa_wire::backup::{Header, Piece, Reader};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ const READ_BYTES: usize = 1 << 20;
 pub(super) fn read_into(path: &Path, sink: &mut SnapshotSink) -> Result<(Header, u64), RepairError> {
     let unreadable = |error| RepairError::BackupFile { path: path.display().to_string(), error };
     let mut file = File::open(path).map_err(unreadable)?;
+    let mut progress = Progress::of(file.metadata().map_err(unreadable)?.len());
     let mut buffer = vec![0; READ_BYTES];
     let mut reader = Reader::default();
     let mut header = None;
@@ -30,6 +32,7 @@ pub(super) fn read_into(path: &Path, sink: &mut SnapshotSink) -> Result<(Header,
                 Piece::End(_) => {}
             }
         }
+        progress.show(reader.taken());
     }
     reader.finish()?;
     match (header, sink.arrived().map_err(RepairError::Contents)?) {

@@ -6,6 +6,7 @@
 
 mod backup_file;
 mod heir;
+mod progress;
 mod recover;
 mod restore;
 mod set_aside;

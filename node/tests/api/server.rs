@@ -96,6 +96,7 @@ pub(crate) fn status() -> Status {
         match_index: Some(Index(90 + id)),
         active,
         version: None,
+        is_low_on_disk: false,
         feature_level: Some(2),
     };
     Status {
@@ -114,6 +115,7 @@ pub(crate) fn status() -> Status {
         caught_up: true,
         feature_level: 2,
         cluster_time_ms: 5_000,
+        storage_full: None,
         members: vec![member(1, 0, None), member(2, 1, Some(true)), member(0xAB, 2, Some(false))],
         leader_changes: 3,
     }

@@ -3,7 +3,7 @@
 //! A bar prints its figures as it goes and ends with one line: its name, the verdict, what was measured. What it finds
 //! wrong ends it at once, with what the nodes said last.
 //!
-//! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`bad_input`], [`crash_loop`], [`failover`],
+//! Modules in reading order: [`verdict`], [`disk`], [`seed_curl`], [`docs`], [`openapi`], [`bad_input`], [`crash_loop`], [`failover`],
 //! [`membership`], [`nemesis`], [`bench_ratio`], [`limping`], [`soak`], [`leases`], [`locks`], [`watch`],
 //! [`backup`], [`overload`]; on a Kubernetes cluster: [`k8s_chart`],
 //! [`k8s_account`], [`k8s_install`], [`k8s_metrics`], [`k8s_deploy`], [`k8s_upgrade`], [`k8s_failover`], [`k8s_scale`],
@@ -11,6 +11,8 @@
 
 pub mod verdict;
 
+pub mod docs;
+pub mod openapi;
 pub mod seed_curl;
 
 pub mod bad_input;

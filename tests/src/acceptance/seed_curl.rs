@@ -180,7 +180,8 @@ fn base_port() -> Outcome<u16> {
     Err(Failure("no free ports for a dev cluster".to_string()))
 }
 
-async fn wait_until_ready(dev: &mut Process, port: u16) -> Outcome<()> {
+/// Waits until the node of a `dev` cluster at this port is ready.
+pub(super) async fn wait_until_ready(dev: &mut Process, port: u16) -> Outcome<()> {
     eventually("a node of the dev cluster to be ready", PATIENCE, async || {
         if let Some(status) = dev.ended()? {
             return Err(Failure(format!("dev ended ({status})")));

@@ -3,9 +3,9 @@
 
 use balsa_tests::acceptance::verdict::conclude;
 use balsa_tests::acceptance::{
-    backup, bad_input, bench_ratio, crash_loop, failover, k8s_account, k8s_chart, k8s_deploy, k8s_failover,
-    k8s_heal, k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases, limping, locks,
-    many_keys, membership, nemesis, overload, seed_curl, soak, watch,
+    backup, bad_input, bench_ratio, crash_loop, docs, failover, k8s_account, k8s_chart, k8s_deploy,
+    k8s_failover, k8s_heal, k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases,
+    limping, locks, many_keys, membership, nemesis, openapi, overload, seed_curl, soak, watch,
 };
 use balsa_tests::failure::{Context, Failure, Outcome};
 use balsa_tests::nemesis::clients::Rate;
@@ -29,6 +29,21 @@ enum Bar {
         /// End within a minute (this bar always does).
         #[arg(long)]
         quick: bool,
+    },
+    /// Every command of the documentation, page by page, on a cluster of its own.
+    Docs {
+        /// End within a minute or so (this bar always does).
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The document of the API against a node: its examples, and what schemathesis makes of it.
+    Openapi {
+        /// End within a minute: fewer requests.
+        #[arg(long)]
+        quick: bool,
+        /// What requests are drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// kill -9 of random nodes under writes.
     CrashLoop {
@@ -276,6 +291,12 @@ enum Bar {
 fn main() -> ExitCode {
     match Args::parse().bar {
         Bar::SeedCurl { quick: _ } => conclude("seed-curl", &run(seed_curl::run())),
+        Bar::Docs { quick: _ } => conclude("docs", &run(docs::run())),
+        Bar::Openapi { quick, seed } => {
+            let (examples, time) = if quick { (10, 25) } else { (100, 300) };
+            let options = openapi::Options { examples, time: Duration::from_secs(time), seed };
+            conclude("openapi", &run(openapi::run(&options)))
+        }
         Bar::CrashLoop { quick, kills, per_second, seed } => {
             let kills = kills.unwrap_or(if quick { 10 } else { 100 });
             conclude("crash-loop", &run(crash_loop::run(&crash_loop::Options { kills, per_second, seed })))
