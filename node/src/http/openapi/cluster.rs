@@ -17,7 +17,7 @@ fn state() -> Operation {
     let member = json!({
         "id": "6fd1a3c09e1b7a55", "slot": 0, "membership": "voter", "leader": true,
         "peer_address": "127.0.0.1:3300", "client_address": "127.0.0.1:3000",
-        "match_index": 57, "lag": 0, "health": "healthy", "version": "0.1.0", "feature_level": 2,
+        "match_index": 57, "lag": 0, "health": "healthy", "version": "0.1.0", "feature_level": 2, "disk_low": false,
     });
     let example = json!({
         "cluster": "c0ffee00c0ffee00", "node": "6fd1a3c09e1b7a55", "slot": 0, "version": "0.1.0", "phase": "running",
