@@ -165,8 +165,14 @@ async fn changes_that_make_no_sense_do_not() {
         ("POST", "/v1/cluster/members", add("1", "p", ""), Code::InvalidJson, "`peer_address` is `p`"),
         ("POST", "/v1/cluster/members", add("1", "p:1", ",\"slot\":-1"), Code::InvalidJson, "-1"),
         ("POST", "/v1/cluster/members", add("1", "p:1", ",\"role\":1"), Code::UnknownMember, "`role`"),
-        ("POST", "/v1/cluster/members/xyz/promote", "".to_owned(), Code::InvalidJson, "`id` is `xyz`"),
-        ("DELETE", "/v1/cluster/members/0", "".to_owned(), Code::InvalidJson, "`id` is `0`"),
+        (
+            "POST",
+            "/v1/cluster/members/xyz/promote",
+            "".to_owned(),
+            Code::InvalidParameter,
+            "16 hexadecimal digits",
+        ),
+        ("DELETE", "/v1/cluster/members/0", "".to_owned(), Code::InvalidParameter, "digits, not 0"),
         (
             "POST",
             "/v1/cluster/transfer-leadership",
