@@ -12,9 +12,9 @@
 //! ```
 //!
 //! What it does not simulate: HTTP and the framing of peers' messages (their tests are beside them); how a process founds,
-//! joins and learns that it was removed (`node/src/life`; here the operator does it in a thin way); the embedded engine, in
-//! whose place stands one in memory that loses what was not made durable; and a rolling upgrade, since there is only one
-//! feature level so far. How to read what it prints: `docs/simulation.md`.
+//! joins and learns that it was removed (`node/src/life`; here the operator does it in a thin way); and the embedded engine,
+//! in whose place stands one in memory that loses what was not made durable. Nodes of different feature levels are all of
+//! one build. How to read what it prints: `docs/simulation.md`.
 //!
 //! Modules in reading order: [`trace`], [`node`], [`network`], [`clients`], [`faults`], [`oracle`], [`world`].
 

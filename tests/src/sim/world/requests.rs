@@ -16,6 +16,10 @@ pub(super) enum Asked {
     StaleRead(Bytes),
 }
 
+/// The least that clients do.
+const OPERATIONS_AN_HOUR: u64 = 13_000;
+const HOUR: Micros = 3_600 * SECOND;
+
 /// What becomes of an operation whose attempt ended without an answer from the log.
 enum Ending {
     /// A node said so.
@@ -34,6 +38,11 @@ impl World {
 
     pub(super) fn is_rush(&self) -> bool {
         self.now < self.rush_until
+    }
+
+    /// Long outages, or clients that think long, leave an hour with little work: it is made up for when answers come.
+    fn is_behind(&self) -> bool {
+        self.report.operations * HOUR < self.now * OPERATIONS_AN_HOUR
     }
 
     /// A client begins an operation, or tries the one it is at once more.
@@ -254,7 +263,7 @@ impl World {
 
     /// A client that is at nothing begins something, in a while.
     pub(super) fn next_turn(&mut self, client: usize) {
-        let hurried = self.is_rush();
+        let hurried = self.is_rush() || self.is_behind();
         let pause = self.clients[client].pause(hurried);
         self.clients[client].turn += 1;
         let turn = self.clients[client].turn;
