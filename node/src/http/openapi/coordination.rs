@@ -20,6 +20,7 @@ fn session() -> Operation {
         .says("For clients that write a lot: `Balsa-Session` makes their writes safe to send again.")
         .body("Empty", false, &[])
         .writes()
+        .needs_room()
         .answers("It is open", "SessionAnswer", json!({ "session": 12 }))
         .with_headers(&["Idempotency-Replayed"])
 }
@@ -43,6 +44,7 @@ fn grant() -> Operation {
         .says("What ends with it is deleted when no sign of life comes for its time to live: 100ms to 8760h.")
         .body("GrantLease", true, &[("a minute", json!({ "ttl": "1m" }))])
         .writes()
+        .needs_room()
         .fails(&[Code::TableFull, Code::FeatureLevel])
         .answers("It is granted", "LeaseAnswer", lease_answer())
         .with_headers(&["Idempotency-Replayed"])
@@ -102,6 +104,7 @@ fn acquire() -> Operation {
         )
         .body("AcquireLock", false, &[("waiting", waiting)])
         .writes()
+        .needs_room()
         .fails(&[
             Code::InvalidKey,
             Code::KeyTooLong,

@@ -32,6 +32,7 @@ fn put(route: Route) -> Operation {
         .header("IfMatch")
         .header("IfAbsent")
         .writes()
+        .needs_room()
         .fails(KEY)
         .fails(&[
             Code::PreconditionFailed,
@@ -167,6 +168,7 @@ fn txn() -> Operation {
         )
         .body("TxnRequest", false, &[("move", moves)])
         .writes()
+        .needs_room()
         .fails(&[Code::InvalidTxn, Code::LeaseNotFound, Code::TableFull, Code::FeatureLevel])
         .answers(
             "Done; one result for each operation of the branch that was",

@@ -112,6 +112,11 @@ impl Operation {
         self.changes().fails(RECORDED)
     }
 
+    /// It needs room: it is refused where the storage is full.
+    pub(super) fn needs_room(self) -> Operation {
+        self.fails(&[Code::StorageFull])
+    }
+
     /// The parameters that its handler reads.
     pub(super) fn query(mut self, params: &[Param]) -> Operation {
         self.parameters.extend(params.iter().map(|param| parameters::of_query(*param)));
