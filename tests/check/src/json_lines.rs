@@ -162,7 +162,8 @@ fn steps(parts: Vec<Part>) -> Result<Vec<Step>, &'static str> {
 
 fn operation(line: Line) -> Result<Operation, &'static str> {
     let is_txn = line.op == Op::Txn;
-    if !is_txn && !(line.conditions.is_empty() && line.then.is_empty() && line.otherwise.is_empty()) {
+    let has_parts = !line.conditions.is_empty() || !line.then.is_empty() || !line.otherwise.is_empty();
+    if has_parts && !is_txn {
         return Err("only a txn has if, then and else");
     }
     let txn = Txn {

@@ -40,7 +40,7 @@ pub fn is_possible(history: &History) -> bool {
             (Kind::Append { .. }, _) => false,
             (Kind::Get { value: None, .. }, _) => true,
             (Kind::Delete { deleted: None, .. } | Kind::Clear { deleted: None }, Outcome::Ok) => false,
-            (Kind::Txn(txn), _) if txn.done().iter().any(|step| is_untold(step)) => false,
+            (Kind::Txn(txn), _) if txn.done().iter().any(is_untold) => false,
             (Kind::Get { .. }, _) | (_, Outcome::ConditionFailed) => tells_place,
             _ => operation.revision.is_some(),
         }
