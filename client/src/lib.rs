@@ -29,7 +29,7 @@
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
-// Pure, and no part of the API: open so that the simulator runs the very same logic.
+// Pure, and no part of the API: open so that the simulator and other tests run the very same logic.
 #[doc(hidden)]
 pub mod endpoints;
 
@@ -37,6 +37,8 @@ pub mod endpoints;
 pub mod course;
 #[doc(hidden)]
 pub mod session;
+#[doc(hidden)]
+pub mod sse;
 
 mod transport;
 
@@ -50,7 +52,6 @@ mod several;
 pub mod recipes;
 
 mod backup;
-mod sse;
 mod watch;
 mod whole_file;
 

@@ -2,18 +2,18 @@
 
 /// An event.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Event {
+pub struct Event {
     /// The last `id:` of it.
-    pub(crate) id: Option<String>,
+    pub id: Option<String>,
     /// Its kind.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Its data, lines joined by line feeds.
-    pub(crate) data: String,
+    pub data: String,
 }
 
 /// Reads events out of pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Parser {
+pub struct Parser {
     /// What is no whole line yet.
     rest: Vec<u8>,
     event: Event,
@@ -22,7 +22,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// Takes a piece; gives the events that it ends.
-    pub(crate) fn take(&mut self, piece: &[u8]) -> Vec<Event> {
+    pub fn take(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let mut piece = piece;
         while let Some(at) = piece.iter().position(|byte| *byte == b'\n') {

@@ -5,8 +5,9 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -104,6 +105,10 @@ impl<'a> Ask<'a> {
     }
 }
 
+fn broke(error: hyper::Error) -> NoAnswer {
+    NoAnswer::Broke(error.to_string())
+}
+
 /// A connection to one node.
 #[derive(Debug)]
 pub struct Connection {
@@ -135,6 +140,12 @@ impl Connection {
     }
 
     async fn exchange(&mut self, ask: Ask<'_>, sent: &mut bool) -> Result<Answer, NoAnswer> {
+        let (parts, body) = self.ask(ask, sent).await?.into_parts();
+        let body = body.collect().await.map_err(broke)?.to_bytes();
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    async fn ask(&mut self, ask: Ask<'_>, sent: &mut bool) -> Result<Response<Incoming>, NoAnswer> {
         let mut request = Request::builder().method(ask.method).uri(ask.path).header("host", &self.address);
         for (name, value) in ask.headers {
             request = request.header(*name, *value);
@@ -143,10 +154,7 @@ impl Connection {
         let request = request.body(body).map_err(|error| NoAnswer::NotSent(error.to_string()))?;
         let sender = self.dial().await?;
         *sent = true;
-        let broke = |error: hyper::Error| NoAnswer::Broke(error.to_string());
-        let (parts, body) = sender.send_request(request).await.map_err(broke)?.into_parts();
-        let body = body.collect().await.map_err(broke)?.to_bytes();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        sender.send_request(request).await.map_err(broke)
     }
 
     async fn dial(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, NoAnswer> {
@@ -164,6 +172,34 @@ impl Connection {
             self.sender = Some(sender);
         }
         self.sender.as_mut().ok_or_else(|| NoAnswer::NotSent("no connection".to_string()))
+    }
+}
+
+/// An answer that does not end: its head, and a body that comes piece by piece.
+#[derive(Debug)]
+pub struct Endless {
+    /// Its status.
+    pub status: u16,
+    body: Incoming,
+}
+
+impl Endless {
+    /// Asks for one, on a connection of its own.
+    pub async fn open(address: &str, ask: Ask<'_>, patience: Duration) -> Result<Endless, NoAnswer> {
+        let mut connection = Connection::new(address);
+        let asked = timeout(patience, connection.ask(ask, &mut false)).await.unwrap_or(Err(NoAnswer::Late));
+        let (parts, body) = asked?.into_parts();
+        Ok(Endless { status: parts.status.as_u16(), body })
+    }
+
+    /// The next piece; `None` where it has ended, or nothing came in this time.
+    pub async fn next(&mut self, patience: Duration) -> Option<Bytes> {
+        loop {
+            let frame = timeout(patience, self.body.frame()).await.ok()??.ok()?;
+            if let Ok(piece) = frame.into_data() {
+                return Some(piece);
+            }
+        }
     }
 }
 

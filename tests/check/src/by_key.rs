@@ -1,5 +1,5 @@
 //! The search, key by key: a history is linearizable exactly if what happened to each key is (Herlihy and Wing's
-//! locality), so that the search never sees more than one key's operations. Where an operation touches all keys, they are
+//! locality), so that the search never sees more than one key's operations. Where an operation touches several keys, all are
 //! searched together; that is only good for small histories.
 
 use crate::history::{History, Kind, Operation, Text};
@@ -16,8 +16,8 @@ pub fn check(history: &History) -> Verdict {
     let all: Vec<usize> =
         (0..history.operations.len()).filter(|&at| history.operations[at].counts()).collect();
     let judged = all.len();
-    let clears = all.iter().any(|&at| matches!(history.operations[at].kind, Kind::Clear { .. }));
-    if clears {
+    let several = |at: &usize| matches!(history.operations[*at].kind, Kind::Clear { .. } | Kind::Txn(_));
+    if all.iter().any(several) {
         let operations = all.iter().map(|&at| &history.operations[at]);
         let Some(mut model) = StoreModel::new(operations) else { return no_revisions() };
         return match judge(&mut model, history, &all, None) {

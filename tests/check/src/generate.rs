@@ -3,7 +3,7 @@
 //!
 //! For tests and for measuring the checker. Equal options give equal histories.
 
-use crate::history::{Condition, History, Kind, Operation, Outcome, Text};
+use crate::history::{Condition, History, Kind, Operation, Outcome, Step, Text, Txn};
 use std::collections::BTreeMap;
 
 /// What to generate.
@@ -23,6 +23,8 @@ pub struct Options {
     pub revisions: bool,
     /// Of a thousand, how many are clears.
     pub clears_per_mille: u64,
+    /// Of a thousand, how many are transactions.
+    pub txns_per_mille: u64,
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -90,13 +92,93 @@ pub fn generate(options: Options) -> History {
 }
 
 impl Run {
-    fn ask(&mut self, client: u64, call_ns: u64) -> Operation {
-        let key = Text::from(format!("k{}", self.random.below(self.options.keys)));
+    fn key(&mut self) -> Text {
+        Text::from(format!("k{}", self.random.below(self.options.keys)))
+    }
+
+    fn value(&mut self) -> Text {
         self.written += 1;
-        let value = Text::from(self.written.to_string());
-        let clears = self.options.clears_per_mille;
+        Text::from(self.written.to_string())
+    }
+
+    fn condition(&mut self, key: &Text, of: u64) -> Option<Condition> {
+        let there = self.store.get(key).cloned();
+        match (self.random.below(of), there) {
+            (0, _) => Some(Condition::Absent),
+            (1, _) => Some(Condition::Exists),
+            (2, Some((value, _))) => Some(Condition::Value(value)),
+            (3, Some((_, revision))) if self.options.revisions => {
+                Some(Condition::Revision(revision - self.random.below(2)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A key is written once at most.
+    fn steps(&mut self) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
+        for _ in 0..self.random.below(4) {
+            let key = self.key();
+            if steps.iter().any(|step| *step.key() == key) {
+                continue;
+            }
+            steps.push(match self.random.below(3) {
+                0 => Step::Get { key, value: None },
+                1 => Step::Put { key, value: self.value() },
+                _ => Step::Delete { key, deleted: None },
+            });
+        }
+        steps
+    }
+
+    fn txn(&mut self) -> Txn {
+        let mut conditions = Vec::new();
+        for _ in 0..self.random.below(3) {
+            let key = self.key();
+            conditions.extend(self.condition(&key, 4).map(|condition| (key, condition)));
+        }
+        Txn { conditions, then: self.steps(), otherwise: self.steps(), succeeded: None }
+    }
+
+    fn holds(&self, key: &Text, condition: &Condition) -> bool {
+        let now = self.store.get(key);
+        match condition {
+            Condition::Absent => now.is_none(),
+            Condition::Exists => now.is_some(),
+            Condition::Value(value) => now.is_some_and(|(is, _)| is == value),
+            Condition::Revision(revision) => now.map_or(0, |(_, seen)| *seen) == *revision,
+        }
+    }
+
+    /// Does a transaction, and notes its answer.
+    fn answer_txn(&mut self, txn: &mut Txn) {
+        let holds = txn.conditions.iter().all(|(key, condition)| self.holds(key, condition));
+        txn.succeeded = Some(holds);
+        let before = self.store.clone();
+        let next = self.revision + 1;
+        for step in if holds { &mut txn.then } else { &mut txn.otherwise } {
+            match step {
+                Step::Get { key, value } => *value = before.get(key).map(|(value, _)| Text::clone(value)),
+                Step::Put { key, value } => {
+                    self.store.insert(Text::clone(key), (Text::clone(value), next));
+                    self.revision = next;
+                }
+                Step::Delete { key, deleted } => {
+                    *deleted = Some(self.store.remove(key).is_some());
+                    if *deleted == Some(true) {
+                        self.revision = next;
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, client: u64, call_ns: u64) -> Operation {
+        let (key, value) = (self.key(), self.value());
+        let (clears, txns) = (self.options.clears_per_mille, self.options.txns_per_mille);
         let kind = match self.random.below(1_000) {
             part if part < clears => Kind::Clear { deleted: None },
+            part if part < clears + txns => Kind::Txn(self.txn()),
             part if part < 500 => Kind::Get { key, value: None },
             part if part < 900 => Kind::Put { key, value },
             _ => Kind::Delete { key, deleted: None },
@@ -112,16 +194,7 @@ impl Run {
             key_revision: None,
         };
         if let Kind::Put { key, .. } | Kind::Delete { key, .. } = &operation.kind {
-            let there = self.store.get(key).cloned();
-            operation.condition = match (self.random.below(8), there) {
-                (0, _) => Some(Condition::Absent),
-                (1, _) => Some(Condition::Exists),
-                (2, Some((value, _))) => Some(Condition::Value(value)),
-                (3, Some((_, revision))) if self.options.revisions => {
-                    Some(Condition::Revision(revision - self.random.below(2)))
-                }
-                _ => None,
-            };
+            operation.condition = self.condition(key, 8);
         }
         operation
     }
@@ -130,12 +203,9 @@ impl Run {
     fn answer(&mut self, operation: &mut Operation) {
         let now = operation.key().and_then(|key| self.store.get(key)).cloned();
         let seen = now.as_ref().map_or(0, |(_, revision)| *revision);
-        let holds = match &operation.condition {
-            None => true,
-            Some(Condition::Absent) => now.is_none(),
-            Some(Condition::Exists) => now.is_some(),
-            Some(Condition::Value(value)) => now.as_ref().is_some_and(|(is, _)| is == value),
-            Some(Condition::Revision(revision)) => seen == *revision,
+        let holds = match (&operation.condition, operation.key()) {
+            (Some(condition), Some(key)) => self.holds(key, condition),
+            _ => true,
         };
         let mut looked = false;
         if holds {
@@ -158,6 +228,7 @@ impl Run {
                     self.revision = before + u64::from(!self.store.is_empty());
                     self.store.clear();
                 }
+                Kind::Txn(txn) => self.answer_txn(txn),
             }
         } else {
             operation.outcome = Outcome::ConditionFailed;

@@ -75,6 +75,119 @@ pub enum Kind {
         /// How many there were; `None`: the answer did not say.
         deleted: Option<u64>,
     },
+    /// Does several things in one instant, or others.
+    Txn(Txn),
+}
+
+/// A transaction: what it asked and, where it was answered, what was done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Txn {
+    /// All must hold for `then` to be done, each of its key.
+    pub conditions: Vec<(Text, Condition)>,
+    /// Done where they hold. Reads see what was there before the transaction; a key is written once at most.
+    pub then: Vec<Step>,
+    /// Done where they do not.
+    pub otherwise: Vec<Step>,
+    /// Whether they held; `None`: nobody was told.
+    pub succeeded: Option<bool>,
+}
+
+/// A part of a transaction; what it tells counts only if it was done and answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Reads a key.
+    Get {
+        /// Which.
+        key: Text,
+        /// What was read; `None`: the key was absent.
+        value: Option<Text>,
+    },
+    /// Writes a key.
+    Put {
+        /// Which.
+        key: Text,
+        /// What.
+        value: Text,
+    },
+    /// Deletes a key.
+    Delete {
+        /// Which.
+        key: Text,
+        /// Whether there was anything to delete; `None`: the answer did not say.
+        deleted: Option<bool>,
+    },
+}
+
+impl Txn {
+    /// What is done, if its conditions hold or not.
+    pub fn branch(&self, succeeded: bool) -> &[Step] {
+        if succeeded { &self.then } else { &self.otherwise }
+    }
+
+    /// What the answer says was done.
+    pub fn done(&self) -> &[Step] {
+        self.succeeded.map_or(&[], |succeeded| self.branch(succeeded))
+    }
+
+    /// All that may be done.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.then.iter().chain(&self.otherwise)
+    }
+
+    /// All keys that it names, perhaps more than once.
+    pub fn keys(&self) -> impl Iterator<Item = &Text> {
+        self.conditions.iter().map(|(key, _)| key).chain(self.steps().map(Step::key))
+    }
+}
+
+impl Txn {
+    fn describe(&self, answered: bool) -> String {
+        let conditions: Vec<String> = self
+            .conditions
+            .iter()
+            .map(|(key, condition)| format!("{key} {}", condition.describe()))
+            .collect();
+        let told = match self.succeeded.filter(|_| answered) {
+            Some(true) => " -> held",
+            Some(false) => " -> did not hold",
+            None => "",
+        };
+        let steps = |steps: &[Step]| steps.iter().map(Step::describe).collect::<Vec<_>>().join(", ");
+        format!(
+            "txn if [{}]{told} then [{}] else [{}]",
+            conditions.join(", "),
+            steps(&self.then),
+            steps(&self.otherwise)
+        )
+    }
+}
+
+impl Step {
+    /// Its key.
+    pub fn key(&self) -> &Text {
+        match self {
+            Step::Get { key, .. } | Step::Put { key, .. } | Step::Delete { key, .. } => key,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Step::Get { key, value } => format!("get {key} -> {}", value.as_deref().unwrap_or("absent")),
+            Step::Put { key, value } => format!("put {key} = {value}"),
+            Step::Delete { key, .. } => format!("delete {key}"),
+        }
+    }
+}
+
+impl Condition {
+    fn describe(&self) -> String {
+        match self {
+            Condition::Value(value) => format!("= {value}"),
+            Condition::Absent => "absent".to_owned(),
+            Condition::Exists => "there".to_owned(),
+            Condition::Revision(revision) => format!("revision {revision}"),
+        }
+    }
 }
 
 /// What must hold of the key before the operation.
@@ -104,14 +217,14 @@ pub enum Outcome {
 }
 
 impl Operation {
-    /// The key it is about; `None`: all of them.
+    /// The key it is about; `None`: several or all of them.
     pub fn key(&self) -> Option<&Text> {
         match &self.kind {
             Kind::Get { key, .. }
             | Kind::Put { key, .. }
             | Kind::Append { key, .. }
             | Kind::Delete { key, .. } => Some(key),
-            Kind::Clear { .. } => None,
+            Kind::Clear { .. } | Kind::Txn(_) => None,
         }
     }
 
@@ -156,13 +269,10 @@ impl Operation {
                 Some(count) if answered => format!("clear -> {count}"),
                 _ => "clear".to_owned(),
             },
+            Kind::Txn(txn) => txn.describe(answered),
         };
-        match &self.condition {
-            None => {}
-            Some(Condition::Value(value)) => text += &format!(" if = {value}"),
-            Some(Condition::Absent) => text += " if absent",
-            Some(Condition::Exists) => text += " if there",
-            Some(Condition::Revision(revision)) => text += &format!(" if revision {revision}"),
+        if let Some(condition) = &self.condition {
+            text += &format!(" if {}", condition.describe());
         }
         match self.outcome {
             Outcome::Ok => {}

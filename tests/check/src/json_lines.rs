@@ -1,6 +1,6 @@
 //! Balsa's own format: a JSON object a line, one line an operation. `docs/history.md` describes it.
 
-use crate::history::{Condition, History, Kind, Operation, Outcome, Text, is_ordered};
+use crate::history::{Condition, History, Kind, Operation, Outcome, Step, Text, Txn, is_ordered};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::fmt::Write as _;
@@ -36,6 +36,14 @@ struct Line {
     value: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Expected>,
+    #[serde(default, rename = "if", skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<OfKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    then: Vec<Part>,
+    #[serde(default, rename = "else", skip_serializing_if = "Vec::is_empty")]
+    otherwise: Vec<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    succeeded: Option<bool>,
     /// Of a delete or clear: how many keys there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted: Option<u64>,
@@ -57,6 +65,27 @@ enum Op {
     Append,
     Delete,
     Clear,
+    Txn,
+}
+
+/// A condition of a transaction.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfKey {
+    key: String,
+    expected: Expected,
+}
+
+/// A part of a transaction.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    op: Op,
+    key: String,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    value: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -104,8 +133,47 @@ pub fn read(text: &str) -> Result<History, FormatError> {
     Ok(history)
 }
 
+fn text(value: Option<Box<RawValue>>) -> Option<Text> {
+    value.map(|value| Text::from(value.get()))
+}
+
+fn condition(expected: Expected) -> Result<Condition, &'static str> {
+    Ok(match expected {
+        Expected { value: Some(value), absent: None, revision: None } => Condition::Value(value.get().into()),
+        Expected { value: None, absent: Some(true), revision: None } => Condition::Absent,
+        Expected { value: None, absent: Some(false), revision: None } => Condition::Exists,
+        Expected { value: None, absent: None, revision: Some(revision) } => Condition::Revision(revision),
+        _ => return Err("`expected` has exactly one of value, absent and revision"),
+    })
+}
+
+fn steps(parts: Vec<Part>) -> Result<Vec<Step>, &'static str> {
+    let step = |part: Part| {
+        let key = part.key.into();
+        match (part.op, text(part.value)) {
+            (Op::Get, value) => Ok(Step::Get { key, value }),
+            (Op::Put, Some(value)) => Ok(Step::Put { key, value }),
+            (Op::Delete, None) => Ok(Step::Delete { key, deleted: part.deleted.map(|count| count > 0) }),
+            _ => Err("a transaction has gets, puts with a value, and deletes without one"),
+        }
+    };
+    parts.into_iter().map(step).collect()
+}
+
 fn operation(line: Line) -> Result<Operation, &'static str> {
-    let text = |value: Option<Box<RawValue>>| value.map(|value| Text::from(value.get()));
+    let is_txn = line.op == Op::Txn;
+    let has_parts = !line.conditions.is_empty() || !line.then.is_empty() || !line.otherwise.is_empty();
+    if has_parts && !is_txn {
+        return Err("only a txn has if, then and else");
+    }
+    let txn = Txn {
+        conditions: (line.conditions.into_iter())
+            .map(|of| Ok((of.key.into(), condition(of.expected)?)))
+            .collect::<Result<_, &'static str>>()?,
+        then: steps(line.then)?,
+        otherwise: steps(line.otherwise)?,
+        succeeded: line.succeeded,
+    };
     let key = line.key.map(Text::from);
     let (has_key, has_value) = (key.is_some(), line.value.is_some());
     let key = key.unwrap_or_default();
@@ -116,8 +184,8 @@ fn operation(line: Line) -> Result<Operation, &'static str> {
         Told::NotApplied => Outcome::NotApplied,
         Told::Unknown => Outcome::Unknown,
     };
-    if has_key == (line.op == Op::Clear) {
-        return Err("every operation but clear has a key");
+    if has_key == matches!(line.op, Op::Clear | Op::Txn) {
+        return Err("every operation but clear and txn has a key");
     }
     if has_value && !matches!(line.op, Op::Get | Op::Put | Op::Append) {
         return Err("a deletion has no value");
@@ -129,20 +197,10 @@ fn operation(line: Line) -> Result<Operation, &'static str> {
         (Op::Put | Op::Append, None) => return Err("a write has a value"),
         (Op::Delete, _) => Kind::Delete { key, deleted: line.deleted.map(|count| count > 0) },
         (Op::Clear, _) => Kind::Clear { deleted: line.deleted },
+        (Op::Txn, _) => Kind::Txn(txn),
     };
-    let condition = match line.expected {
-        None => None,
-        Some(Expected { value: Some(value), absent: None, revision: None }) => {
-            Some(Condition::Value(value.get().into()))
-        }
-        Some(Expected { value: None, absent: Some(true), revision: None }) => Some(Condition::Absent),
-        Some(Expected { value: None, absent: Some(false), revision: None }) => Some(Condition::Exists),
-        Some(Expected { value: None, absent: None, revision: Some(revision) }) => {
-            Some(Condition::Revision(revision))
-        }
-        Some(_) => return Err("`expected` has exactly one of value, absent and revision"),
-    };
-    if condition.is_some() && matches!(line.op, Op::Get | Op::Clear) {
+    let condition = line.expected.map(condition).transpose()?;
+    if condition.is_some() && matches!(line.op, Op::Get | Op::Clear | Op::Txn) {
         return Err("only a write of one key has a condition");
     }
     let operation = Operation {
@@ -158,6 +216,9 @@ fn operation(line: Line) -> Result<Operation, &'static str> {
     if outcome == Outcome::ConditionFailed && operation.condition.is_none() {
         return Err("condition_failed without a condition");
     }
+    if is_txn && outcome == Outcome::Ok && line.succeeded.is_none() {
+        return Err("an answered txn tells whether it succeeded");
+    }
     if operation.is_decided() && operation.return_ns.is_none() {
         return Err("an answered operation has a return_ns");
     }
@@ -170,30 +231,31 @@ fn operation(line: Line) -> Result<Operation, &'static str> {
 /// Writes one operation as a line, with its line end. What a recorder uses. Keys may be any text; values must be JSON,
 /// and are quoted as JSON strings where they are not.
 pub fn write(operation: &Operation) -> String {
-    let value = |text: &Text| {
-        let raw = RawValue::from_string(text.to_string());
-        raw.or_else(|_| serde_json::value::to_raw_value(&**text)).ok()
-    };
+    let none = Txn::default();
     let (op, key, written, deleted) = match &operation.kind {
         Kind::Get { key, value } => (Op::Get, Some(key), value.as_ref(), None),
         Kind::Put { key, value } => (Op::Put, Some(key), Some(value), None),
         Kind::Append { key, value } => (Op::Append, Some(key), Some(value), None),
         Kind::Delete { key, deleted } => (Op::Delete, Some(key), None, deleted.map(u64::from)),
         Kind::Clear { deleted } => (Op::Clear, None, None, *deleted),
+        Kind::Txn(_) => (Op::Txn, None, None, None),
     };
-    let none = || Expected { value: None, absent: None, revision: None };
-    let expected = operation.condition.as_ref().map(|condition| match condition {
-        Condition::Value(text) => Expected { value: value(text), ..none() },
-        Condition::Absent => Expected { absent: Some(true), ..none() },
-        Condition::Exists => Expected { absent: Some(false), ..none() },
-        Condition::Revision(revision) => Expected { revision: Some(*revision), ..none() },
-    });
+    let txn = match &operation.kind {
+        Kind::Txn(txn) => txn,
+        _ => &none,
+    };
+    let of_key =
+        |(key, condition): &(Text, Condition)| OfKey { key: key.to_string(), expected: expected(condition) };
     let line = Line {
         client: operation.client,
         op,
         key: key.map(ToString::to_string),
         value: written.and_then(value),
-        expected,
+        expected: operation.condition.as_ref().map(expected),
+        conditions: txn.conditions.iter().map(of_key).collect(),
+        then: txn.then.iter().map(part).collect(),
+        otherwise: txn.otherwise.iter().map(part).collect(),
+        succeeded: txn.succeeded,
         deleted,
         call_ns: operation.call_ns,
         return_ns: operation.return_ns,
@@ -210,6 +272,30 @@ pub fn write(operation: &Operation) -> String {
     // A struct of numbers, texts and JSON that was JSON before cannot fail to be JSON.
     let _ = writeln!(text, "{}", serde_json::to_string(&line).unwrap_or_default());
     text
+}
+
+fn value(text: &Text) -> Option<Box<RawValue>> {
+    let raw = RawValue::from_string(text.to_string());
+    raw.or_else(|_| serde_json::value::to_raw_value(&**text)).ok()
+}
+
+fn expected(condition: &Condition) -> Expected {
+    let none = Expected { value: None, absent: None, revision: None };
+    match condition {
+        Condition::Value(text) => Expected { value: value(text), ..none },
+        Condition::Absent => Expected { absent: Some(true), ..none },
+        Condition::Exists => Expected { absent: Some(false), ..none },
+        Condition::Revision(revision) => Expected { revision: Some(*revision), ..none },
+    }
+}
+
+fn part(step: &Step) -> Part {
+    let (op, written, deleted) = match step {
+        Step::Get { value, .. } => (Op::Get, value.as_ref(), None),
+        Step::Put { value, .. } => (Op::Put, Some(value), None),
+        Step::Delete { deleted, .. } => (Op::Delete, None, deleted.map(u64::from)),
+    };
+    Part { op, key: step.key().to_string(), value: written.and_then(value), deleted }
 }
 
 /// Writes a whole history.
@@ -239,6 +325,8 @@ mod tests {
             r#"{"client":2,"op":"delete","key":"a","deleted":1,"call_ns":3,"return_ns":9,"outcome":"ok"}"#,
             r#"{"client":2,"op":"clear","deleted":12,"call_ns":3,"return_ns":9,"outcome":"ok"}"#,
             r#"{"client":2,"op":"clear","call_ns":3,"return_ns":9,"outcome":"not_applied"}"#,
+            r#"{"client":2,"op":"txn","if":[{"key":"a","expected":{"revision":3}}],"then":[{"op":"get","key":"a","value":1},{"op":"put","key":"b","value":null}],"else":[{"op":"delete","key":"a","deleted":1}],"succeeded":true,"call_ns":3,"return_ns":9,"outcome":"ok","revision":9}"#,
+            r#"{"client":2,"op":"txn","then":[{"op":"get","key":"a"}],"call_ns":3,"outcome":"unknown"}"#,
         ];
         let text = lines.join("\n") + "\n";
         let history = read(&text).expect("a history");
@@ -266,6 +354,11 @@ mod tests {
             r#"{"client":1,"op":"put","key":"a","value":1,"expected":{},"call_ns":1,"outcome":"unknown"}"#,
             r#"{"client":1,"op":"put","key":"a","value":1,"call_ns":1,"return_ns":2,"outcome":"condition_failed"}"#,
             r#"{"client":1,"op":"put","key":"a","value":1,"call_ns":1,"outcome":"unknown","more":1}"#,
+            r#"{"client":1,"op":"put","key":"a","value":1,"call_ns":1,"outcome":"unknown","then":[{"op":"get","key":"a"}]}"#,
+            r#"{"client":1,"op":"txn","key":"a","call_ns":1,"outcome":"unknown"}"#,
+            r#"{"client":1,"op":"txn","then":[{"op":"clear","key":"a"}],"call_ns":1,"outcome":"unknown"}"#,
+            r#"{"client":1,"op":"txn","then":[{"op":"put","key":"a"}],"call_ns":1,"outcome":"unknown"}"#,
+            r#"{"client":1,"op":"txn","call_ns":1,"return_ns":2,"outcome":"ok","revision":1}"#,
         ];
         for line in wrong {
             let error = read(&format!("\n{line}")).expect_err(line).to_string();

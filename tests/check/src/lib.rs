@@ -12,7 +12,7 @@
 //!
 //! An operation whose outcome is unknown may have happened at any time after its call, or never.
 //!
-//! And what a watcher gets of a history, [`watch`] judges.
+//! And what a watcher gets of a history, [`watch`] judges; what holders of a lock did, [`locks`].
 //!
 //! It knows nothing of Balsa but the meaning of its operations: no network, no clock, no files. [`check`] is all that most
 //! need; what it finds wrong, [`picture`] draws.
@@ -38,9 +38,11 @@ pub mod verdict;
 
 pub mod watch;
 
+pub mod locks;
+
 pub mod picture;
 
 pub mod generate;
 
-pub use history::{Condition, History, Kind, Operation, Outcome};
+pub use history::{Condition, History, Kind, Operation, Outcome, Step, Txn};
 pub use verdict::{Verdict, Violation, check};

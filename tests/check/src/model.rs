@@ -3,7 +3,7 @@
 //! Texts become small numbers first ([`Words`]), so that a state is a number and comparing it costs nothing. 0 means
 //! absent. Does not know time.
 
-use crate::history::{Condition, Kind, Operation, Outcome, Text};
+use crate::history::{self, Condition, Kind, Operation, Outcome, Text, Txn};
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -91,6 +91,28 @@ enum Test {
     Exists,
 }
 
+impl Test {
+    /// `None`: it names a revision.
+    fn new(condition: Option<&Condition>, words: &mut Words) -> Option<Test> {
+        Some(match condition {
+            None => Test::None,
+            Some(Condition::Value(value)) => Test::Value(words.number(value)),
+            Some(Condition::Absent) => Test::Absent,
+            Some(Condition::Exists) => Test::Exists,
+            Some(Condition::Revision(_)) => return None,
+        })
+    }
+
+    fn holds(self, value: u32) -> bool {
+        match self {
+            Test::None => true,
+            Test::Value(expected) => value == expected,
+            Test::Absent => value == 0,
+            Test::Exists => value != 0,
+        }
+    }
+}
+
 impl Step {
     /// `None`: it is not about one key, or its condition names a revision, which a search cannot judge.
     fn new(operation: &Operation, words: &mut Words) -> Option<Step> {
@@ -99,25 +121,14 @@ impl Step {
             Kind::Put { value, .. } => Effect::Put(words.number(value)),
             Kind::Append { value, .. } => Effect::Append(words.number(value)),
             Kind::Delete { deleted, .. } => Effect::Delete(*deleted),
-            Kind::Clear { .. } => return None,
+            Kind::Clear { .. } | Kind::Txn(_) => return None,
         };
-        let condition = match &operation.condition {
-            None => Test::None,
-            Some(Condition::Value(value)) => Test::Value(words.number(value)),
-            Some(Condition::Absent) => Test::Absent,
-            Some(Condition::Exists) => Test::Exists,
-            Some(Condition::Revision(_)) => return None,
-        };
+        let condition = Test::new(operation.condition.as_ref(), words)?;
         Some(Step { effect, condition, outcome: operation.outcome })
     }
 
     fn apply(self, value: u32, words: &mut Words) -> Option<u32> {
-        let holds = match self.condition {
-            Test::None => true,
-            Test::Value(expected) => value == expected,
-            Test::Absent => value == 0,
-            Test::Exists => value != 0,
-        };
+        let holds = self.condition.holds(value);
         match (self.outcome, holds) {
             (Outcome::Ok, false) | (Outcome::ConditionFailed, true) => return None,
             (_, false) => return Some(value),
@@ -203,12 +214,46 @@ impl Model for KeyModel {
     }
 }
 
-/// What happens to one key (by its number), or to all.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// What happens to one key (by its number), or to several.
+#[derive(Clone, PartialEq, Debug)]
 enum StoreStep {
     Key(usize, Step),
     /// What it told, and whether it was answered.
     Clear(Option<u64>, Outcome),
+    Txn(Box<TxnStep>),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct TxnStep {
+    conditions: Vec<(usize, Test)>,
+    then: Vec<(usize, Effect)>,
+    otherwise: Vec<(usize, Effect)>,
+    /// What it told, where it was answered.
+    succeeded: Option<bool>,
+    outcome: Outcome,
+}
+
+impl TxnStep {
+    fn apply(&self, before: &[u32]) -> Option<Box<[u32]>> {
+        let holds = self.conditions.iter().all(|(key, test)| test.holds(before[*key]));
+        let answered = self.outcome == Outcome::Ok;
+        if answered && self.succeeded.is_some_and(|told| told != holds) {
+            return None;
+        }
+        let mut after: Box<[u32]> = before.into();
+        for &(key, effect) in if holds { &self.then } else { &self.otherwise } {
+            match effect {
+                Effect::Read(seen) if answered && seen != before[key] => return None,
+                Effect::Read(_) | Effect::Append(_) => {}
+                Effect::Put(value) => after[key] = value,
+                Effect::Delete(told) if answered && told.is_some_and(|told| told != (before[key] != 0)) => {
+                    return None;
+                }
+                Effect::Delete(_) => after[key] = 0,
+            }
+        }
+        Some(after)
+    }
 }
 
 /// All keys at once.
@@ -216,28 +261,62 @@ enum StoreStep {
 pub struct StoreModel {
     steps: Vec<StoreStep>,
     keys: Vec<Text>,
+    numbers: HashMap<Text, usize>,
     words: Words,
 }
 
 impl StoreModel {
     /// `None` where a condition names a revision.
     pub fn new<'a>(operations: impl Iterator<Item = &'a Operation>) -> Option<StoreModel> {
-        let mut model = StoreModel { steps: Vec::new(), keys: Vec::new(), words: Words::default() };
-        let mut numbers: HashMap<Text, usize> = HashMap::new();
+        let mut model = StoreModel {
+            steps: Vec::new(),
+            keys: Vec::new(),
+            numbers: HashMap::new(),
+            words: Words::default(),
+        };
         for operation in operations {
-            if let Kind::Clear { deleted } = operation.kind {
-                model.steps.push(StoreStep::Clear(deleted, operation.outcome));
-                continue;
-            }
-            let step = Step::new(operation, &mut model.words)?;
-            let key = operation.key()?;
-            let number = *numbers.entry(Text::clone(key)).or_insert_with(|| {
-                model.keys.push(Text::clone(key));
-                model.keys.len() - 1
-            });
-            model.steps.push(StoreStep::Key(number, step));
+            let step = match &operation.kind {
+                Kind::Clear { deleted } => StoreStep::Clear(*deleted, operation.outcome),
+                Kind::Txn(txn) => model.txn(txn, operation.outcome)?,
+                _ => {
+                    let step = Step::new(operation, &mut model.words)?;
+                    StoreStep::Key(model.number(operation.key()?), step)
+                }
+            };
+            model.steps.push(step);
         }
         Some(model)
+    }
+
+    fn number(&mut self, key: &Text) -> usize {
+        *self.numbers.entry(Text::clone(key)).or_insert_with(|| {
+            self.keys.push(Text::clone(key));
+            self.keys.len() - 1
+        })
+    }
+
+    fn txn(&mut self, txn: &Txn, outcome: Outcome) -> Option<StoreStep> {
+        let mut conditions = Vec::new();
+        for (key, condition) in &txn.conditions {
+            conditions.push((self.number(key), Test::new(Some(condition), &mut self.words)?));
+        }
+        let (then, otherwise) = (self.effects(&txn.then), self.effects(&txn.otherwise));
+        let succeeded = txn.succeeded;
+        Some(StoreStep::Txn(Box::new(TxnStep { conditions, then, otherwise, succeeded, outcome })))
+    }
+
+    fn effects(&mut self, steps: &[history::Step]) -> Vec<(usize, Effect)> {
+        let effect = |step: &history::Step| {
+            let effect = match step {
+                history::Step::Get { value, .. } => {
+                    Effect::Read(value.as_ref().map_or(0, |text| self.words.number(text)))
+                }
+                history::Step::Put { value, .. } => Effect::Put(self.words.number(value)),
+                history::Step::Delete { deleted, .. } => Effect::Delete(*deleted),
+            };
+            (self.number(step.key()), effect)
+        };
+        steps.iter().map(effect).collect()
     }
 }
 
@@ -249,14 +328,15 @@ impl Model for StoreModel {
     }
 
     fn step(&mut self, state: &Box<[u32]>, operation: usize) -> Option<Box<[u32]>> {
-        match self.steps[operation] {
-            StoreStep::Key(key, step) => {
+        match &self.steps[operation] {
+            StoreStep::Txn(txn) => txn.apply(state),
+            &StoreStep::Key(key, step) => {
                 let value = step.apply(state[key], &mut self.words)?;
                 let mut next = state.clone();
                 next[key] = value;
                 Some(next)
             }
-            StoreStep::Clear(told, outcome) => {
+            &StoreStep::Clear(told, outcome) => {
                 let count = state.iter().filter(|value| **value != 0).count() as u64;
                 let consistent = outcome != Outcome::Ok || told.is_none_or(|told| told == count);
                 consistent.then(|| vec![0; state.len()].into())

@@ -1,7 +1,7 @@
 //! Where read values come from. A value that nobody ever wrote to its key is a violation by itself, found in one pass,
 //! whatever else the history holds. What passes here is judged by the other modules, which also say more of it.
 
-use crate::history::{History, Kind, Outcome, Text};
+use crate::history::{History, Kind, Operation, Outcome, Step, Text};
 use crate::verdict::Violation;
 use std::collections::HashSet;
 
@@ -17,14 +17,19 @@ pub fn from_nowhere(history: &History) -> Option<Violation> {
             Kind::Append { key, .. } => {
                 appended.insert(key);
             }
+            Kind::Txn(txn) => {
+                written.extend(txn.steps().filter_map(|step| match step {
+                    Step::Put { key, value } => Some((key, value)),
+                    _ => None,
+                }));
+            }
             _ => {}
         }
     }
     history.operations.iter().enumerate().find_map(|(at, operation)| {
-        let Kind::Get { key, value: Some(value) } = &operation.kind else { return None };
-        if operation.outcome != Outcome::Ok || appended.contains(key) || written.contains(&(key, value)) {
-            return None;
-        }
+        let unheard =
+            |(key, value): &(&Text, &Text)| !appended.contains(key) && !written.contains(&(*key, *value));
+        let (key, _) = reads(operation).into_iter().find(unheard)?;
         Some(Violation {
             why: format!("`{}`, which nobody wrote there", operation.describe()),
             key: Some(key.clone()),
@@ -33,6 +38,22 @@ pub fn from_nowhere(history: &History) -> Option<Violation> {
             misfit: at,
         })
     })
+}
+
+/// Keys that were read, with what they had.
+fn reads(operation: &Operation) -> Vec<(&Text, &Text)> {
+    match &operation.kind {
+        _ if operation.outcome != Outcome::Ok => Vec::new(),
+        Kind::Get { key, value: Some(value) } => vec![(key, value)],
+        Kind::Txn(txn) => {
+            let read = |step| match step {
+                &Step::Get { ref key, value: Some(ref value) } => Some((key, value)),
+                _ => None,
+            };
+            txn.done().iter().filter_map(read).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -12,15 +12,19 @@
 //!   it holds up nothing.
 //! - A revision that no answer tells must be the work of a write of unknown outcome. Which one is tried out, the ones
 //!   that contradict anything taken back (`fill`).
+//! - A transaction stands at the revision it tells, whatever it did: it has one place for all its parts.
 //!
-//! This file sorts operations into their places; `walk` replays them.
+//! `plan` sorts operations into their places; `walk` replays them.
 
 mod fill;
+mod plan;
+mod txn;
 mod walk;
 
-use crate::history::{Condition, History, Kind, Operation, Outcome, Text};
-use crate::verdict::{How, Verdict, Violation};
-use std::collections::HashMap;
+use self::plan::Plan;
+use crate::history::{History, Kind, Outcome, Step, Text};
+use crate::verdict::{How, Verdict};
+use crate::watch::Changes;
 
 /// Revisions that may be replayed before the question which unknown writes made the missing ones is given up; beyond one
 /// pass.
@@ -36,6 +40,7 @@ pub fn is_possible(history: &History) -> bool {
             (Kind::Append { .. }, _) => false,
             (Kind::Get { value: None, .. }, _) => true,
             (Kind::Delete { deleted: None, .. } | Kind::Clear { deleted: None }, Outcome::Ok) => false,
+            (Kind::Txn(txn), _) if txn.done().iter().any(is_untold) => false,
             (Kind::Get { .. }, _) | (_, Outcome::ConditionFailed) => tells_place,
             _ => operation.revision.is_some(),
         }
@@ -43,336 +48,23 @@ pub fn is_possible(history: &History) -> bool {
         && history.operations.iter().all(|operation| !matches!(operation.kind, Kind::Append { .. }))
 }
 
+fn is_untold(step: &Step) -> bool {
+    matches!(step, Step::Delete { deleted: None, .. })
+}
+
 /// Judges it.
 pub fn check(history: &History) -> Verdict {
-    let operations = history.operations.iter().filter(|operation| operation.counts()).count();
+    match changes(history) {
+        Ok(_) => {
+            let operations = history.operations.iter().filter(|operation| operation.counts()).count();
+            Verdict::Linearizable { how: How::Replay, operations }
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// What has changed at each revision, where the history is linearizable; else the verdict.
+pub fn changes(history: &History) -> Result<Changes<Text, Text>, Verdict> {
     let found = Plan::new(history).and_then(|plan| walk::run(&plan));
-    match found {
-        Ok(()) => Verdict::Linearizable { how: How::Replay, operations },
-        Err(verdict) => *verdict,
-    }
-}
-
-/// Those that looked at one state of one key.
-#[derive(Debug, Default)]
-struct Lookers {
-    operations: Vec<usize>,
-    /// The latest call: the key's next change comes after it.
-    max_call_ns: u64,
-}
-
-/// Every operation at its place. Places are revisions, counted from where the history begins; keys are numbers.
-#[derive(Debug)]
-struct Plan<'a> {
-    history: &'a History,
-    /// An operation's key.
-    key_of: Vec<usize>,
-    keys: Vec<Text>,
-    /// By place: the write that made it, if an answer told. Place 0 is the beginning.
-    writes: Vec<Option<usize>>,
-    /// By place: what told to have looked exactly there.
-    exact: Vec<Vec<usize>>,
-    /// By key and the place of its state.
-    lookers: HashMap<(usize, usize), Lookers>,
-    /// By place: the key whose state of this place somebody saw.
-    seen_key: Vec<Option<usize>>,
-    /// By key, in order of call: what saw it absent and does not tell where.
-    absent: Vec<Vec<usize>>,
-    /// Writes of unknown outcome, in order of call.
-    unknown: Vec<usize>,
-    /// Those that alone can have written what was seen at a place.
-    reserved: HashMap<usize, usize>,
-    /// By key: whether a write of unknown outcome could change it.
-    is_open: Vec<bool>,
-    /// By key: from when on a write of unknown outcome could delete it.
-    may_vanish_ns: Vec<u64>,
-    /// By place: the latest call among all known at or before it.
-    known_ns: Vec<u64>,
-    /// By place: the earliest answer among all at or after it.
-    due_ns: Vec<u64>,
-    /// By key, ascending: places of deletions.
-    deletions: Vec<Vec<usize>>,
-    /// Places of clears, ascending.
-    clears: Vec<usize>,
-    /// Places that no answer tells of.
-    gaps: usize,
-    /// The first place of which nothing at all tells. From here on there is one for each unknown write that is left, to
-    /// be used only where a deletion explains what is absent in the end.
-    end: usize,
-}
-
-impl<'a> Plan<'a> {
-    fn new(history: &'a History) -> Result<Plan<'a>, Box<Verdict>> {
-        let operations = &history.operations;
-        let mut plan = Plan {
-            history,
-            key_of: vec![usize::MAX; operations.len()],
-            keys: Vec::new(),
-            writes: vec![None],
-            exact: Vec::new(),
-            lookers: HashMap::new(),
-            seen_key: Vec::new(),
-            absent: Vec::new(),
-            unknown: Vec::new(),
-            reserved: HashMap::new(),
-            is_open: Vec::new(),
-            may_vanish_ns: Vec::new(),
-            known_ns: Vec::new(),
-            due_ns: Vec::new(),
-            deletions: Vec::new(),
-            clears: Vec::new(),
-            gaps: 0,
-            end: 0,
-        };
-        plan.number_keys();
-        plan.find_unknown();
-        plan.place_writes()?;
-        plan.place_lookers()?;
-        plan.reserve();
-        plan.end = plan.writes.len();
-        let places = plan.end + plan.unknown.len() - plan.gaps;
-        plan.writes.resize(places, None);
-        plan.exact.resize(places, Vec::new());
-        plan.seen_key.resize(places, None);
-        plan.find_times();
-        Ok(plan)
-    }
-
-    fn number_keys(&mut self) {
-        let mut numbers: HashMap<&Text, usize> = HashMap::new();
-        for (at, operation) in self.history.operations.iter().enumerate() {
-            let Some(key) = operation.key() else { continue };
-            let keys = &mut self.keys;
-            self.key_of[at] = *numbers.entry(key).or_insert_with(|| {
-                keys.push(Text::clone(key));
-                keys.len() - 1
-            });
-        }
-        self.absent = vec![Vec::new(); self.keys.len()];
-        self.deletions = vec![Vec::new(); self.keys.len()];
-    }
-
-    fn find_unknown(&mut self) {
-        self.is_open = vec![false; self.keys.len()];
-        self.may_vanish_ns = vec![u64::MAX; self.keys.len()];
-        for (at, operation) in self.history.operations.iter().enumerate() {
-            if operation.outcome == Outcome::Unknown && operation.is_write() {
-                self.unknown.push(at);
-                let keys = match self.key_of[at] {
-                    usize::MAX => 0..self.keys.len(),
-                    key => key..key + 1,
-                };
-                self.is_open[keys.clone()].fill(true);
-                if matches!(operation.kind, Kind::Delete { .. } | Kind::Clear { .. }) {
-                    for from_ns in &mut self.may_vanish_ns[keys] {
-                        *from_ns = operation.call_ns.min(*from_ns);
-                    }
-                }
-            }
-        }
-        self.unknown.sort_by_key(|&at| self.history.operations[at].call_ns);
-    }
-
-    /// Whether the write changed the store.
-    fn changes(operation: &Operation) -> bool {
-        operation.outcome == Outcome::Ok
-            && match operation.kind {
-                Kind::Put { .. } | Kind::Append { .. } => true,
-                Kind::Delete { deleted, .. } => deleted == Some(true),
-                Kind::Clear { deleted } => deleted.is_some_and(|count| count > 0),
-                Kind::Get { .. } => false,
-            }
-    }
-
-    fn place_writes(&mut self) -> Result<(), Box<Verdict>> {
-        let operations = &self.history.operations;
-        let mut placed: Vec<(u64, usize)> = Vec::new();
-        for (at, operation) in operations.iter().enumerate().filter(|(_, one)| Self::changes(one)) {
-            placed.push((operation.revision.unwrap_or(0), at));
-        }
-        placed.sort_unstable();
-        let mut gaps = 0;
-        for (revision, at) in placed {
-            let Some(place) = revision.checked_sub(self.history.from_revision).filter(|place| *place > 0)
-            else {
-                let why = format!("revision {revision} was there before the history began");
-                return Err(self.violation(at, why));
-            };
-            let due = self.writes.len() as u64;
-            if place < due {
-                let why = format!("two writes made revision {revision}");
-                return Err(self.violation(at, why));
-            }
-            gaps += place - due;
-            if gaps > self.unknown.len() as u64 {
-                let why = format!(
-                    "by revision {revision}, {gaps} revisions were made by nobody who was answered, but only {} writes \
-                     are of unknown outcome: something was applied more than once",
-                    self.unknown.len()
-                );
-                return Err(self.violation(at, why));
-            }
-            self.writes.resize(place as usize, None);
-            self.writes.push(Some(at));
-        }
-        // What is seen beyond the last known write was made by unknown ones, too.
-        let seen = operations.iter().filter(|operation| operation.is_decided());
-        let seen = seen.flat_map(|operation| [operation.revision, operation.key_revision]);
-        let last = seen.flatten().max().unwrap_or(0).saturating_sub(self.history.from_revision);
-        let more = (last + 1).saturating_sub(self.writes.len() as u64);
-        if gaps + more > self.unknown.len() as u64 {
-            let by_revision =
-                |at: &usize| operations[*at].revision.max(operations[*at].key_revision).unwrap_or_default();
-            let at = (0..operations.len()).filter(|&at| operations[at].is_decided()).max_by_key(by_revision);
-            let why = format!("it saw revision {}, which nobody made", last + self.history.from_revision);
-            return Err(self.violation(at.unwrap_or_default(), why));
-        }
-        self.writes.resize(self.writes.len() + more as usize, None);
-        self.gaps = (gaps + more) as usize;
-        for place in 1..self.writes.len() {
-            let Some(at) = self.writes[place] else { continue };
-            match operations[at].kind {
-                Kind::Delete { .. } => self.deletions[self.key_of[at]].push(place),
-                Kind::Clear { .. } => self.clears.push(place),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn place_lookers(&mut self) -> Result<(), Box<Verdict>> {
-        let places = self.writes.len();
-        self.exact = vec![Vec::new(); places];
-        self.seen_key = vec![None; places];
-        let mut wrong = None;
-        for (at, operation) in self.history.operations.iter().enumerate() {
-            if !operation.is_decided() || Self::changes(operation) {
-                continue;
-            }
-            let place = |revision: u64| {
-                let place = revision.checked_sub(self.history.from_revision)? as usize;
-                (place < places).then_some(place)
-            };
-            let key = self.key_of[at];
-            let absurd = match (&operation.kind, operation.outcome, operation.key_revision) {
-                (Kind::Get { value, .. }, _, Some(seen)) => value.is_some() != (seen > 0),
-                (_, Outcome::ConditionFailed, Some(0)) => {
-                    matches!(operation.condition, Some(Condition::Absent | Condition::Revision(0)))
-                }
-                _ => false,
-            };
-            if absurd {
-                wrong = Some((at, "its answer contradicts itself".to_owned()));
-                continue;
-            }
-            if let Some(seen) = operation.key_revision.filter(|seen| *seen > 0) {
-                let Some(seen) = place(seen).filter(|seen| *seen > 0) else {
-                    wrong = Some((at, "it saw a revision from before the history began".to_owned()));
-                    continue;
-                };
-                if self.seen_key[seen].is_some_and(|other| other != key) {
-                    wrong = Some((at, format!("revision {} was seen on two keys", self.revision(seen))));
-                    continue;
-                }
-                self.seen_key[seen] = Some(key);
-                let lookers = self.lookers.entry((key, seen)).or_default();
-                lookers.operations.push(at);
-                lookers.max_call_ns = lookers.max_call_ns.max(operation.call_ns);
-            } else if operation.revision.is_none() {
-                self.absent[key].push(at);
-            }
-            if let Some(revision) = operation.revision {
-                match place(revision) {
-                    Some(place) => self.exact[place].push(at),
-                    None => wrong = Some((at, format!("revision {revision} was not there"))),
-                }
-            }
-        }
-        // Those that looked at one place hold up one another as little as they can in order of call.
-        for lookers in self.absent.iter_mut().chain(&mut self.exact) {
-            lookers.sort_by_key(|&at| self.history.operations[at].call_ns);
-        }
-        wrong.map_or(Ok(()), |(at, why)| Err(self.violation(at, why)))
-    }
-
-    /// What was read where no answer tells of a write, and only one unknown write can have written.
-    fn reserve(&mut self) {
-        let operations = &self.history.operations;
-        let mut puts: HashMap<(usize, &Text), Option<usize>> = HashMap::new();
-        for &at in &self.unknown {
-            if let Kind::Put { value, .. } = &operations[at].kind {
-                let only = puts.entry((self.key_of[at], value)).or_insert(Some(at));
-                *only = only.filter(|only| *only == at);
-            }
-        }
-        for ((key, place), lookers) in &self.lookers {
-            let read = lookers.operations.iter().find_map(|&at| match &operations[at].kind {
-                Kind::Get { value, .. } => value.as_ref(),
-                _ => None,
-            });
-            if self.writes[*place].is_none()
-                && let Some(value) = read
-                && let Some(&Some(at)) = puts.get(&(*key, value))
-            {
-                self.reserved.insert(at, *place);
-            }
-        }
-    }
-
-    fn find_times(&mut self) {
-        let operations = &self.history.operations;
-        let returned = |at: usize| operations[at].return_ns.unwrap_or(u64::MAX);
-        let places = self.writes.len();
-        self.known_ns = vec![0; places];
-        self.due_ns = vec![u64::MAX; places];
-        for place in 0..places {
-            if let Some(at) = self.writes[place] {
-                self.known_ns[place] = operations[at].call_ns;
-                self.due_ns[place] = returned(at);
-            }
-            for &at in &self.exact[place] {
-                self.due_ns[place] = self.due_ns[place].min(returned(at));
-            }
-        }
-        for ((_, place), lookers) in &self.lookers {
-            for &at in &lookers.operations {
-                self.due_ns[*place] = self.due_ns[*place].min(returned(at));
-            }
-        }
-        for place in 1..places {
-            self.known_ns[place] = self.known_ns[place].max(self.known_ns[place - 1]);
-        }
-        for place in (1..places).rev() {
-            self.due_ns[place - 1] = self.due_ns[place - 1].min(self.due_ns[place]);
-        }
-    }
-
-    fn revision(&self, place: usize) -> u64 {
-        self.history.from_revision + place as u64
-    }
-
-    fn operation(&self, at: usize) -> &'a Operation {
-        &self.history.operations[at]
-    }
-
-    /// Whether the key may be deleted behind this place, early enough to be seen absent until `by_ns`.
-    fn may_be_deleted(&self, key: usize, behind: usize, by_ns: u64) -> bool {
-        let next = |places: &[usize]| {
-            let at = places.partition_point(|place| *place <= behind);
-            places.get(at).is_some_and(|place| self.known_ns[*place] <= by_ns)
-        };
-        self.may_vanish_ns[key] <= by_ns || next(&self.deletions[key]) || next(&self.clears)
-    }
-
-    fn violation(&self, misfit: usize, why: String) -> Box<Verdict> {
-        let operation = &self.history.operations[misfit];
-        let why = format!("`{}`: {why}", operation.describe());
-        Box::new(Verdict::Violation(Box::new(Violation {
-            why,
-            key: operation.key().cloned(),
-            order: Vec::new(),
-            state: "nothing was replayed".to_owned(),
-            misfit,
-        })))
-    }
+    found.map_err(|verdict| *verdict)
 }

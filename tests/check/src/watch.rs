@@ -16,7 +16,7 @@ pub type Changes<K, V> = BTreeMap<u64, BTreeMap<K, Option<V>>>;
 /// What is wrong, in words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Wrong(String);
+pub struct Wrong(pub(crate) String);
 
 macro_rules! wrong {
     ($($what:tt)*) => { return Err(Wrong(format!($($what)*))) };

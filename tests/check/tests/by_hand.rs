@@ -189,6 +189,118 @@ fn conditions_on_revisions() {
     fails(&[PUT, &swap(1, r#""condition_failed","key_revision":1"#)], "was 1");
 }
 
+/// What is known of one key's end holds for all that end with it.
+#[test]
+fn a_clear_is_one_instant() {
+    let put_b = r#"{"client":1,"op":"put","key":"b","value":1,"call_ns":21,"return_ns":30,"outcome":"ok","revision":2}"#;
+    let clear =
+        r#"{"client":1,"op":"clear","deleted":2,"call_ns":50,"return_ns":120,"outcome":"ok","revision":3}"#;
+    let still = r#"{"client":2,"op":"get","key":"b","value":1,"call_ns":100,"return_ns":110,"outcome":"ok","key_revision":2}"#;
+    let gone = |back: u64| {
+        format!(
+            r#"{{"client":3,"op":"get","key":"a","call_ns":60,"return_ns":{back},"outcome":"ok","key_revision":0}}"#
+        )
+    };
+    holds(&[PUT, put_b, clear, still, &gone(105)]);
+    fails(&[PUT, put_b, clear, still, &gone(90)], "absent");
+}
+
+/// `if` and what follows it, up to the answer.
+fn txn(body: &str, call: u64, back: u64, revision: u64) -> String {
+    format!(
+        r#"{{"client":4,"op":"txn",{body},"call_ns":{call},"return_ns":{back},"outcome":"ok","revision":{revision}}}"#
+    )
+}
+
+#[test]
+fn a_transaction_is_one_instant() {
+    let swap = |value: u64, succeeded: bool| {
+        format!(
+            r#""if":[{{"key":"a","expected":{{"value":{value}}}}}],"then":[{{"op":"get","key":"a","value":1}},{{"op":"put","key":"a","value":2}},{{"op":"put","key":"b","value":2}}],"else":[{{"op":"get","key":"a","value":1}}],"succeeded":{succeeded}"#
+        )
+    };
+    let read = |key: &str, value: &str, call: u64| {
+        format!(
+            r#"{{"client":2,"op":"get","key":"{key}"{value},"call_ns":{call},"return_ns":{},"outcome":"ok","key_revision":{}}}"#,
+            call + 5,
+            if value.is_empty() { 0 } else { 2 }
+        )
+    };
+    let two = r#","value":2"#;
+    let done = txn(&swap(1, true), 30, 40, 2);
+    holds(&[PUT, &done, &read("a", two, 50), &read("b", two, 60)]);
+    // Half of it was seen, and then the other half not.
+    fails(&[PUT, &done, &read("a", two, 31), &read("b", "", 37)], "the key was there");
+    fails(&[PUT, &txn(&swap(7, true), 30, 40, 2)], "its conditions do not hold");
+    fails(&[PUT, &txn(&swap(1, false), 30, 40, 1)], "its conditions hold");
+    holds(&[PUT, &txn(&swap(7, false), 30, 40, 1)]);
+    fails(&[PUT, PUT_2, &txn(&swap(7, false), 45, 50, 1)], "stands behind");
+    fails(&[PUT, PUT_2, &txn(&swap(7, false), 45, 50, 2)], "a was 2");
+    let gone = r#""then":[{"op":"delete","key":"a","deleted":0}],"succeeded":true"#;
+    fails(&[PUT, &txn(gone, 30, 40, 1)], "a was 1");
+}
+
+#[test]
+fn a_transaction_without_an_answer_may_have_made_a_revision() {
+    let lost = r#"{"client":3,"op":"txn","if":[{"key":"a","expected":{"revision":1}}],"then":[{"op":"put","key":"a","value":8},{"op":"put","key":"b","value":9}],"else":[{"op":"delete","key":"a"}],"call_ns":21,"outcome":"unknown"}"#;
+    let read = |key: &str, value: u64, call: u64| {
+        format!(
+            r#"{{"client":2,"op":"get","key":"{key}","value":{value},"call_ns":{call},"return_ns":{},"outcome":"ok","key_revision":2}}"#,
+            call + 5
+        )
+    };
+    let absent = |key: &str, call: u64| {
+        format!(
+            r#"{{"client":2,"op":"get","key":"{key}","call_ns":{call},"return_ns":{},"outcome":"ok","key_revision":0}}"#,
+            call + 5
+        )
+    };
+    holds(&[PUT, lost]);
+    holds(&[PUT, lost, &read("a", 8, 50), &read("b", 9, 60)]);
+    fails(&[PUT, lost, &read("a", 8, 50), &absent("b", 60)], "");
+    // Its condition did not hold any more.
+    holds(&[PUT, PUT_2, lost, &absent("a", 60)]);
+    fails(&[PUT, lost, &absent("a", 60)], "absent");
+    let put_3 = r#"{"client":1,"op":"put","key":"c","value":3,"call_ns":50,"return_ns":60,"outcome":"ok","revision":3}"#;
+    holds(&[PUT, lost, put_3, &read("b", 9, 70)]);
+    fails(&[PUT, lost, put_3, &absent("b", 70)], "");
+}
+
+#[test]
+fn transactions_without_revisions() {
+    let put = r#"{"client":1,"op":"put","key":"a","value":1,"call_ns":10,"return_ns":20,"outcome":"ok"}"#;
+    let move_it = r#"{"client":1,"op":"txn","if":[{"key":"a","expected":{"absent":false}}],"then":[{"op":"delete","key":"a","deleted":1},{"op":"put","key":"b","value":1}],"succeeded":true,"call_ns":30,"return_ns":40,"outcome":"ok"}"#;
+    let absent = |key: &str, call: u64| {
+        format!(
+            r#"{{"client":2,"op":"get","key":"{key}","call_ns":{call},"return_ns":{},"outcome":"ok"}}"#,
+            call + 2
+        )
+    };
+    holds(&[put, move_it, &absent("b", 31), &absent("a", 50)]);
+    fails(&[put, move_it, &absent("a", 31), &absent("b", 34)], "no order explains");
+    fails(&[move_it], "no order explains");
+}
+
+#[test]
+fn changes_are_what_each_revision_has_changed() {
+    let move_it = txn(
+        r#""then":[{"op":"delete","key":"a","deleted":1},{"op":"put","key":"b","value":5}],"succeeded":true"#,
+        30,
+        40,
+        2,
+    );
+    let lost = r#"{"client":3,"op":"delete","key":"b","call_ns":50,"outcome":"unknown"}"#;
+    let gone = r#"{"client":2,"op":"get","key":"b","call_ns":70,"return_ns":80,"outcome":"ok","revision":3}"#;
+    let history = json_lines::read(&[PUT, &move_it, lost, gone].join("\n")).expect("a history");
+    let changes = balsa_check::replay::changes(&history).expect("linearizable");
+    let told: Vec<String> = (changes.iter())
+        .flat_map(|(revision, keys)| {
+            keys.iter().map(move |(key, value)| format!("{revision} {key} {value:?}"))
+        })
+        .collect();
+    assert_eq!(told, [r#"1 a Some("1")"#, "2 a None", r#"2 b Some("5")"#, "3 b None"]);
+}
+
 #[test]
 fn the_picture_shows_what_does_not_fit() {
     let read =

@@ -2,19 +2,20 @@
 //! on tiny histories the checks agree with trying everything.
 
 use balsa_check::generate::{Options, generate};
-use balsa_check::model::{KeyModel, Model, StoreModel};
+use balsa_check::model::{Model, StoreModel};
 use balsa_check::{History, Kind, Operation, Outcome, Verdict, by_key, check, replay};
 use proptest::prelude::*;
 
 fn options() -> impl Strategy<Value = Options> {
-    (any::<u64>(), 1..120_usize, 1..5_u64, 1..7_usize, 0..150_u64, 0..60_u64).prop_map(
-        |(seed, operations, keys, clients, unknown_per_mille, clears_per_mille)| Options {
+    (any::<u64>(), 1..120_usize, 1..5_u64, 1..7_usize, 0..150_u64, 0..60_u64, 0..300_u64).prop_map(
+        |(seed, operations, keys, clients, unknown_per_mille, clears_per_mille, txns_per_mille)| Options {
             seed,
             operations,
             keys,
             clients,
             unknown_per_mille,
             clears_per_mille,
+            txns_per_mille,
             revisions: false,
         },
     )
@@ -74,7 +75,7 @@ proptest! {
 
     #[test]
     fn real_executions_are_accepted(mut options in options()) {
-        options.clears_per_mille = 0;
+        (options.clears_per_mille, options.txns_per_mille) = (0, 0);
         let history = generate(options);
         let verdict = by_key::check(&history);
         prop_assert!(is_linearizable(&verdict), "{verdict:?}");
@@ -91,7 +92,9 @@ proptest! {
 
     #[test]
     fn a_value_that_nobody_wrote_is_rejected(options in options(), which in any::<usize>(), revisions in any::<bool>()) {
-        let options = Options { revisions, clears_per_mille: if revisions { options.clears_per_mille } else { 0 }, ..options };
+        let several = |per_mille| if revisions { per_mille } else { 0 };
+        let (clears_per_mille, txns_per_mille) = (several(options.clears_per_mille), several(options.txns_per_mille));
+        let options = Options { revisions, clears_per_mille, txns_per_mille, ..options };
         let mut history = generate(options);
         if change_a_read(&mut history, which, "never") {
             let verdict = check(&history);
@@ -135,9 +138,10 @@ proptest! {
         }
         let replayed = is_linearizable(&replay::check(&history));
         let all = history.operations.iter().filter(|operation| operation.counts());
-        if KeyModel::new(all.clone().filter(|one| one.key().is_some())).is_some() {
+        if StoreModel::new(all).is_some() {
             let searched = brute_force(&history);
-            prop_assert!(searched || !replayed, "accepted only in order of revision");
+            let text = balsa_check::json_lines::write_all(&history);
+            prop_assert!(searched || !replayed, "accepted only in order of revision:\n{text}");
         }
         if by_ns == 0 {
             prop_assert!(replayed);

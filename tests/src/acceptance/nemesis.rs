@@ -136,10 +136,13 @@ async fn live_through(
         }
         let judged = judge(&cluster, clients, folder, name, options.keep).await?;
         println!(
-            "  {:>5} s  judged: {} operations, {} of unknown outcome, linearizable; all nodes at index {} with digest {}",
+            "  {:>5} s  judged: {} operations, {} of unknown outcome, linearizable; {} holders of the lock; {} changes \
+             heard by watchers; all nodes at index {} with digest {}",
             began.elapsed().as_secs(),
             thousands(judged.operations as u64),
             judged.unknown,
+            thousands(judged.holders as u64),
+            thousands(judged.heard as u64),
             judged.index,
             judged.digest
         );

@@ -3,19 +3,30 @@
 //! Four kinds, side by side: plain HTTP that never sends anything twice; HTTP with idempotency keys, sent again to any node
 //! until the outcome is known; the client crate with sessions; the client crate with idempotency keys. Where nothing tells a
 //! repeated request from another, only puts are made: a put of unknown outcome is known by its value if it is ever seen.
+//! Beside them some compete for a lock (`locks`), and some watch ([`watchers`]).
 
 mod crate_client;
 mod http_client;
+mod locks;
+mod txn;
+pub mod watchers;
 
 use crate::failure::{Context, Outcome};
 use crate::random::Random;
-use balsa_check::{Condition, Kind, Operation, Outcome as Known};
+use balsa_check::locks::{Fenced, Held};
+use balsa_check::{Condition, Kind, Operation, Outcome as Known, Txn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 pub use http_client::read_at;
+use locks::LockClient;
+use watchers::Watchers;
+
+/// Clients that compete for a lock, beside the others, and watchers.
+const LOCKERS: usize = 4;
+const WATCHERS: usize = 3;
 
 /// Keys that all clients share. Few, so that they meet; more than one, so that a clear is more than a delete.
 const KEYS: usize = 6;
@@ -39,6 +50,21 @@ pub struct Rate {
 pub struct Clients {
     shared: Arc<Shared>,
     working: JoinSet<Outcome<Vec<Operation>>>,
+    lockers: JoinSet<Outcome<locks::Told>>,
+    watchers: Watchers,
+}
+
+/// What clients were told.
+#[derive(Debug)]
+pub struct Recorded {
+    /// All operations.
+    pub operations: Vec<Operation>,
+    /// Who held the lock.
+    pub held: Vec<Held>,
+    /// What its holders wrote.
+    pub fenced: Vec<Fenced>,
+    /// They are not done until they have heard of all that was done.
+    pub watchers: Watchers,
 }
 
 #[derive(Debug)]
@@ -137,7 +163,15 @@ impl Clients {
             };
             working.spawn(client.work(interval));
         }
-        Ok(Clients { shared, working })
+        let mut lockers = JoinSet::new();
+        for number in 0..LOCKERS {
+            let http = http_client::HttpClient::new(&shared.addresses, true, random.fork());
+            let number = (rate.clients + number) as u64;
+            let locker = LockClient { number, http, random: random.fork(), shared: shared.clone() };
+            lockers.spawn(locker.work());
+        }
+        let watchers = Watchers::start(WATCHERS, &shared, random);
+        Ok(Clients { shared, working, lockers, watchers })
     }
 
     /// Operations so far whose outcome is known.
@@ -173,11 +207,22 @@ impl Clients {
     }
 
     /// Begins no more operations, waits for those under way; gives all.
-    pub async fn finish(mut self) -> Outcome<Vec<Operation>> {
+    pub async fn finish(mut self) -> Outcome<Recorded> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut all = Vec::new();
+        let mut all = Recorded {
+            operations: Vec::new(),
+            held: Vec::new(),
+            fenced: Vec::new(),
+            watchers: self.watchers,
+        };
         while let Some(one) = self.working.join_next().await {
-            all.extend(one.context("gather what clients were told")??);
+            all.operations.extend(one.context("gather what clients were told")??);
+        }
+        while let Some(one) = self.lockers.join_next().await {
+            let locks::Told { held, fenced, operations } = one.context("gather what clients were told")??;
+            all.held.extend(held);
+            all.fenced.extend(fenced);
+            all.operations.extend(operations);
         }
         Ok(all)
     }
@@ -266,11 +311,19 @@ impl Client {
                 (Kind::Delete { key: key.into(), deleted: None }, condition)
             }
             440..445 if !puts_only => (Kind::Clear { deleted: None }, None),
+            445..525 if !puts_only => (Kind::Txn(self.txn(at)), None),
             drawn => {
                 let condition = if drawn < 700 { self.condition(at) } else { None };
                 (Kind::Put { key: key.into(), value: self.value().into() }, condition)
             }
         }
+    }
+
+    fn txn(&mut self, at: usize) -> Txn {
+        let keys = [0, 1, 2].map(|next| key((at + next) % KEYS).into());
+        let condition = if self.random.chance(700) { self.condition(at) } else { None };
+        let mut random = self.random.fork();
+        txn::draw(keys, condition, &mut random, || self.value().into())
     }
 
     /// A condition that holds unless somebody was faster, and one that mostly does not.
@@ -292,9 +345,9 @@ impl Client {
 
 /// The names of the keys.
 pub fn keys() -> impl Iterator<Item = String> {
-    (0..KEYS).map(key)
+    (0..KEYS).map(key).chain([locks::FENCED.to_string()])
 }
 
 fn key(at: usize) -> String {
-    format!("key-{at}")
+    format!("{}{at}", watchers::PREFIX)
 }

@@ -90,6 +90,7 @@ fn large(name: &str, unknown_per_mille: u64, revisions: bool, wrong: bool) -> Re
         unknown_per_mille,
         revisions,
         clears_per_mille: if revisions { 1 } else { 0 },
+        txns_per_mille: if revisions { 100 } else { 0 },
     };
     let mut history = generate(options);
     if wrong {

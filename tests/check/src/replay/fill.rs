@@ -5,7 +5,7 @@
 //! a key that somebody saw absent can only have been deleted by one of them.
 
 use super::walk::{Contradiction, Walk};
-use crate::history::{Condition, Kind, Operation};
+use crate::history::{Condition, Kind, Operation, Step};
 
 /// Nothing happened any more.
 const NONE: usize = usize::MAX;
@@ -51,8 +51,27 @@ impl Walk<'_> {
     fn may_explain_an_absence(&self, at: usize) -> bool {
         let plan = self.plan;
         let wanted = |key: usize| self.state[key].is_some() && self.left_absent(key).next().is_some();
+        let deletes_wanted = |step: &Step| match step {
+            Step::Delete { key, .. } => wanted(plan.key(key)),
+            _ => false,
+        };
+        // Whatever is written may make the conditions of a transaction hold, or not, that deletes it then.
+        if plan.unknown.iter().any(|&other| match &plan.operation(other).kind {
+            Kind::Txn(txn) => !self.used.contains(&other) && txn.steps().any(deletes_wanted),
+            _ => false,
+        }) {
+            return true;
+        }
         let key = plan.key_of[at];
-        match plan.operation(at).kind {
+        match &plan.operation(at).kind {
+            // None of those that are left deletes what is wanted.
+            Kind::Txn(txn) => txn.steps().any(|step| match step {
+                Step::Put { key, .. } => {
+                    let key = plan.key(key);
+                    wanted(key) && plan.unknown.iter().any(|&other| self.waits_for_a_value(other, key))
+                }
+                _ => false,
+            }),
             Kind::Clear { .. } => (0..self.state.len()).any(wanted),
             Kind::Delete { .. } => wanted(key),
             _ => wanted(key) && plan.unknown.iter().any(|&other| self.waits_for_a_value(other, key)),
@@ -90,13 +109,23 @@ impl Walk<'_> {
         let plan = self.plan;
         let due_ns = plan.due_ns[self.place];
         let called = plan.unknown.partition_point(|&at| plan.operation(at).call_ns <= due_ns);
-        let seen = plan.seen_key[self.place];
+        let seen = &plan.seen_keys[self.place];
+        // Nobody looked at the key as it was after this place.
+        let is_unseen = |key: usize| {
+            let looked = self.state[key].as_ref().and_then(|(_, made)| plan.lookers.get(&(key, *made)));
+            looked.is_none_or(|lookers| lookers.max_call_ns <= due_ns)
+        };
         let fits = |at: usize, operation: &Operation| {
             let key = plan.key_of[at];
             if plan.reserved.get(&at).is_some_and(|place| *place != self.place) {
                 return false;
             }
-            if seen.is_some_and(|seen| seen != key) {
+            if let Kind::Txn(txn) = &operation.kind {
+                let changes: Vec<usize> = self.changes(txn).map(|(key, _)| key).collect();
+                let makes_what_was_seen = seen.iter().all(|seen| changes.contains(seen));
+                return !changes.is_empty() && makes_what_was_seen && changes.into_iter().all(is_unseen);
+            }
+            if seen.iter().any(|seen| *seen != key) {
                 return false;
             }
             match operation.kind {
@@ -104,9 +133,7 @@ impl Walk<'_> {
                 Kind::Delete { .. } if self.state[key].is_none() => return false,
                 _ => {}
             }
-            // Nobody looked at the key as it was after this place.
-            let looked = self.state[key].as_ref().and_then(|(_, made)| plan.lookers.get(&(key, *made)));
-            self.holds(operation, key) && looked.is_none_or(|lookers| lookers.max_call_ns <= due_ns)
+            self.holds(operation, key) && is_unseen(key)
         };
         let unknown = plan.unknown[..called].iter().copied();
         unknown.filter(|at| !self.used.contains(at) && fits(*at, plan.operation(*at))).collect()

@@ -2,11 +2,13 @@
 //!
 //! Where unknown writes must be chosen the walk may go back ([`super::fill`]), so that every change is noted and undone.
 
+use super::MAX_STEPS;
 use super::fill::Choice;
-use super::{MAX_STEPS, Plan};
+use super::plan::Plan;
 use crate::history::{Condition, Kind, Operation, Outcome, Text};
 use crate::verdict::{Verdict, Violation};
-use std::collections::{HashMap, HashSet};
+use crate::watch::Changes;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Something does not fit.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(super) struct Walk<'a> {
     /// By key: the instant since which it has been as it is.
     since_ns: Vec<u64>,
     present: u64,
+    /// All changes so far: place, key, and what it has had since.
+    changed: Vec<(usize, usize, Option<Text>)>,
     /// By key: how many of [`Plan::absent`] have their place.
     settled: Vec<usize>,
     /// Those beyond, which have theirs all the same.
@@ -59,13 +63,13 @@ pub(super) struct Walk<'a> {
     steps: usize,
 }
 
-/// Walks, again wherever that helps.
-pub(super) fn run(plan: &Plan<'_>) -> Result<(), Box<Verdict>> {
+/// Walks, again wherever that helps; gives what changed at each revision.
+pub(super) fn run(plan: &Plan<'_>) -> Result<Changes<Text, Text>, Box<Verdict>> {
     let mut walk = Walk::new(plan);
     let mut furthest: Option<(usize, Contradiction, Vec<usize>, String)> = None;
     let mut outcome = walk.step_all();
     loop {
-        let Err(contradiction) = outcome else { return Ok(()) };
+        let Err(contradiction) = outcome else { return Ok(walk.changes_made()) };
         if let Some(waited) = contradiction.waited
             && let Some(&chance) = walk.chance.get(&waited)
             && walk.steps <= MAX_STEPS
@@ -87,7 +91,7 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<(), Box<Verdict>> {
             outcome = fits.and_then(|()| walk.step_all());
             continue;
         }
-        let Some((_, contradiction, order, state)) = furthest else { return Ok(()) };
+        let Some((_, contradiction, order, state)) = furthest else { return Ok(walk.changes_made()) };
         if gave_up && !certain {
             let why = format!(
                 "too many ways in which unknown writes may have made the missing revisions; the furthest ends with: {}",
@@ -115,6 +119,7 @@ impl<'a> Walk<'a> {
             state: vec![None; plan.keys.len()],
             since_ns: vec![0; plan.keys.len()],
             present: 0,
+            changed: Vec::new(),
             settled: vec![0; plan.keys.len()],
             early: HashSet::new(),
             chance: HashMap::new(),
@@ -156,13 +161,13 @@ impl<'a> Walk<'a> {
         let plan = self.plan;
         for &at in &plan.exact[self.place] {
             let operation = plan.operation(at);
-            let key = plan.key_of[at];
-            if let Kind::Clear { .. } = operation.kind {
-                if self.present > 0 {
+            match &operation.kind {
+                Kind::Clear { .. } if self.present > 0 => {
                     return Err(self.no(at, None, format!("{} keys were there to clear", self.present)));
                 }
-            } else {
-                self.agrees(at, key)?;
+                Kind::Clear { .. } => {}
+                Kind::Txn(txn) => self.txn_agrees(at, txn)?,
+                _ => self.agrees(at, plan.key_of[at])?,
             }
             self.not_before(at, operation.call_ns)?;
             self.order.push(at);
@@ -196,13 +201,16 @@ impl<'a> Walk<'a> {
 
     /// Whether the operation's condition holds of the key now.
     pub(super) fn holds(&self, operation: &Operation, key: usize) -> bool {
+        operation.condition.as_ref().is_none_or(|condition| self.holds_of(condition, key))
+    }
+
+    pub(super) fn holds_of(&self, condition: &Condition, key: usize) -> bool {
         let state = &self.state[key];
-        match &operation.condition {
-            None => true,
-            Some(Condition::Absent) => state.is_none(),
-            Some(Condition::Exists) => state.is_some(),
-            Some(Condition::Value(value)) => state.as_ref().is_some_and(|(is, _)| is == value),
-            Some(Condition::Revision(revision)) => {
+        match condition {
+            Condition::Absent => state.is_none(),
+            Condition::Exists => state.is_some(),
+            Condition::Value(value) => state.as_ref().is_some_and(|(is, _)| is == value),
+            Condition::Revision(revision) => {
                 state.as_ref().map_or(0, |(_, place)| self.plan.revision(*place)) == *revision
             }
         }
@@ -217,11 +225,11 @@ impl<'a> Walk<'a> {
                 return Err(self.no(at, None, format!("{} keys were there to clear", self.present)));
             }
             self.not_before(at, operation.call_ns)?;
-            for key in 0..self.state.len() {
-                if self.state[key].is_some() {
-                    self.change(at, key, None)?;
-                }
-            }
+            let there = (0..self.state.len()).filter(|key| self.state[*key].is_some());
+            let changes: Vec<_> = there.map(|key| (key, None)).collect();
+            self.change(at, &changes)?;
+        } else if let Kind::Txn(txn) = &operation.kind {
+            self.write_txn(at, txn)?;
         } else {
             if !self.holds(operation, key) {
                 let state = self.state[key].as_ref().map_or("absent", |(value, _)| value);
@@ -229,32 +237,46 @@ impl<'a> Walk<'a> {
             }
             self.not_before(at, operation.call_ns)?;
             match &operation.kind {
-                Kind::Put { value, .. } => self.change(at, key, Some(Text::clone(value)))?,
+                Kind::Put { value, .. } => self.change(at, &[(key, Some(Text::clone(value)))])?,
                 _ if self.state[key].is_none() => {
                     return Err(self.no(at, Some(key), "there was nothing to delete".to_owned()));
                 }
-                _ => self.change(at, key, None)?,
+                _ => self.change(at, &[(key, None)])?,
             }
         }
         self.order.push(at);
-        if let Some(seen) = self.plan.seen_key[self.place] {
+        for &seen in &self.plan.seen_keys[self.place] {
             self.see(seen)?;
         }
         Ok(())
     }
 
-    /// The key becomes this.
-    fn change(&mut self, at: usize, key: usize, value: Option<Text>) -> Result<(), Contradiction> {
+    /// The keys become this, all in one instant: it is known when all have been looked at.
+    pub(super) fn change(
+        &mut self,
+        at: usize,
+        changes: &[(usize, Option<Text>)],
+    ) -> Result<(), Contradiction> {
         let plan = self.plan;
-        // Whoever looked at the key as it was did so before.
-        if let Some((_, made)) = &self.state[key]
-            && let Some(lookers) = plan.lookers.get(&(key, *made))
-        {
-            self.not_before(at, lookers.max_call_ns)?;
+        for (key, value) in changes {
+            // Whoever looked at the key as it was did so before.
+            if let Some((_, made)) = &self.state[*key]
+                && let Some(lookers) = plan.lookers.get(&(*key, *made))
+            {
+                self.not_before(at, lookers.max_call_ns)?;
+            }
+            if self.state[*key].is_none() && value.is_some() {
+                self.settle_absent(at, *key)?;
+            }
         }
-        if self.state[key].is_none() && value.is_some() {
-            self.settle_absent(at, key)?;
+        for (key, value) in changes {
+            self.set(*key, value.clone())?;
         }
+        Ok(())
+    }
+
+    fn set(&mut self, key: usize, value: Option<Text>) -> Result<(), Contradiction> {
+        let plan = self.plan;
         if let (Some(_), None) = (&self.state[key], &value)
             && let Some(late) =
                 self.left_absent(key).find(|&other| plan.operation(other).return_ns < Some(self.now_ns))
@@ -263,6 +285,7 @@ impl<'a> Walk<'a> {
         }
         let (was, is) = (self.state[key].is_some(), value.is_some());
         self.present = self.present + u64::from(is) - u64::from(was);
+        self.changed.push((self.place, key, value.clone()));
         let before = std::mem::replace(&mut self.state[key], value.map(|value| (value, self.place)));
         self.note(Undo::Key(key, before, self.since_ns[key]));
         self.since_ns[key] = self.now_ns;
@@ -344,7 +367,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The operation comes after all so far, and after this instant.
-    fn not_before(&mut self, at: usize, instant_ns: u64) -> Result<(), Contradiction> {
+    pub(super) fn not_before(&mut self, at: usize, instant_ns: u64) -> Result<(), Contradiction> {
         self.now_ns = self.now_ns.max(instant_ns);
         self.in_time(at)
     }
@@ -367,7 +390,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A contradiction about a key (or, without one, about what the unknown writes have to do with).
-    fn no(&self, misfit: usize, key: Option<usize>, why: String) -> Contradiction {
+    pub(super) fn no(&self, misfit: usize, key: Option<usize>, why: String) -> Contradiction {
         let certain = key.is_some_and(|key| !self.plan.is_open[key]);
         Contradiction { why, misfit, certain, waited: None }
     }
@@ -375,7 +398,8 @@ impl<'a> Walk<'a> {
     /// No unknown write can have made this place.
     pub(super) fn nobody(&self) -> Contradiction {
         let plan = self.plan;
-        let witness = plan.seen_key[self.place].and_then(|key| plan.lookers.get(&(key, self.place)));
+        let seen = plan.seen_keys[self.place].first();
+        let witness = seen.and_then(|key| plan.lookers.get(&(*key, self.place)));
         let after = plan.writes[self.place..].iter().flatten().next().copied();
         let misfit = witness.and_then(|lookers| lookers.operations.first().copied()).or(after);
         let misfit = misfit.or_else(|| self.order.last().copied()).unwrap_or_default();
@@ -390,6 +414,16 @@ impl<'a> Walk<'a> {
             Some(None) => "absent".to_owned(),
             None => format!("{} keys", self.present),
         }
+    }
+
+    /// All changes by revision and key.
+    fn changes_made(&self) -> Changes<Text, Text> {
+        let mut changes = Changes::new();
+        for (place, key, value) in &self.changed {
+            let of_revision: &mut BTreeMap<_, _> = changes.entry(self.plan.revision(*place)).or_default();
+            of_revision.insert(Text::clone(&self.plan.keys[*key]), value.clone());
+        }
+        changes
     }
 
     fn note(&mut self, undo: Undo) {
@@ -417,6 +451,7 @@ impl<'a> Walk<'a> {
                     let (was, is) = (before.is_some(), self.state[key].is_some());
                     self.present = self.present + u64::from(was) - u64::from(is);
                     self.state[key] = before;
+                    self.changed.pop();
                     self.since_ns[key] = since_ns;
                 }
                 Some(Undo::Settled(key, settled)) => self.settled[key] = settled,

@@ -1,6 +1,6 @@
 //! A client by the client crate, which retries by itself.
 
-use super::{DEADLINE, Told};
+use super::{DEADLINE, Told, txn};
 use crate::failure::{Context, Failure, Outcome};
 use balsa_check::{Condition, Kind};
 use balsa_client::wire::problem::{Code, Outcome as Truth};
@@ -62,6 +62,12 @@ impl CrateClient {
                 let answer = self.0.clear().await;
                 let deleted = answer.as_ref().ok().map(|answer| answer.deleted);
                 told(kind, answer.map(|answer| answer.revision), |_| Kind::Clear { deleted })
+            }
+            Kind::Txn(asked) => {
+                let answer = self.0.txn().request(txn::request(asked)?).await;
+                let revision = answer.as_ref().map(|answer| answer.revision).map_err(Clone::clone);
+                let done = answer.ok().map(|answer| txn::told(asked.clone(), answer)).transpose()?;
+                told(kind, revision, |kind| done.map_or(kind, Kind::Txn))
             }
             Kind::Append { .. } => Err(Failure("Balsa has no append".into())),
         }

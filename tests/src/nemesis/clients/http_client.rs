@@ -1,6 +1,6 @@
 //! A client by plain HTTP, which goes to any node.
 
-use super::{DEADLINE, Told};
+use super::{DEADLINE, Told, txn};
 use crate::failure::{Context, Failure, Outcome};
 use crate::http::{Answer, Ask, Connection, NoAnswer};
 use crate::random::Random;
@@ -8,6 +8,7 @@ use balsa_check::{Condition, Kind, Operation, Outcome as Known};
 use balsa_wire::header::IDEMPOTENCY_KEY;
 use balsa_wire::kv::{ClearAnswer, DeleteAnswer, Item, PutAnswer};
 use balsa_wire::problem::{Code, Outcome as Truth, Problem};
+use balsa_wire::txn::TxnAnswer;
 use std::time::{Duration, Instant};
 
 /// How long one answer is waited for: by whoever asks again, and by whoever does not.
@@ -26,19 +27,19 @@ pub(super) struct HttpClient {
     asked: u64,
 }
 
-/// What one attempt says.
-enum Attempt {
-    Told(Told),
+/// What one attempt says, or all of them.
+pub(super) enum Attempt<T> {
+    Told(T),
     NotApplied,
     Unknown,
 }
 
 /// A request, the same at every attempt.
-struct Request {
-    method: &'static str,
-    path: String,
-    body: String,
-    headers: Vec<(&'static str, String)>,
+pub(super) struct Request {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) body: String,
+    pub(super) headers: Vec<(&'static str, String)>,
 }
 
 impl HttpClient {
@@ -53,25 +54,38 @@ impl HttpClient {
     }
 
     pub(super) async fn ask(&mut self, kind: Kind, condition: Option<&Condition>) -> Outcome<Told> {
-        let mut request = request(&kind, condition, self.random.chance(500))?;
+        let request = request(&kind, condition, self.random.chance(500))?;
+        Ok(match self.settle(request, |answer| read(answer, &kind)).await? {
+            Attempt::Told(told) => told,
+            Attempt::NotApplied => Told::nothing(kind),
+            Attempt::Unknown => Told::doubt(kind),
+        })
+    }
+
+    /// Asks until an answer says what became of it, or time is over.
+    pub(super) async fn settle<T>(
+        &mut self,
+        mut request: Request,
+        read: impl Fn(&Answer) -> Outcome<Attempt<T>>,
+    ) -> Outcome<Attempt<T>> {
         if self.sends_again {
             self.asked += 1;
             request.headers.push((IDEMPOTENCY_KEY, format!("{:x}-{}", self.name, self.asked)));
         }
+        let patience = if self.sends_again { ATTEMPT } else { ONLY_ATTEMPT };
         let began = Instant::now();
         let mut in_doubt = false;
         let mut pause_ms = PAUSE_MS.0;
         loop {
-            let patience = if self.sends_again { ATTEMPT } else { ONLY_ATTEMPT };
             let node = self.random.below(self.connections.len() as u64) as usize;
-            match attempt(&mut self.connections[node], &request, &kind, patience).await? {
-                Attempt::Told(told) => return Ok(told),
+            match attempt(&mut self.connections[node], &request, &read, patience).await? {
+                Attempt::Told(told) => return Ok(Attempt::Told(told)),
                 Attempt::Unknown => in_doubt = true,
                 Attempt::NotApplied => {}
             }
             // Where nothing tells a second request from the first, only what was surely not applied is sent again.
             if began.elapsed() > DEADLINE || (in_doubt && !self.sends_again) {
-                return Ok(if in_doubt { Told::doubt(kind) } else { Told::nothing(kind) });
+                return Ok(if in_doubt { Attempt::Unknown } else { Attempt::NotApplied });
             }
             tokio::time::sleep(Duration::from_millis(pause_ms + self.random.below(pause_ms))).await;
             pause_ms = (2 * pause_ms).min(PAUSE_MS.1);
@@ -96,6 +110,10 @@ fn request(kind: &Kind, condition: Option<&Condition>, shorthand: bool) -> Outco
         Kind::Put { key, value } => ("PUT", path(key), format!("{{\"value\":{value}}}")),
         Kind::Delete { key, .. } => ("DELETE", path(key), String::new()),
         Kind::Clear { .. } => ("POST", "/clear".to_string(), String::new()),
+        Kind::Txn(asked) => {
+            let body = serde_json::to_string(&txn::request(asked)?).context("write a transaction")?;
+            ("POST", "/v1/txn".to_string(), body)
+        }
         Kind::Append { .. } => return Err(Failure("Balsa has no append".into())),
     };
     if method == "GET" {
@@ -104,23 +122,23 @@ fn request(kind: &Kind, condition: Option<&Condition>, shorthand: bool) -> Outco
     Ok(Request { method, path, body, headers })
 }
 
-async fn attempt(
+async fn attempt<T>(
     connection: &mut Connection,
     request: &Request,
-    kind: &Kind,
+    read: impl Fn(&Answer) -> Outcome<Attempt<T>>,
     patience: Duration,
-) -> Outcome<Attempt> {
+) -> Outcome<Attempt<T>> {
     let headers: Vec<(&str, &str)> =
         request.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let ask = Ask { method: request.method, path: &request.path, headers: &headers, body: &request.body };
     match connection.send(ask, patience).await {
-        Ok(answer) => read(&answer, kind),
+        Ok(answer) => read(&answer),
         Err(NoAnswer::NotSent(_)) => Ok(Attempt::NotApplied),
         Err(NoAnswer::Broke(_) | NoAnswer::Late) => Ok(Attempt::Unknown),
     }
 }
 
-fn read(answer: &Answer, kind: &Kind) -> Outcome<Attempt> {
+fn read(answer: &Answer, kind: &Kind) -> Outcome<Attempt<Told>> {
     let kind = kind.clone();
     if answer.is_success() {
         return Ok(Attempt::Told(match kind {
@@ -138,6 +156,11 @@ fn read(answer: &Answer, kind: &Kind) -> Outcome<Attempt> {
                 let answer: ClearAnswer = answer.json()?;
                 Told::wrote(Kind::Clear { deleted: Some(answer.deleted) }, answer.revision)
             }
+            Kind::Txn(asked) => {
+                let answer: TxnAnswer = answer.json()?;
+                let revision = answer.revision;
+                Told::wrote(Kind::Txn(txn::told(asked, answer)?), revision)
+            }
         }));
     }
     let problem: Problem = answer.problem()?;
@@ -146,10 +169,18 @@ fn read(answer: &Answer, kind: &Kind) -> Outcome<Attempt> {
             Ok(Attempt::Told(Told::read(kind, None)))
         }
         (412, _, _) => Ok(Attempt::Told(Told::condition_failed(kind, problem.current_revision))),
-        (503 | 507, _, Some(Truth::NotApplied)) => Ok(Attempt::NotApplied),
-        (504, _, Some(Truth::Unknown)) => Ok(Attempt::Unknown),
         (503 | 504, _, None) if matches!(kind, Kind::Get { .. }) => Ok(Attempt::NotApplied),
-        _ => Err(Failure(format!("{kind:?} was answered {} {}", answer.status, answer.text()))),
+        _ => trouble(answer, problem.outcome)
+            .ok_or_else(|| Failure(format!("{kind:?} was answered {} {}", answer.status, answer.text()))),
+    }
+}
+
+/// What a cluster in trouble says of a write.
+pub(super) fn trouble<T>(answer: &Answer, outcome: Option<Truth>) -> Option<Attempt<T>> {
+    match (answer.status, outcome) {
+        (503 | 507, Some(Truth::NotApplied)) => Some(Attempt::NotApplied),
+        (504, Some(Truth::Unknown)) => Some(Attempt::Unknown),
+        _ => None,
     }
 }
 
@@ -158,7 +189,8 @@ pub async fn read_at(address: &str, client: u64, key: &str, began: Instant) -> O
     let kind = Kind::Get { key: key.into(), value: None };
     let request = request(&kind, None, false)?;
     let call_ns = began.elapsed().as_nanos() as u64;
-    let read = attempt(&mut Connection::new(address), &request, &kind, DEADLINE).await;
+    let read_it = |answer: &Answer| read(answer, &kind);
+    let read = attempt(&mut Connection::new(address), &request, read_it, DEADLINE).await;
     let Attempt::Told(Told { kind, key_revision, .. }) = read.context(format!("read {key} at {address}"))?
     else {
         return Err(Failure(format!(
