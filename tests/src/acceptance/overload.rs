@@ -19,7 +19,7 @@ const NODES: usize = 3;
 /// Connections of the closed loops, of which the faster one counts.
 const CLOSED: [usize; 2] = [64, 512];
 /// Connections of the open loop.
-const OPEN: u64 = 6_000;
+const OPEN: u64 = 10_000;
 const KEYS: u64 = 10_000;
 /// By how much the cluster is overloaded.
 const FACTOR: f64 = 2.0;
