@@ -106,12 +106,9 @@ impl Course {
         (self.reached, self.last.clone())
     }
 
-    /// The deadline passed, and nobody was found to send it to again; `cause` is why, where somebody was looked for at all.
+    /// There is nobody to send it to.
     pub fn nobody(&self, cause: Cause) -> (Outcome, Cause) {
-        match cause {
-            Cause::Deadline => self.deadline(),
-            cause => (self.reached, cause),
-        }
+        (self.reached, cause)
     }
 
     fn after_problem(&mut self, problem: Box<Problem>, random: u32) -> Step {

@@ -17,11 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How many endpoints are learned from hints, at most; beyond, the one learned first goes.
 const LEARNED_MAX: usize = 16;
-/// How long an endpoint is not probed beside requests after its first failure in a row; doubles with each.
+/// How long an endpoint is not probed beside requests after its first failure in a row; doubles with each. In a search, one
+/// that has just failed is asked so much later than the others.
 const AVOID_FIRST: Duration = Duration::from_millis(200);
-/// How much later than the others one that has just failed is asked in a search: a node that does not do what is asked of it
-/// may still be the quickest to say that it is there.
-const LAST_RESORT: Duration = Duration::from_secs(1);
 /// How long an endpoint is avoided at most.
 const AVOID_MAX: Duration = Duration::from_secs(10);
 
@@ -76,11 +74,9 @@ impl Endpoints {
 
     /// Those of whom a search asks all, and how much later than at once.
     pub fn candidates(&self, now: Instant) -> Vec<(String, Duration)> {
-        let given = &self.nodes[..self.given];
-        let just_failed = |node: &Endpoint| !node.avoided_for(now).is_zero();
-        let all_failed = given.iter().all(just_failed);
-        let wait = |node| if just_failed(node) && !all_failed { LAST_RESORT } else { Duration::ZERO };
-        given.iter().map(|node| (node.address.clone(), wait(node))).collect()
+        let given = self.nodes[..self.given].iter();
+        let wait = |node: &Endpoint| node.avoided_for(now).min(AVOID_FIRST);
+        given.map(|node| (node.address.clone(), wait(node))).collect()
     }
 
     /// Whether it was given, and not learned.
@@ -264,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_one_that_served_failed_all_are_asked_it_as_the_last() {
+    fn where_the_one_that_served_failed_all_are_asked_it_a_little_later() {
         let (mut endpoints, now) = (served(), Instant::now());
         for _ in 0..8 {
             endpoints.failed("a:1", now); // requests that were under way together
@@ -273,12 +269,9 @@ mod tests {
         let waits = |endpoints: &Endpoints, now| -> Vec<_> {
             endpoints.candidates(now).into_iter().map(|(_, wait)| wait).collect()
         };
-        assert_eq!(waits(&endpoints, now), [LAST_RESORT, Duration::ZERO, Duration::ZERO]);
+        assert_eq!(waits(&endpoints, now), [AVOID_FIRST, Duration::ZERO, Duration::ZERO]);
         assert_eq!(waits(&endpoints, now + AVOID_FIRST), [Duration::ZERO; 3], "that counted once");
         endpoints.failed("b:1", now);
-        assert_eq!(waits(&endpoints, now), [LAST_RESORT, LAST_RESORT, Duration::ZERO]);
-        endpoints.failed("c:1", now);
-        assert_eq!(waits(&endpoints, now), [Duration::ZERO; 3], "none is better than another");
         endpoints.found("c:1");
         endpoints.failed("b:1", now + AVOID_FIRST);
         assert_eq!(endpoints.choose(), Ask("c:1"), "one that does not serve");
