@@ -5,7 +5,7 @@ use crate::error::{BuildError, ReadError, WriteError};
 use crate::recipes::{Election, LockRequest, Session, lock_target};
 use crate::request::{Clear, Delete, Get, Put};
 use crate::several::{DeleteRange, Range, Txn};
-use crate::transport::{Request, Retry, Transport, parse};
+use crate::transport::{Request, Retry, Transport, parse, random};
 use crate::watch::Watch;
 use balsa_wire::cluster::{AddMember, ClusterAnswer, MembershipAnswer, Role, TransferLeadership};
 use balsa_wire::history::{CompactAnswer, CompactRequest};
@@ -19,9 +19,6 @@ use std::time::Duration;
 
 /// The default deadline of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a leader may take to say what it knows, where another node has answered.
-const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the cluster tells the retry of a write from another write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,7 +87,9 @@ impl Builder {
         if addresses.is_empty() {
             return Err(BuildError::NoEndpoint);
         }
-        let transport = Transport::new(Endpoints::new(addresses), self.timeout, self.exactly_once);
+        // Clients that start together do not all ask the same node.
+        let start = usize::try_from(random()).unwrap_or(0);
+        let transport = Transport::new(Endpoints::new(addresses, start), self.timeout, self.exactly_once);
         let transport = transport.map_err(BuildError::Http)?;
         Ok(Client { transport: Arc::new(transport), timeout: self.timeout })
     }
@@ -269,13 +268,11 @@ impl Client {
         if first.role == Role::Leader || first.leader.is_none() {
             return Ok(first);
         }
-        let leader = first.members.iter().find(|member| member.leader);
-        let Some(leader) = leader.map(|member| &member.client_address) else { return Ok(first) };
-        let second = self.transport.look_at(leader, self.timeout.min(LEADER_TIMEOUT)).await;
-        // Where its address leads elsewhere, as behind a port-forward, a stranger may answer.
-        let of_leader =
-            second.ok().flatten().filter(|seen| seen.role == Role::Leader && seen.cluster == first.cluster);
-        Ok(of_leader.unwrap_or(first))
+        // The answer named the leader, who is asked first from now on.
+        match self.look().await {
+            Ok(second) if second.role == Role::Leader => Ok(second),
+            _ => Ok(first),
+        }
     }
 
     /// What one node says.

@@ -106,11 +106,6 @@ impl Course {
         (self.reached, self.last.clone())
     }
 
-    /// There is nobody to send it to.
-    pub fn nobody(&self, cause: Cause) -> (Outcome, Cause) {
-        (self.reached, cause)
-    }
-
     fn after_problem(&mut self, problem: Box<Problem>, random: u32) -> Step {
         let (code, status, outcome) = (problem.code, problem.status, problem.outcome);
         let cause = Cause::Problem(problem);

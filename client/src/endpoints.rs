@@ -1,24 +1,20 @@
 //! Whom to ask: a pure state machine over the endpoints that were given and the leaders that answers named.
 //!
-//! It opens no socket and reads no clock; times are inputs.
+//! It opens no socket and reads no clock; times are inputs. It never refuses to name an endpoint: where all have failed,
+//! it names the one that may be tried soonest.
 //!
-//! One endpoint *serves*: it is asked until it fails. Another one takes its place only once it has answered: a name may lead
-//! to where its node was before, and whoever is asked there waits for nothing until a connection is given up. So a leader
-//! that answers name is first probed beside the requests, which go on as they did. Where the one that served has failed,
-//! all that were given are asked at once ([`Choice::Search`]), and the first that answers serves.
+//! A leader's address is a hint. One that is among the given endpoints is preferred at once. Any other may lead nowhere,
+//! or behind a port-forward to a stranger at the same address, so it is first probed beside the requests, and used only
+//! once it has answered as a member of the same cluster.
 //!
-//! A leader's address is a hint. One that was not given may lead nowhere, or behind a port-forward to a stranger at the
-//! same address: it serves only once it has answered as a member of the same cluster.
-//!
-//! Invariants: the given ones come first and are never dropped; there are never more than `LEARNED_MAX` others; an only
-//! endpoint is asked whatever became of it.
+//! Invariants: `current` is a given endpoint; the given ones come first and are never dropped; there are never more than
+//! `LEARNED_MAX` others.
 
 use std::time::{Duration, Instant};
 
 /// How many endpoints are learned from hints, at most; beyond, the one learned first goes.
 const LEARNED_MAX: usize = 16;
-/// How long an endpoint is not probed beside requests after its first failure in a row; doubles with each. In a search, one
-/// that has just failed is asked so much later than the others.
+/// How long an endpoint is avoided after its first failure in a row; doubles with each.
 const AVOID_FIRST: Duration = Duration::from_millis(200);
 /// How long an endpoint is avoided at most.
 const AVOID_MAX: Duration = Duration::from_secs(10);
@@ -28,21 +24,9 @@ const AVOID_MAX: Duration = Duration::from_secs(10);
 pub struct Endpoints {
     given: usize,
     nodes: Vec<Endpoint>,
-    /// Who is asked; `None`: nobody is known to answer.
-    serving: Option<String>,
-    /// The one that serves answered last that it cannot do it now: whoever else answers takes its place.
-    declines: bool,
-    /// Who was named as the leader last.
+    /// The given endpoint that is asked where no leader is known.
+    current: usize,
     leader: Option<String>,
-}
-
-/// Whom to ask now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Choice<'a> {
-    /// This one.
-    Ask(&'a str),
-    /// All candidates at once, to find one that answers.
-    Search,
 }
 
 #[derive(Debug)]
@@ -51,120 +35,112 @@ struct Endpoint {
     address: String,
     failures: u32,
     avoid_until: Option<Instant>,
-    /// It is being probed beside the requests.
-    probing: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// May be asked.
+    Usable,
+    /// Learned; its probe is under way.
+    Probing,
+    /// Learned; its probe failed, or it did.
+    Unusable,
 }
 
 impl Endpoints {
-    /// `given`: at least one `host:port`.
-    pub fn new(given: Vec<String>) -> Endpoints {
+    /// `given`: at least one `host:port`. `start`: the one to ask first, taken modulo their number.
+    pub fn new(given: Vec<String>, start: usize) -> Endpoints {
         assert!(!given.is_empty(), "a client without endpoints");
-        let nodes: Vec<_> = given.into_iter().map(Endpoint::new).collect();
-        Endpoints { given: nodes.len(), nodes, serving: None, declines: false, leader: None }
+        let nodes: Vec<_> = given.into_iter().map(|address| Endpoint::new(address, State::Usable)).collect();
+        Endpoints { given: nodes.len(), current: start % nodes.len(), nodes, leader: None }
     }
 
-    /// Whom to ask now.
-    pub fn choose(&self) -> Choice<'_> {
-        match &self.serving {
-            Some(address) => Choice::Ask(address),
-            None if self.given == 1 => Choice::Ask(&self.nodes[0].address),
-            None => Choice::Search,
+    /// The address to ask now.
+    pub fn choose(&self, now: Instant) -> &str {
+        let leader = self.leader.as_ref().and_then(|leader| self.find(leader)).map(|at| &self.nodes[at]);
+        if let Some(leader) = leader.filter(|node| node.may_be_asked(now)) {
+            return &leader.address;
         }
-    }
-
-    /// Those of whom a search asks all, and how much later than at once.
-    pub fn candidates(&self, now: Instant) -> Vec<(String, Duration)> {
-        let given = self.nodes[..self.given].iter();
-        let wait = |node: &Endpoint| node.avoided_for(now).min(AVOID_FIRST);
-        given.map(|node| (node.address.clone(), wait(node))).collect()
-    }
-
-    /// Whether it was given, and not learned.
-    pub fn is_given(&self, address: &str) -> bool {
-        self.find(address).is_some_and(|at| at < self.given)
-    }
-
-    /// `address` was the first to answer a search.
-    pub fn found(&mut self, address: &str) {
-        if let Some(at) = self.find(address) {
-            self.nodes[at].is_well();
-            self.serving.get_or_insert_with(|| address.to_owned());
-        }
+        let in_turn = (0..self.given).map(|step| &self.nodes[(self.current + step) % self.given]);
+        let usable = in_turn.clone().find(|node| node.may_be_asked(now));
+        let soonest = || in_turn.clone().min_by_key(|node| node.avoid_until);
+        usable.or_else(soonest).map_or("", |node| &node.address)
     }
 
     /// `address` answered, and named `leader`. Gives an address to probe, beside the requests, if there is one.
     pub fn answered(&mut self, address: &str, leader: Option<&str>, now: Instant) -> Option<String> {
-        self.found(address);
-        if self.serving.as_deref() == Some(address) {
-            self.declines = false;
+        if let Some(at) = self.find(address) {
+            self.nodes[at].failures = 0;
+            self.nodes[at].avoid_until = None;
+            if at < self.given {
+                self.current = at;
+            }
         }
         let leader = leader?;
         self.leader = Some(leader.to_owned());
-        if self.serving.as_deref() == Some(leader) {
-            return None;
-        }
-        let at = self.find(leader).unwrap_or_else(|| self.learn(leader));
-        self.probe(at, now)
-    }
-
-    /// A probe of `address` ended; `ok`: it answered, and if it was learned, as a member of the same cluster.
-    pub fn probed(&mut self, address: &str, ok: bool, now: Instant) {
-        let Some(at) = self.find(address) else { return };
-        self.nodes[at].probing = false;
-        if !ok {
-            self.nodes[at].fail(now);
-            return;
-        }
-        self.nodes[at].is_well();
-        let wanted = self.leader.as_deref() == Some(address) || self.serving.is_none() || self.declines;
-        if wanted {
-            self.serving = Some(address.to_owned());
-            self.declines = false;
-        }
-    }
-
-    /// `address` could not be reached, or its answer broke off.
-    pub fn failed(&mut self, address: &str, now: Instant) {
-        if let Some(at) = self.find(address) {
-            self.nodes[at].fail(now);
-        }
-        if self.serving.as_deref() == Some(address) {
-            self.serving = None;
-            self.declines = false;
-        }
-    }
-
-    /// `address` answered that it cannot do it now. Gives those to probe, beside the requests: the first of them that
-    /// answers is asked next.
-    pub fn declined(&mut self, address: &str, now: Instant) -> Vec<String> {
-        if self.serving.as_deref() != Some(address) {
-            return Vec::new();
-        }
-        self.declines = true;
-        let others = (0..self.given).filter(|at| self.nodes[*at].address != address);
-        others.collect::<Vec<_>>().into_iter().filter_map(|at| self.probe(at, now)).collect()
-    }
-
-    /// Its address, if it is to be probed now.
-    fn probe(&mut self, at: usize, now: Instant) -> Option<String> {
-        let node = &mut self.nodes[at];
-        let now = !node.probing && node.avoided_for(now).is_zero();
-        now.then(|| {
-            node.probing = true;
-            node.address.clone()
-        })
-    }
-
-    fn learn(&mut self, address: &str) -> usize {
-        if self.nodes.len() - self.given >= LEARNED_MAX {
-            let serving = self.serving.as_deref();
-            let oldest = (self.given..self.nodes.len()).find(|at| Some(&*self.nodes[*at].address) != serving);
-            if let Some(oldest) = oldest {
-                self.nodes.remove(oldest);
+        match self.find(leader) {
+            Some(at) => {
+                let node = &mut self.nodes[at];
+                let again =
+                    node.state == State::Unusable && node.avoid_until.is_none_or(|until| until <= now);
+                again.then(|| {
+                    node.state = State::Probing;
+                    node.address.clone()
+                })
+            }
+            None => {
+                if self.nodes.len() - self.given >= LEARNED_MAX {
+                    self.nodes.remove(self.given);
+                }
+                self.nodes.push(Endpoint::new(leader.to_owned(), State::Probing));
+                Some(leader.to_owned())
             }
         }
-        self.nodes.push(Endpoint::new(address.to_owned()));
-        self.nodes.len() - 1
+    }
+
+    /// A probe of `address` ended; `ok`: it is a member of the same cluster.
+    pub fn probed(&mut self, address: &str, ok: bool, now: Instant) {
+        let Some(at) = self.find(address).filter(|at| *at >= self.given) else { return };
+        if ok {
+            let node = &mut self.nodes[at];
+            (node.state, node.failures, node.avoid_until) = (State::Usable, 0, None);
+        } else {
+            self.fail(at, now);
+        }
+    }
+
+    /// `address` could not be reached, or its answer broke off: it is avoided for a while.
+    pub fn failed(&mut self, address: &str, now: Instant) {
+        if let Some(at) = self.find(address) {
+            self.fail(at, now);
+        }
+        self.turn_from(address);
+    }
+
+    /// `address` answered that it cannot do it now: another is asked next, if there is one.
+    pub fn declined(&mut self, address: &str) {
+        self.turn_from(address);
+    }
+
+    fn fail(&mut self, at: usize, now: Instant) {
+        let learned = at >= self.given;
+        let node = &mut self.nodes[at];
+        let wait = AVOID_FIRST.saturating_mul(1 << node.failures.min(10)).min(AVOID_MAX);
+        node.failures = node.failures.saturating_add(1);
+        node.avoid_until = Some(now + wait);
+        if learned {
+            node.state = State::Unusable; // the next use is a probe's
+        }
+    }
+
+    fn turn_from(&mut self, address: &str) {
+        if self.leader.as_deref() == Some(address) {
+            self.leader = None;
+        }
+        if self.nodes[self.current].address == address {
+            self.current = (self.current + 1) % self.given;
+        }
     }
 
     fn find(&self, address: &str) -> Option<usize> {
@@ -173,163 +149,102 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    fn new(address: String) -> Endpoint {
-        Endpoint { address, failures: 0, avoid_until: None, probing: false }
+    fn new(address: String, state: State) -> Endpoint {
+        Endpoint { address, failures: 0, avoid_until: None, state }
     }
 
-    fn avoided_for(&self, now: Instant) -> Duration {
-        self.avoid_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
-    }
-
-    fn is_well(&mut self) {
-        (self.failures, self.avoid_until) = (0, None);
-    }
-
-    /// Requests that were under way together fail together: that counts once.
-    fn fail(&mut self, now: Instant) {
-        if self.avoided_for(now).is_zero() {
-            let wait = AVOID_FIRST.saturating_mul(1 << self.failures.min(10)).min(AVOID_MAX);
-            self.failures = self.failures.saturating_add(1);
-            self.avoid_until = Some(now + wait);
-        }
+    fn may_be_asked(&self, now: Instant) -> bool {
+        self.state == State::Usable && self.avoid_until.is_none_or(|until| until <= now)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Choice::{Ask, Search};
     use super::*;
 
     fn three() -> Endpoints {
-        Endpoints::new(["a:1", "b:1", "c:1"].map(str::to_owned).into())
-    }
-
-    /// Three of which `a:1` serves.
-    fn served() -> Endpoints {
-        let mut endpoints = three();
-        endpoints.found("a:1");
-        endpoints
-    }
-
-    fn probe(address: &str) -> Option<String> {
-        Some(address.to_owned())
+        Endpoints::new(["a:1", "b:1", "c:1"].map(str::to_owned).into(), 0)
     }
 
     #[test]
-    fn at_first_all_are_asked_and_the_first_that_answers_serves() {
+    fn it_sticks_to_what_works_and_follows_the_leader() {
         let (mut endpoints, now) = (three(), Instant::now());
-        assert_eq!(endpoints.choose(), Search);
-        let all = ["a:1", "b:1", "c:1"].map(|address| (address.to_owned(), Duration::ZERO));
-        assert_eq!(endpoints.candidates(now), all);
-        endpoints.found("b:1");
-        endpoints.found("c:1");
-        assert_eq!(endpoints.choose(), Ask("b:1"));
+        assert_eq!(endpoints.choose(now), "a:1");
+        assert_eq!(endpoints.answered("a:1", Some("c:1"), now), None);
+        assert_eq!(endpoints.choose(now), "c:1");
+        assert_eq!(endpoints.answered("c:1", None, now), None);
+        assert_eq!(endpoints.choose(now), "c:1");
     }
 
     #[test]
-    fn it_sticks_to_what_works_and_follows_a_leader_that_answers() {
-        let (mut endpoints, now) = (served(), Instant::now());
-        assert_eq!(endpoints.answered("a:1", None, now), None);
-        assert_eq!(endpoints.answered("a:1", Some("c:1"), now), probe("c:1"));
-        assert_eq!(endpoints.choose(), Ask("a:1"), "its name may lead to where it was");
-        assert_eq!(endpoints.answered("a:1", Some("c:1"), now), None, "one probe at a time");
-        endpoints.probed("c:1", true, now);
-        assert_eq!(endpoints.choose(), Ask("c:1"));
-        assert_eq!(endpoints.answered("c:1", Some("c:1"), now), None);
-        assert_eq!(endpoints.answered("a:1", None, now), None);
-        assert_eq!(endpoints.choose(), Ask("c:1"), "a late answer of another one");
+    fn a_dead_leader_is_left_and_a_stale_hint_to_it_is_not_followed() {
+        let (mut endpoints, now) = (three(), Instant::now());
+        endpoints.answered("a:1", Some("c:1"), now);
+        endpoints.failed("c:1", now);
+        assert_eq!(endpoints.choose(now), "a:1");
+        endpoints.answered("a:1", Some("c:1"), now);
+        assert_eq!(endpoints.choose(now), "a:1", "it failed just now");
+        assert_eq!(endpoints.choose(now + AVOID_FIRST), "c:1", "it may be back");
+        endpoints.answered("a:1", Some("b:1"), now);
+        assert_eq!(endpoints.choose(now), "b:1");
     }
 
     #[test]
-    fn a_leader_that_does_not_answer_is_not_followed() {
-        let (mut endpoints, now) = (served(), Instant::now());
-        let mut avoided = AVOID_FIRST;
-        let mut now = now;
-        for _ in 0..20 {
-            assert_eq!(endpoints.answered("a:1", Some("c:1"), now), probe("c:1"));
-            endpoints.probed("c:1", false, now);
-            assert_eq!(endpoints.choose(), Ask("a:1"));
-            assert_eq!(endpoints.answered("a:1", Some("c:1"), now), None, "it failed just now");
-            now += avoided;
-            avoided = (avoided * 2).min(AVOID_MAX);
+    fn one_that_declines_is_followed_by_the_next() {
+        let (mut endpoints, now) = (three(), Instant::now());
+        for expected in ["a:1", "b:1", "c:1", "a:1"] {
+            assert_eq!(endpoints.choose(now), expected);
+            endpoints.declined(expected);
         }
-        assert_eq!(endpoints.answered("a:1", Some("b:1"), now), probe("b:1"));
-        assert_eq!(endpoints.answered("a:1", Some("c:1"), now), probe("c:1"));
-        endpoints.probed("b:1", true, now);
-        assert_eq!(endpoints.choose(), Ask("a:1"), "another one is named by now");
     }
 
     #[test]
-    fn where_the_one_that_served_failed_all_are_asked_it_a_little_later() {
-        let (mut endpoints, now) = (served(), Instant::now());
-        for _ in 0..8 {
-            endpoints.failed("a:1", now); // requests that were under way together
+    fn where_all_failed_the_soonest_is_asked() {
+        let (mut endpoints, now) = (three(), Instant::now());
+        for (address, after) in [("b:1", 0), ("a:1", 1), ("c:1", 2)] {
+            endpoints.failed(address, now + Duration::from_millis(after));
         }
-        assert_eq!(endpoints.choose(), Search);
-        let waits = |endpoints: &Endpoints, now| -> Vec<_> {
-            endpoints.candidates(now).into_iter().map(|(_, wait)| wait).collect()
-        };
-        assert_eq!(waits(&endpoints, now), [AVOID_FIRST, Duration::ZERO, Duration::ZERO]);
-        assert_eq!(waits(&endpoints, now + AVOID_FIRST), [Duration::ZERO; 3], "that counted once");
-        endpoints.failed("b:1", now);
-        endpoints.found("c:1");
-        endpoints.failed("b:1", now + AVOID_FIRST);
-        assert_eq!(endpoints.choose(), Ask("c:1"), "one that does not serve");
+        assert_eq!(endpoints.choose(now + Duration::from_millis(3)), "b:1");
     }
 
     #[test]
-    fn one_that_declines_is_followed_by_whoever_answers() {
-        let (mut endpoints, now) = (served(), Instant::now());
-        assert_eq!(endpoints.declined("c:1", now), [""; 0], "a late answer");
-        assert_eq!(endpoints.declined("a:1", now), ["b:1", "c:1"]);
-        assert_eq!(endpoints.declined("a:1", now), [""; 0], "they are asked already");
-        assert_eq!(endpoints.choose(), Ask("a:1"), "until another one answers");
-        endpoints.probed("c:1", true, now);
-        endpoints.probed("b:1", true, now);
-        assert_eq!(endpoints.choose(), Ask("c:1"));
-        endpoints.declined("c:1", now);
-        endpoints.answered("c:1", None, now);
-        endpoints.probed("a:1", true, now);
-        assert_eq!(endpoints.choose(), Ask("c:1"), "it is well again");
-    }
-
-    #[test]
-    fn an_only_one_is_asked_whatever_became_of_it() {
-        let (mut endpoints, now) = (Endpoints::new(vec!["a:1".into()]), Instant::now());
-        assert_eq!(endpoints.choose(), Ask("a:1"));
-        endpoints.failed("a:1", now);
-        assert_eq!(endpoints.declined("a:1", now), [""; 0]);
-        assert_eq!(endpoints.choose(), Ask("a:1"));
+    fn failures_in_a_row_are_avoided_for_longer_up_to_a_bound() {
+        let (mut endpoints, now) = (Endpoints::new(vec!["a:1".into(), "b:1".into()], 0), Instant::now());
+        for _ in 0..40 {
+            endpoints.failed("a:1", now);
+        }
+        assert_eq!(endpoints.choose(now + AVOID_MAX - Duration::from_millis(1)), "b:1");
+        endpoints.failed("b:1", now + AVOID_MAX);
+        assert_eq!(endpoints.choose(now + AVOID_MAX), "a:1");
     }
 
     #[test]
     fn a_foreign_hint_is_probed_first_and_never_needed() {
-        let (mut endpoints, now) = (Endpoints::new(vec!["forwarded:1".into()]), Instant::now());
-        assert_eq!(endpoints.answered("forwarded:1", Some("pod:1"), now), probe("pod:1"));
-        assert_eq!(endpoints.choose(), Ask("forwarded:1"), "the probe is under way");
-        assert!(endpoints.is_given("forwarded:1") && !endpoints.is_given("pod:1"));
+        let (mut endpoints, now) = (Endpoints::new(vec!["forwarded:1".into()], 0), Instant::now());
+        assert_eq!(endpoints.answered("forwarded:1", Some("pod:1"), now), Some("pod:1".to_owned()));
+        assert_eq!(endpoints.choose(now), "forwarded:1", "the probe is under way");
+        assert_eq!(endpoints.answered("forwarded:1", Some("pod:1"), now), None, "one probe at a time");
         endpoints.probed("pod:1", false, now);
         assert_eq!(endpoints.answered("forwarded:1", Some("pod:1"), now), None, "not again at once");
-        assert_eq!(endpoints.choose(), Ask("forwarded:1"));
+        assert_eq!(endpoints.choose(now), "forwarded:1");
         let later = now + AVOID_FIRST;
-        assert_eq!(endpoints.answered("forwarded:1", Some("pod:1"), later), probe("pod:1"));
+        assert_eq!(endpoints.answered("forwarded:1", Some("pod:1"), later), Some("pod:1".to_owned()));
         endpoints.probed("pod:1", true, later);
-        assert_eq!(endpoints.choose(), Ask("pod:1"));
+        assert_eq!(endpoints.choose(later), "pod:1");
         endpoints.failed("pod:1", later);
-        assert_eq!(endpoints.choose(), Ask("forwarded:1"));
+        assert_eq!(endpoints.choose(later), "forwarded:1");
+        let much_later = later + AVOID_MAX;
+        assert!(endpoints.answered("forwarded:1", Some("pod:1"), much_later).is_some(), "by a probe only");
+        assert_eq!(endpoints.choose(much_later), "forwarded:1");
     }
 
     #[test]
     fn learned_endpoints_are_bounded() {
-        let (mut endpoints, now) = (served(), Instant::now());
-        endpoints.answered("a:1", Some("pod:1"), now);
-        endpoints.probed("pod:1", true, now);
+        let (mut endpoints, now) = (three(), Instant::now());
         for number in 0..1_000 {
-            endpoints.answered("pod:1", Some(&format!("pod-{number}:1")), now);
+            endpoints.answered("a:1", Some(&format!("pod-{number}:1")), now);
         }
         assert_eq!(endpoints.nodes.len(), 3 + LEARNED_MAX);
-        assert_eq!(endpoints.choose(), Ask("pod:1"));
-        endpoints.failed("pod:1", now);
-        assert_eq!(endpoints.choose(), Search);
+        assert_eq!(endpoints.choose(now), "a:1");
     }
 }

@@ -24,8 +24,7 @@
 //! - An error of a write is one of three truths: not applied, applied, unknown ([`WriteError`]).
 //!
 //! Modules in reading order: `endpoints` (whom to ask), `course` (what to do after an attempt), `session` (a write's
-//! place), all three pure; then `transport`, `search` and `client`, which do as they say; [`recipes`], what is made of leases
-//! and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
+//! place), all three pure; then `transport` and `client`, which do as they say; [`recipes`], what is made of leases and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
@@ -42,8 +41,6 @@ pub mod sse;
 
 mod transport;
 
-mod search;
-
 mod client;
 mod error;
 mod request;
@@ -53,7 +50,6 @@ pub mod recipes;
 
 mod backup;
 mod watch;
-mod whole_file;
 
 pub mod bench;
 pub mod cli;
@@ -66,4 +62,3 @@ pub use error::{BuildError, Cause, ReadError, WriteError};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};
 pub use several::{DeleteRange, Range, Txn};
 pub use watch::{Watch, WatchError, WatchEvent};
-pub use whole_file::WholeFile;

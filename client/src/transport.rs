@@ -1,13 +1,14 @@
-//! One call over all its attempts: sends what `endpoints`, `course` and `session` decide. `search` finds whom to ask.
+//! One call over all its attempts: sends what `endpoints`, `course` and `session` decide.
 //!
 //! Of HTTP it knows how to tell an answer from a problem and a connection that was never made from one that broke. It
 //! knows no key and no rule.
 
 use crate::client::ExactlyOnce;
 use crate::course::{Attempt, Course, Standing, Step};
-use crate::endpoints::{Choice, Endpoints};
+use crate::endpoints::Endpoints;
 use crate::error::Cause;
 use crate::session::{Session, Ticket};
+use balsa_wire::cluster::ClusterAnswer;
 use balsa_wire::header;
 use balsa_wire::kv::SessionAnswer;
 use balsa_wire::problem::{CONTENT_TYPE, Outcome, Problem};
@@ -23,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bounds of one attempt, within the deadline of its call: a node that hangs must leave time for another.
 const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 const ATTEMPT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// How long a probe of a learned address may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is asked, the same at every attempt.
 #[derive(Clone, Debug)]
@@ -63,11 +66,9 @@ pub(crate) type Failed = (Outcome, Cause);
 /// The shared inside of a client.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    pub(crate) http: reqwest::Client,
+    http: reqwest::Client,
     // A std Mutex, since nothing awaits while it is held.
     endpoints: Mutex<Endpoints>,
-    /// Held while an endpoint that answers is looked for, so that one call looks.
-    pub(crate) search: tokio::sync::Mutex<()>,
     exactly_once: ExactlyOnce,
     /// Held while a session is opened, so that one is.
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
@@ -98,7 +99,6 @@ impl Transport {
         Ok(Transport {
             http,
             endpoints: Mutex::new(endpoints),
-            search: tokio::sync::Mutex::new(()),
             exactly_once,
             session: tokio::sync::Mutex::new(None),
             attempt_timeout: (timeout / 3).clamp(ATTEMPT_TIMEOUT_MIN, ATTEMPT_TIMEOUT_MAX),
@@ -115,7 +115,7 @@ impl Transport {
         let mut course = Course::new(request.retry != Retry::Unsafe);
         let mut mark = self.mark(request.retry, deadline).await?;
         loop {
-            let endpoint = self.endpoint(deadline).await.map_err(|cause| course.nobody(cause))?;
+            let endpoint = self.with_endpoints(|endpoints| endpoints.choose(Instant::now()).to_owned());
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(course.deadline());
@@ -152,7 +152,7 @@ impl Transport {
         let deadline = Instant::now() + timeout;
         let mut course = Course::new(true);
         loop {
-            let endpoint = self.endpoint(deadline).await?;
+            let endpoint = self.with_endpoints(|endpoints| endpoints.choose(Instant::now()).to_owned());
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(course.deadline().1);
@@ -183,28 +183,13 @@ impl Transport {
         }
     }
 
-    /// Whom to ask now. Looks for one that answers, if need be; where none does until the deadline, the last one's cause.
-    async fn endpoint(self: &Arc<Self>, deadline: Instant) -> Result<String, Cause> {
-        loop {
-            let chosen = self.with_endpoints(|endpoints| match endpoints.choose() {
-                Choice::Ask(address) => Some(address.to_owned()),
-                Choice::Search => None,
-            });
-            match chosen {
-                Some(address) => return Ok(address),
-                None => self.find_one(deadline).await?,
-            }
-        }
-    }
-
-    fn note_step(self: &Arc<Self>, endpoint: &str, step: &Step) {
+    fn note_step(&self, endpoint: &str, step: &Step) {
         match step {
             Step::Retry { endpoint: Standing::Failed, .. } => {
                 self.with_endpoints(|endpoints| endpoints.failed(endpoint, Instant::now()));
             }
             Step::Retry { endpoint: Standing::Declined, .. } => {
-                let others = self.with_endpoints(|endpoints| endpoints.declined(endpoint, Instant::now()));
-                others.into_iter().for_each(|address| self.probe_beside(address, None));
+                self.with_endpoints(|endpoints| endpoints.declined(endpoint));
             }
             Step::Done | Step::Fail { .. } | Step::NewSession => {}
         }
@@ -288,9 +273,22 @@ impl Transport {
     fn note_answer(self: &Arc<Self>, endpoint: &str, headers: &HeaderMap) {
         let leader = text(headers, header::LEADER);
         let probe = self.with_endpoints(|endpoints| endpoints.answered(endpoint, leader, Instant::now()));
-        if let Some(address) = probe {
-            self.probe_beside(address, text(headers, header::CLUSTER).map(str::to_owned));
-        }
+        let Some(address) = probe else { return };
+        let cluster = text(headers, header::CLUSTER).map(str::to_owned);
+        let transport = Arc::clone(self);
+        tokio::spawn(async move {
+            let ok = transport.is_member(&address, cluster.as_deref()).await;
+            transport.with_endpoints(|endpoints| endpoints.probed(&address, ok, Instant::now()));
+        });
+    }
+
+    /// Whether a node of `cluster` answers at `address`.
+    async fn is_member(&self, address: &str, cluster: Option<&str>) -> bool {
+        let asked = self.http.get(format!("http://{address}/v1/cluster")).timeout(PROBE_TIMEOUT).send();
+        let Ok(answer) = asked.await else { return false };
+        let Ok(body) = answer.bytes().await else { return false };
+        let seen = serde_json::from_slice::<ClusterAnswer>(&body).ok().and_then(|seen| seen.cluster);
+        cluster.is_some() && seen.as_deref() == cluster
     }
 
     async fn mark(self: &Arc<Self>, retry: Retry, deadline: Instant) -> Result<Mark, Failed> {
@@ -343,7 +341,7 @@ impl Transport {
     }
 
     // A panic elsewhere cannot leave the endpoints half changed: no change panics in its middle.
-    pub(crate) fn with_endpoints<T>(&self, act: impl FnOnce(&mut Endpoints) -> T) -> T {
+    fn with_endpoints<T>(&self, act: impl FnOnce(&mut Endpoints) -> T) -> T {
         act(&mut self.endpoints.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -355,7 +353,7 @@ async fn pause(wait: Duration, deadline: Instant) {
     }
 }
 
-pub(crate) fn no_answer(endpoint: &str, error: &reqwest::Error) -> Cause {
+fn no_answer(endpoint: &str, error: &reqwest::Error) -> Cause {
     Cause::NoAnswer { endpoint: endpoint.to_owned(), error: describe(error) }
 }
 

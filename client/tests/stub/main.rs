@@ -4,7 +4,7 @@ mod server;
 
 use balsa_client::wire::problem::{Code, Outcome};
 use balsa_client::{Cause, Client, ExactlyOnce, WriteError};
-use server::{Reply, Silent, Stub, dead_address};
+use server::{Reply, Stub, dead_address};
 use std::time::Duration;
 
 /// A deadline that is met only where the test is about it.
@@ -151,38 +151,5 @@ async fn a_leader_among_the_endpoints_is_followed() {
     for _ in 0..6 {
         client.get("a").await.unwrap();
     }
-    let asked = |stub: &Stub| stub.heads().iter().filter(|head| head.starts_with("GET /v1/kv/")).count();
-    assert!(asked(&follower) <= 5 && asked(&leader) >= 1, "{:?}", follower.heads());
-    let before = asked(&follower);
-    client.get("a").await.unwrap();
-    assert_eq!(asked(&follower), before, "it is with the leader by now");
-}
-
-/// A name may lead to where its node was before: then nobody says that nobody is there.
-#[tokio::test]
-async fn where_connections_are_not_made_nobody_waits_for_them() {
-    let silent = Silent::start().await;
-    let item = r#"{"key":"a","value":1,"revision":3,"create_revision":3,"version":1}"#;
-    let stub = Stub::start([Reply::ok(item).leader(silent.address())]).await;
-    let patience = Duration::from_millis(500); // a connection is given up after a second
-    for addresses in [[stub.address(), silent.address()], [silent.address(), stub.address()]] {
-        let client = client(&addresses, LONG, ExactlyOnce::Session);
-        for _ in 0..50 {
-            let found = tokio::time::timeout(patience, client.get("a")).await;
-            assert!(found.expect("an answer from the one that is there").unwrap().is_some());
-        }
-    }
-}
-
-/// The one that served is gone, of another one nobody knows yet that it is, and a third one is there.
-#[tokio::test]
-async fn where_the_one_that_served_is_gone_the_first_that_answers_is_asked() {
-    let (silent, nobody) = (Silent::start().await, dead_address().await);
-    let item = r#"{"key":"a","value":1,"revision":3,"create_revision":3,"version":1}"#;
-    let stub = Stub::start([Reply::ok(item)]).await;
-    let client = client(&[stub.address(), silent.address(), &nobody], LONG, ExactlyOnce::Session);
-    client.get("a").await.unwrap();
-    let _moved = stub.move_to(&nobody).await;
-    let found = tokio::time::timeout(Duration::from_millis(800), client.get("a")).await;
-    assert!(found.expect("an answer from where it is").unwrap().is_some());
+    assert!(follower.heads().len() <= 1 && leader.heads().len() >= 5);
 }

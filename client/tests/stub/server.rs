@@ -2,13 +2,8 @@
 
 use balsa_client::wire::problem::{CONTENT_TYPE, Code, Outcome, Problem};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
-
-/// A connection on this machine that is not made within so long is not made at all.
-const FULL_AFTER: Duration = Duration::from_millis(200);
+use tokio::net::{TcpListener, TcpStream};
 
 /// What to do with a request once all of it is there.
 #[derive(Clone, Debug)]
@@ -66,34 +61,20 @@ impl Reply {
 pub(crate) struct Stub {
     address: String,
     heads: Arc<Mutex<Vec<String>>>,
-    script: Arc<Vec<Reply>>,
-    listens: JoinHandle<()>,
 }
 
 impl Stub {
     pub(crate) async fn start(script: impl Into<Vec<Reply>>) -> Stub {
-        Stub::start_at("127.0.0.1:0", Arc::new(script.into())).await
-    }
-
-    async fn start_at(address: &str, script: Arc<Vec<Reply>>) -> Stub {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let (seen, replies) = (Arc::clone(&heads), Arc::clone(&script));
-        let listens = tokio::spawn(async move {
-            let mut talks = JoinSet::new(); // they end with it
+        let (seen, script) = (Arc::clone(&heads), Arc::new(script.into()));
+        tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                talks.spawn(talk(stream, Arc::clone(&replies), Arc::clone(&seen)));
+                tokio::spawn(talk(stream, Arc::clone(&script), Arc::clone(&seen)));
             }
         });
-        Stub { address, heads, script, listens }
-    }
-
-    /// As it is, but elsewhere, and nobody is left where it was.
-    pub(crate) async fn move_to(self, address: &str) -> Stub {
-        self.listens.abort();
-        let _ = self.listens.await; // with its connections
-        Stub::start_at(address, self.script).await
+        Stub { address, heads }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -110,35 +91,6 @@ impl Stub {
 pub(crate) async fn dead_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().to_string()
-}
-
-/// Where connections are neither made nor refused, as where a Pod was.
-pub(crate) struct Silent {
-    address: String,
-    _listener: TcpListener,
-    /// Nobody accepts them, so that no others have room.
-    _waiting: Vec<TcpStream>,
-}
-
-impl Silent {
-    pub(crate) async fn start() -> Silent {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let at = listener.local_addr().unwrap();
-        let mut waiting = Vec::new();
-        loop {
-            let connected = tokio::time::timeout(FULL_AFTER, TcpStream::connect(at)).await;
-            match connected {
-                Ok(stream) => waiting.push(stream.unwrap()),
-                Err(_) => return Silent { address: at.to_string(), _listener: listener, _waiting: waiting },
-            }
-        }
-    }
-
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
 }
 
 async fn talk(mut stream: TcpStream, script: Arc<Vec<Reply>>, heads: Arc<Mutex<Vec<String>>>) {

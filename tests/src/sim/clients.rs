@@ -8,7 +8,7 @@ use super::network::Place;
 use super::{MILLI, Micros, SECOND};
 use crate::random::Random;
 use balsa_client::course::Course;
-use balsa_client::endpoints::{Choice, Endpoints};
+use balsa_client::endpoints::Endpoints;
 use balsa_client::session::{Session, Ticket};
 use balsa_store::command::{
     AcquireLock, Answer, DeleteRange, GrantLease, KeepLease, ReleaseLock, RevokeLease, Txn, TxnCondition,
@@ -110,8 +110,7 @@ impl Client {
             _ => Style::Session(nth / 4),
         };
         let given = (0..places).map(address_of).collect();
-        let mut endpoints = Endpoints::new(given);
-        endpoints.found(&address_of(random.below(places as u64) as Place));
+        let endpoints = Endpoints::new(given, random.below(places as u64) as usize);
         Client {
             style,
             under_way: None,
@@ -139,32 +138,11 @@ impl Client {
         self.random.draw() as u32
     }
 
-    /// Whom to ask. `lives`: whether a node would answer now.
-    pub fn choose(&mut self, places: usize, now: Instant, lives: impl Fn(Place) -> bool) -> Place {
-        if self.wanders {
-            return self.random.below(places as u64) as Place;
-        }
-        if let Choice::Ask(address) = self.endpoints.choose() {
-            return place_at(address);
-        }
-        let mut candidates = self.endpoints.candidates(now);
-        candidates.sort_by_key(|(_, wait)| *wait);
-        let first = candidates.iter().find(|(address, _)| lives(place_at(address)));
-        if let Some((address, _)) = first {
-            self.endpoints.found(address);
-        }
-        place_at(&first.unwrap_or(&candidates[0]).0)
-    }
-
-    /// Its client's probes of these, which end at once.
-    pub fn probe(
-        &mut self,
-        addresses: impl IntoIterator<Item = String>,
-        now: Instant,
-        lives: impl Fn(Place) -> bool,
-    ) {
-        for address in addresses {
-            self.endpoints.probed(&address, lives(place_at(&address)), now);
+    /// Whom to ask.
+    pub fn choose(&mut self, places: usize, now: Instant) -> Place {
+        match self.wanders {
+            true => self.random.below(places as u64) as Place,
+            false => place_at(self.endpoints.choose(now)),
         }
     }
 

@@ -57,8 +57,7 @@ impl World {
             self.begin(client);
         }
         let (places, instant) = (self.nodes.len(), self.instant());
-        let nodes = &self.nodes;
-        let place = self.clients[client].choose(places, instant, |place| nodes[place].process.is_some());
+        let place = self.clients[client].choose(places, instant);
         self.next_ticket += 1;
         let ticket = self.next_ticket;
         let Some(under_way) = &mut self.clients[client].under_way else { return Ok(()) };
@@ -253,14 +252,8 @@ impl World {
         let hint = leader.and_then(|leader| self.place_of(leader)).map(address_of);
         let instant = self.instant();
         let endpoints = &mut self.clients[client].endpoints;
-        let probe = endpoints.answered(&address_of(place), hint.as_deref(), instant);
-        self.probe(client, probe);
+        endpoints.answered(&address_of(place), hint.as_deref(), instant);
         self.finished(client);
-    }
-
-    fn probe(&mut self, client: usize, addresses: impl IntoIterator<Item = String>) {
-        let (instant, nodes) = (self.instant(), &self.nodes);
-        self.clients[client].probe(addresses, instant, |place| nodes[place].process.is_some());
     }
 
     fn finished(&mut self, client: usize) {
@@ -300,10 +293,7 @@ impl World {
                     EndpointStanding::Failed => {
                         self.clients[client].endpoints.failed(&address_of(place), instant)
                     }
-                    EndpointStanding::Declined => {
-                        let others = self.clients[client].endpoints.declined(&address_of(place), instant);
-                        self.probe(client, others);
-                    }
+                    EndpointStanding::Declined => self.clients[client].endpoints.declined(&address_of(place)),
                 }
                 self.report.saw("client retry");
                 let wait = wait.as_micros() as Micros;
