@@ -3,11 +3,11 @@
 use super::Stop;
 use super::args::BackupArgs;
 use super::output::Output;
-use crate::Client;
+use crate::{Client, WholeFile};
 use balsa_wire::backup::{BackupAnswer, Piece, Reader};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
@@ -23,37 +23,11 @@ pub(super) async fn run(client: &Client, output: &Output, args: BackupArgs) -> R
         eprintln!("{}", super::output::backup_text(&whole)); // standard output has the backup
         return Ok(());
     }
-    let partial = beside(&args.file);
-    let received = async {
-        let mut file = File::create(&partial).map_err(failed)?;
-        let received = receive(client, &mut file, &failed).await?;
-        file.sync_all().map_err(failed)?;
-        std::fs::rename(&partial, &args.file).map_err(failed)?;
-        sync_folder(&args.file).map_err(failed)?;
-        Ok(received)
-    };
-    match received.await {
-        Ok(whole) => {
-            output.backup(&whole);
-            Ok(())
-        }
-        Err(stop) => {
-            let _ = std::fs::remove_file(&partial); // what is left of it is of no use
-            Err(stop)
-        }
-    }
-}
-
-/// Where a backup is kept until it is whole.
-fn beside(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
-fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    let mut file = WholeFile::create(&args.file).map_err(failed)?;
+    let whole = receive(client, &mut file, &failed).await?;
+    file.finish().map_err(failed)?;
+    output.backup(&whole);
+    Ok(())
 }
 
 async fn receive(
