@@ -3,8 +3,10 @@
 use crate::context::Context;
 use crate::progress::Progress;
 use crate::status::{Severity, diagnose};
-use crate::{Failure, Outcome, failover, recover, render, scale, upgrade};
+use crate::{Failure, Outcome, backup, failover, recover, render, scale, upgrade};
+use balsa_wire::backup::BackupAnswer;
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Looks after a Balsa cluster on Kubernetes.
@@ -67,6 +69,11 @@ pub enum Command {
         #[arg(long, default_value_t = 200)]
         per_second: u32,
     },
+    /// Keep all that the cluster holds now in a file on this machine, there only once it is whole
+    Backup {
+        /// The file
+        file: PathBuf,
+    },
     /// Quorum lost for good: what can be saved; with --yes, save it
     Recover {
         /// Do it: stops all Pods, and gives up what only the lost members have
@@ -97,6 +104,19 @@ pub async fn run(args: Args) -> Outcome<()> {
         Command::FailoverTest { endpoints, kills, force, per_second } => {
             let options = failover::Options { endpoints, kills, by_force: force, per_second };
             failover::run(&context, &options).await
+        }
+        Command::Backup { file } => {
+            let ordinal = backup::plan(&context.observe().await?)?;
+            let whole = backup::execute(&context, ordinal, &file, &mut Progress::start()).await?;
+            let BackupAnswer { backup, bytes } = &whole;
+            println!(
+                "{}: revision {}, {} keys, {bytes} bytes, cluster {}",
+                file.display(),
+                backup.revision,
+                backup.keys,
+                backup.cluster
+            );
+            Ok(())
         }
         Command::Recover { yes, replicas } => {
             let plan = recover::plan(&context.observe().await?, replicas)?;

@@ -5,10 +5,13 @@
 use crate::observed::{Claim, Observed, Pod, Set};
 use crate::{Failure, Outcome};
 use balsa_wire::cluster::{ClusterAnswer, TransferLeadership};
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::client::Body;
 use kube::{Client, Config, config::KubeConfigOptions};
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -16,6 +19,8 @@ use std::time::Duration;
 
 /// How long a node may take to answer.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the next bytes of a long answer are waited for.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The name of the node's container.
 pub const CONTAINER: &str = "balsa";
 
@@ -30,6 +35,31 @@ pub struct Context {
     pub name: String,
     /// The port on which nodes serve clients.
     pub port: u16,
+}
+
+/// A long answer of a node, as it arrives.
+pub struct Stream {
+    body: Body,
+    pod: String,
+}
+
+impl Stream {
+    /// The next bytes; `None`: it has ended.
+    pub async fn next(&mut self) -> Outcome<Option<Bytes>> {
+        loop {
+            let frame = tokio::time::timeout(STALL_TIMEOUT, self.body.frame()).await;
+            let frame = frame.map_err(|_| Failure(format!("the answer of {} stood still", self.pod)))?;
+            let broke = |error: kube::Error| failed(&format!("read the answer of {}", self.pod), &error);
+            match frame.transpose().map_err(broke)? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn failed(doing: &str, error: &dyn Display) -> Failure {
@@ -163,9 +193,30 @@ impl Context {
         self.call(ordinal, "POST", "v1/cluster/transfer-leadership", body).await.map(|_| ())
     }
 
-    async fn call(&self, ordinal: u32, method: &str, path: &str, body: Vec<u8>) -> Outcome<String> {
+    /// Asks a node for what may be long; gives it as it arrives.
+    pub async fn open(&self, ordinal: u32, path: &str) -> Outcome<Stream> {
+        let pod = self.pod_name(ordinal);
+        let request = http::Request::get(self.uri(ordinal, path)).body(Body::empty());
+        let request = request.map_err(|error| failed("make a request", &error))?;
+        let answered = tokio::time::timeout(STALL_TIMEOUT, self.client.send(request)).await;
+        let silent = || Failure(format!("{pod} does not answer in {} s", STALL_TIMEOUT.as_secs()));
+        let answer =
+            answered.map_err(|_| silent())?.map_err(|error| failed(&format!("ask {pod}"), &error))?;
+        let (status, mut stream) = (answer.status(), Stream { body: answer.into_body(), pod });
+        if status.is_success() {
+            return Ok(stream);
+        }
+        let said = stream.next().await?.unwrap_or_default();
+        Err(Failure(format!("{} answers {status}: {}", stream.pod, String::from_utf8_lossy(&said))))
+    }
+
+    fn uri(&self, ordinal: u32, path: &str) -> String {
         let (namespace, pod, port) = (&self.namespace, self.pod_name(ordinal), self.port);
-        let uri = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
+        format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}")
+    }
+
+    async fn call(&self, ordinal: u32, method: &str, path: &str, body: Vec<u8>) -> Outcome<String> {
+        let (pod, uri) = (self.pod_name(ordinal), self.uri(ordinal, path));
         let request =
             http::Request::builder().method(method).uri(uri).header("content-type", "application/json");
         let request = request.body(body).map_err(|error| failed("make a request", &error))?;
