@@ -443,6 +443,16 @@ pub fn compare_digests(states: &[(usize, balsa_wire::cluster::StoreState)]) -> O
 pub async fn eventually<T>(
     what: &str,
     patience: Duration,
+    look: impl AsyncFnMut() -> Outcome<Option<T>>,
+) -> Outcome<T> {
+    eventually_at(LOOK_INTERVAL, what, patience, look).await
+}
+
+/// The same, with this pause between two looks: where a look costs what is looked at.
+pub async fn eventually_at<T>(
+    pause: Duration,
+    what: &str,
+    patience: Duration,
     mut look: impl AsyncFnMut() -> Outcome<Option<T>>,
 ) -> Outcome<T> {
     let started = Instant::now();
@@ -451,6 +461,6 @@ pub async fn eventually<T>(
             return Ok(found);
         }
         ensure(started.elapsed() < patience, || format!("waited {patience:?} in vain for {what}"))?;
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(pause).await;
     }
 }

@@ -1,9 +1,11 @@
-//! `k8s-deploy`: the commands of the deploy tool on a cluster that it rendered itself: `render`, `status`, `scale`, and the
-//! refusals. Its `upgrade` is for `k8s-upgrade`, its `recover` for `k8s-quorum-loss`, its `failover-test` for `k8s-install`.
+//! `k8s-deploy`: the commands of the deploy tool on a cluster that it rendered itself: `render`, `status`, `scale`, `backup`,
+//! and the refusals. Its `upgrade` is for `k8s-upgrade`, its `recover` for `k8s-quorum-loss`, its `failover-test` for `k8s-install`.
 
+use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Ask, send};
 use crate::k8s::{Forward, NAME, Namespace, Release, deploy};
+use balsa_wire::backup::{Piece, Reader};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,8 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     let cluster = status(namespace).await?["cluster"].clone();
     put(namespace).await?;
 
+    let backup_bytes = back_up(namespace, &cluster).await?;
+
     let mut walked = FOUNDERS.to_string();
     let started = Instant::now();
     for size in [5, 1, 3] {
@@ -39,6 +43,7 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     }
     let scaled = started.elapsed();
     refuses(namespace, &["recover", "--yes"], "nothing to recover").await?;
+    wait_until_available(namespace, &size).await?;
     // An image that does not run stops the update at its first Pod, and the old one is the way back.
     refuses(namespace, &["--timeout", "10", "upgrade", "no-such-image:1"], "no other Pod is touched").await?;
     refuses(namespace, &["status"], "An update is held back").await?;
@@ -58,9 +63,38 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     ensure(status(namespace).await?["cluster"] == cluster, || "another cluster woke".into())?;
     ensure_kept(namespace).await?;
     Ok(format!(
-        "rendered and founded, {walked} in {:.0} s, asleep and awake with all data",
+        "rendered and founded, a whole backup of {backup_bytes} bytes, {walked} in {:.0} s, asleep and awake with all data",
         scaled.as_secs_f64()
     ))
+}
+
+/// Until then an update waits before it touches a Pod.
+async fn wait_until_available(namespace: &Namespace, replicas: &str) -> Outcome<()> {
+    let path = "jsonpath={.status.availableReplicas}";
+    eventually("all Pods to have been ready for a while", PATIENCE, async || {
+        let available = namespace.kubectl(&["get", &format!("statefulset/{NAME}"), "--output", path]).await?;
+        Ok((available.trim() == replicas).then_some(()))
+    })
+    .await
+}
+
+/// Takes a backup, and reads it from its first byte to its last; gives its length.
+async fn back_up(namespace: &Namespace, cluster: &Value) -> Outcome<u64> {
+    let folder = tempfile::tempdir().context("make a folder for a backup")?;
+    let file = folder.path().join("balsa.backup");
+    deploy(namespace, &["backup", crate::binary::text(&file)?]).await?;
+    let bytes = std::fs::read(&file).context("read the backup")?;
+    let (mut reader, mut rest, mut header) = (Reader::default(), &bytes[..], None);
+    while let Some(piece) = reader.take(&mut rest).context("check the backup")? {
+        if let Piece::Header(found) = piece {
+            header = Some(found);
+        }
+    }
+    reader.finish().context("see the backup's end")?;
+    let of_all =
+        header.as_ref().is_some_and(|header| header.keys == 1 && *cluster == header.cluster.as_str());
+    ensure(of_all, || format!("a cluster {cluster} of one key gives a backup that says {header:?}"))?;
+    Ok(reader.taken())
 }
 
 async fn says(namespace: &Namespace, arguments: &[&str], words: &str) -> Outcome<()> {

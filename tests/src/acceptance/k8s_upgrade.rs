@@ -3,8 +3,8 @@
 //! the bar says, and a leader hands over before its Pod stops. The cluster's level rises when the last Pod has the new
 //! image, and not before.
 
-use crate::cluster::eventually;
-use crate::failure::{Outcome, ensure};
+use crate::cluster::{eventually, eventually_at};
+use crate::failure::{Failure, Outcome, ensure};
 use crate::k8s::{Attached, Load, NAME, Namespace, Release, Steady, deploy};
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -18,7 +18,10 @@ const ROLLOUT_LIMIT: Duration = Duration::from_secs(150);
 const CALM_WRITES: u64 = 200;
 /// How soon the level rises once all Pods have the image.
 const LEVEL_LIMIT: Duration = Duration::from_secs(15);
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the deploy tool may take.
+const UPGRADE_LIMIT: Duration = Duration::from_secs(240);
+/// The pause between two looks meanwhile: each takes time from the cluster's nodes where they share a machine with it.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
 const MEMBERS: u32 = 3;
 /// What a node says when it begins to stop, and when it leads no more.
 const STOPPING: &str = "stopping: leadership is handed over";
@@ -55,19 +58,18 @@ async fn roll_and_judge(namespace: &Namespace, quick: bool) -> Outcome<String> {
 async fn watch_upgrade(release: &Release<'_>, image: &str, level: u32) -> Outcome<()> {
     let arguments = ["upgrade", image];
     let mut upgrading = pin!(deploy(release.namespace(), &arguments));
-    loop {
-        tokio::select! {
-            upgraded = &mut upgrading => return upgraded.map(|_| ()),
-            early = rises_early(release, image, level) => ensure(!early?, || {
-                format!("the level rose above {level} while there were Pods of another image than {image}")
-            })?,
+    let rises_early = async || Ok(rises_early(release, image, level).await?.then_some(()));
+    tokio::select! {
+        upgraded = &mut upgrading => upgraded.map(|_| ()),
+        early = eventually_at(LOOK_PAUSE, "the upgrade's end", UPGRADE_LIMIT, rises_early) => {
+            early?;
+            Err(Failure(format!("the level rose above {level} while there were Pods of another image than {image}")))
         }
     }
 }
 
 /// Whether the level is above `level`, and then there is still a Pod of another image.
 async fn rises_early(release: &Release<'_>, image: &str, level: u32) -> Outcome<bool> {
-    tokio::time::sleep(LOOK_INTERVAL).await;
     let Some((_, seen)) = release.leader().await? else { return Ok(false) };
     Ok(seen.feature_level > level && release.pods().await?.iter().any(|pod| pod.image != image))
 }

@@ -14,26 +14,30 @@ const END_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Attached {
     child: Child,
-    file: NamedTempFile,
+    /// Its standard output, and its standard error: in one file a line of the one may begin within a line of the other.
+    files: [NamedTempFile; 2],
 }
 
 impl Attached {
     /// To a Pod that runs.
     pub fn to(namespace: &Namespace, pod: &str) -> Outcome<Attached> {
-        let file = NamedTempFile::new().context("make a file for what a Pod says")?;
+        let file = || NamedTempFile::new().context("make a file for what a Pod says");
+        let files = [file()?, file()?];
         let mut command = namespace.lab().command("kubectl");
         command.args(["--namespace", namespace.name(), "attach", "--quiet", pod]).stdin(Stdio::null());
-        // The nodes' own log is on standard error, which kubectl hands through: both go to the end of one file.
-        let both = || std::fs::OpenOptions::new().append(true).open(file.path()).context("open that file");
-        command.stdout(both()?).stderr(both()?).kill_on_drop(true);
+        let [stdout, stderr] = files.each_ref().map(|file| file.reopen().context("open that file"));
+        command.stdout(stdout?).stderr(stderr?).kill_on_drop(true);
         let child = command.spawn().context(format!("run kubectl attach {pod}"))?;
-        Ok(Attached { child, file })
+        Ok(Attached { child, files })
     }
 
-    /// Waits for the Pod's end; gives all that it said.
+    /// Waits for the Pod's end; gives all that it said, what it said on standard error last.
     pub async fn wait(&mut self) -> Outcome<String> {
         let ended = tokio::time::timeout(END_LIMIT, self.child.wait()).await;
         ended.context("see kubectl attach end with its Pod")?.context("run kubectl attach")?;
-        std::fs::read_to_string(self.file.path()).context("read what a Pod said")
+        let [stdout, stderr] = &self.files;
+        let said =
+            |file: &NamedTempFile| std::fs::read_to_string(file.path()).context("read what a Pod said");
+        Ok(said(stdout)? + &said(stderr)?)
     }
 }

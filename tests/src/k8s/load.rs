@@ -14,7 +14,7 @@ pub struct Steady {
     pub per_second: u32,
     /// Clients that share them.
     pub clients: u32,
-    /// The members whose names the clients are given: slots below this.
+    /// The members whose names the clients are given besides the Service: slots below this.
     pub members: u32,
     /// The node to be on; `None`: any.
     pub node: Option<String>,
@@ -113,9 +113,11 @@ const END_LIMIT: Duration = Duration::from_secs(120);
 impl Load<'_> {
     /// Starts it, and waits until its first write is there.
     pub async fn start<'a>(namespace: &'a Namespace, pod: &str, steady: &Steady) -> Outcome<Load<'a>> {
-        let names = (0..steady.members)
-            .map(|slot| format!("http://{NAME}-{slot}.{NAME}-headless.{}.svc:3000", namespace.name()));
-        let endpoints = names.collect::<Vec<_>>().join(",");
+        let place = namespace.name();
+        let names =
+            (0..steady.members).map(|slot| format!("http://{NAME}-{slot}.{NAME}-headless.{place}.svc:3000"));
+        let all = std::iter::once(format!("http://{NAME}.{place}.svc:3000")).chain(names);
+        let endpoints = all.collect::<Vec<_>>().join(",");
         let stop = format!("stop/{pod}");
         let per_second = steady.per_second.to_string();
         let clients = steady.clients.to_string();
