@@ -50,6 +50,7 @@ pub mod recipes;
 
 mod backup;
 mod watch;
+mod whole_file;
 
 pub mod bench;
 pub mod cli;
@@ -62,3 +63,4 @@ pub use error::{BuildError, Cause, ReadError, WriteError};
 pub use request::{Clear, Delete, Get, GetRaw, Put, Raw};
 pub use several::{DeleteRange, Range, Txn};
 pub use watch::{Watch, WatchError, WatchEvent};
+pub use whole_file::WholeFile;

@@ -47,8 +47,10 @@ pub async fn execute(
     while let Some(bytes) = stream.next().await? {
         take(&mut reader, &bytes, &mut header).map_err(|error| failed(&error))?;
         whole.write_all(&bytes).map_err(|error| failed(&error))?;
-        progress
-            .say(&format!("{} MiB have arrived", reader.taken() / PROGRESS_BYTES * (PROGRESS_BYTES >> 20)));
+        let steps = reader.taken() / PROGRESS_BYTES;
+        if steps > 0 {
+            progress.say(&format!("{} MiB have arrived", steps * (PROGRESS_BYTES >> 20)));
+        }
     }
     reader.finish().map_err(|error| failed(&error))?;
     let backup = header.ok_or_else(|| failed(&"a backup without a header"))?;

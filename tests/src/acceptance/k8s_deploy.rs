@@ -1,6 +1,7 @@
 //! `k8s-deploy`: the commands of the deploy tool on a cluster that it rendered itself: `render`, `status`, `scale`, `backup`,
 //! and the refusals. Its `upgrade` is for `k8s-upgrade`, its `recover` for `k8s-quorum-loss`, its `failover-test` for `k8s-install`.
 
+use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Ask, send};
 use crate::k8s::{Forward, NAME, Namespace, Release, deploy};
@@ -42,6 +43,7 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     }
     let scaled = started.elapsed();
     refuses(namespace, &["recover", "--yes"], "nothing to recover").await?;
+    wait_until_available(namespace, &size).await?;
     // An image that does not run stops the update at its first Pod, and the old one is the way back.
     refuses(namespace, &["--timeout", "10", "upgrade", "no-such-image:1"], "no other Pod is touched").await?;
     refuses(namespace, &["status"], "An update is held back").await?;
@@ -64,6 +66,16 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
         "rendered and founded, a whole backup of {backup_bytes} bytes, {walked} in {:.0} s, asleep and awake with all data",
         scaled.as_secs_f64()
     ))
+}
+
+/// Until then an update waits before it touches a Pod.
+async fn wait_until_available(namespace: &Namespace, replicas: &str) -> Outcome<()> {
+    let path = "jsonpath={.status.availableReplicas}";
+    eventually("all Pods to have been ready for a while", PATIENCE, async || {
+        let available = namespace.kubectl(&["get", &format!("statefulset/{NAME}"), "--output", path]).await?;
+        Ok((available.trim() == replicas).then_some(()))
+    })
+    .await
 }
 
 /// Takes a backup, and reads it from its first byte to its last; gives its length.
