@@ -24,7 +24,8 @@
 //! - An error of a write is one of three truths: not applied, applied, unknown ([`WriteError`]).
 //!
 //! Modules in reading order: `endpoints` (whom to ask), `course` (what to do after an attempt), `session` (a write's
-//! place), all three pure; then `transport` and `client`, which do as they say; [`recipes`], what is made of leases and locks; [`failover`], the failover test; [`mod@bench`]; `cli`.
+//! place), all three pure; then `transport` and `client`, which do as they say; [`recipes`], what is made of leases and locks;
+//! [`failover`], the failover test; [`mod@bench`]; `cli`.
 //!
 //! Deliberately not here: caching, and any rule of the store. Nothing is read but what a node answered.
 
