@@ -156,7 +156,7 @@ enum Bar {
     },
     /// Very many leases that are due at once do not stall writes; how late leases end.
     Leases {
-        /// End within a minute: 60,000 leases.
+        /// End within a minute: three times 40,000 leases.
         #[arg(long)]
         quick: bool,
         /// How many leases.
@@ -341,9 +341,9 @@ fn main() -> ExitCode {
             conclude("limping", &run(limping::run(&limping::Options { rounds, span, clients })))
         }
         Bar::Leases { quick, leases } => {
-            let leases = leases.unwrap_or(if quick { 60_000 } else { 1_000_000 });
-            let calm = Duration::from_secs(if quick { 5 } else { 15 });
-            conclude("leases", &run(leases::run(&leases::Options { leases, calm })))
+            let leases = leases.unwrap_or(if quick { 40_000 } else { 1_000_000 });
+            let (calm, rounds) = (Duration::from_secs(if quick { 4 } else { 15 }), if quick { 3 } else { 1 });
+            conclude("leases", &run(leases::run(&leases::Options { leases, calm, rounds })))
         }
         Bar::Overload { quick, seconds } => {
             let span = Duration::from_secs(seconds.unwrap_or(if quick { 5 } else { 20 }));

@@ -59,7 +59,9 @@ impl Operation<'_> {
         document: &Value,
         linked: &mut BTreeMap<(String, String), String>,
     ) -> Outcome<u64> {
-        let id = self.says["operationId"].as_str().unwrap_or_default();
+        // What is linked to a GET is what its HEAD takes, too.
+        let of = if self.method == "HEAD" { &document["paths"][self.path]["get"] } else { self.says };
+        let id = of["operationId"].as_str().unwrap_or_default();
         let (mut path, mut query) = (self.path.to_owned(), Vec::new());
         for parameter in self.says["parameters"].as_array().into_iter().flatten() {
             let parameter = resolve(document, parameter);

@@ -71,7 +71,7 @@ async fn schemathesis(cluster: &Cluster, program: &Path, options: &Options) -> O
         format!("schemathesis ended with {}; what it found is above", said.status)
     })?;
     let generated =
-        text.lines().find_map(|line| line.trim().split_once(" generated")).map(|(before, _)| before.trim());
+        text.lines().find_map(|line| line.trim().split_once(" generated,")).map(|(before, _)| before.trim());
     let generated = generated.ok_or_else(|| Failure("schemathesis does not say what it did".into()))?;
     Ok(format!(
         "{generated} by schemathesis in {:.0} s (seed {})",
