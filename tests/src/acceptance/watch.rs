@@ -35,6 +35,9 @@ pub struct Options {
     pub watchers: usize,
     /// How long each part lasts.
     pub time: Duration,
+    /// Whether the lone watcher's times are judged: they are hardly more than those of two disks, which differ from hour to
+    /// hour.
+    pub judges_alone: bool,
 }
 
 /// Runs the bar; gives its figures.
@@ -43,7 +46,9 @@ pub async fn run(options: &Options) -> Outcome<String> {
     let mut cluster = Cluster::start(3, &[]).await?;
     let leader = cluster.wait_for_leader(&cluster.running()).await?;
     let alone = crowd(&mut cluster, leader, 1, 100, options.time).await?;
-    alone.check("a lone watcher", ALONE_P50_MAX, ALONE_P99_MAX)?;
+    if options.judges_alone {
+        alone.check("a lone watcher", ALONE_P50_MAX, ALONE_P99_MAX)?;
+    }
     let small = crowd(&mut cluster, leader, options.watchers / 10, 50, options.time).await?;
     small.check("the small crowd", CROWD_P99_MAX, CROWD_P99_MAX)?;
     let large = crowd(&mut cluster, leader, options.watchers, 5, options.time).await?;
