@@ -4,7 +4,7 @@ use crate::client::plain;
 use crate::error::{Cause, ReadError};
 use crate::transport::Retry;
 use crate::{Client, transport};
-use balsa_wire::backup::{Header, Piece, Reader, Totals};
+use balsa_wire::backup::{Header, Reader, Totals};
 use bytes::Bytes;
 use reqwest::Method;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Client {
                 return Err(foreign(&endpoint, &"a backup without a header"));
             };
             first.extend_from_slice(&bytes);
-            if let Some(header) = check(&mut reader, &bytes, &endpoint)? {
+            if let Some(header) = reader.check(&bytes).map_err(|error| foreign(&endpoint, &error))? {
                 return Ok(Backup { answer, endpoint, reader, header, first: Some(first.into()) });
             }
         }
@@ -63,7 +63,7 @@ impl Backup {
         }
         match next_bytes(&mut self.answer, &self.endpoint).await? {
             Some(bytes) => {
-                check(&mut self.reader, &bytes, &self.endpoint)?;
+                self.reader.check(&bytes).map_err(|error| foreign(&self.endpoint, &error))?;
                 Ok(Some(bytes))
             }
             None => self.totals().map(|_| None),
@@ -86,16 +86,6 @@ async fn next_bytes(answer: &mut reqwest::Response, endpoint: &str) -> Result<Op
 }
 
 /// Checks bytes that arrived; gives the header if it is among them.
-fn check(reader: &mut Reader, mut bytes: &[u8], endpoint: &str) -> Result<Option<Header>, ReadError> {
-    let mut header = None;
-    while let Some(piece) = reader.take(&mut bytes).map_err(|error| foreign(endpoint, &error))? {
-        if let Piece::Header(arrived) = piece {
-            header = Some(arrived);
-        }
-    }
-    Ok(header)
-}
-
 fn foreign(endpoint: &str, what: &dyn std::fmt::Display) -> ReadError {
     ReadError { cause: Cause::Foreign { endpoint: endpoint.to_owned(), what: what.to_string() } }
 }

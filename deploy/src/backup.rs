@@ -8,7 +8,7 @@ use crate::observed::{Observed, is_well};
 use crate::progress::Progress;
 use crate::{Failure, Outcome};
 use balsa_client::WholeFile;
-use balsa_wire::backup::{BackupAnswer, Header, Piece, Reader};
+use balsa_wire::backup::{BackupAnswer, Reader};
 use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub async fn execute(
     let mut whole = WholeFile::create(file).map_err(|error| failed(&error))?;
     let (mut reader, mut header) = (Reader::default(), None);
     while let Some(bytes) = stream.next().await? {
-        take(&mut reader, &bytes, &mut header).map_err(|error| failed(&error))?;
+        header = reader.check(&bytes).map_err(|error| failed(&error))?.or(header);
         whole.write_all(&bytes).map_err(|error| failed(&error))?;
         let steps = reader.taken() / PROGRESS_BYTES;
         if steps > 0 {
@@ -56,19 +56,6 @@ pub async fn execute(
     let backup = header.ok_or_else(|| failed(&"a backup without a header"))?;
     whole.finish().map_err(|error| failed(&error))?;
     Ok(BackupAnswer { backup, bytes: reader.taken() })
-}
-
-fn take(
-    reader: &mut Reader,
-    mut bytes: &[u8],
-    header: &mut Option<Header>,
-) -> Result<(), balsa_wire::backup::BackupError> {
-    while let Some(piece) = reader.take(&mut bytes)? {
-        if let Piece::Header(arrived) = piece {
-            *header = Some(arrived);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

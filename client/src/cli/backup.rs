@@ -4,7 +4,7 @@ use super::Stop;
 use super::args::BackupArgs;
 use super::output::Output;
 use crate::{Client, WholeFile};
-use balsa_wire::backup::{BackupAnswer, Piece, Reader};
+use balsa_wire::backup::{BackupAnswer, Reader};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::Path;
@@ -88,15 +88,11 @@ pub(super) fn verify(path: &Path, output: &Output) -> Result<(), Stop> {
     let mut file = File::open(path).map_err(failed)?;
     let (mut reader, mut buffer, mut header) = (Reader::default(), vec![0; READ_BYTES], None);
     loop {
-        let mut input = match file.read(&mut buffer).map_err(failed)? {
+        let bytes = match file.read(&mut buffer).map_err(failed)? {
             0 => break,
             bytes => &buffer[..bytes],
         };
-        while let Some(piece) = reader.take(&mut input).map_err(|error| bad(&error))? {
-            if let Piece::Header(arrived) = piece {
-                header = Some(arrived);
-            }
-        }
+        header = reader.check(bytes).map_err(|error| bad(&error))?.or(header);
     }
     reader.finish().map_err(|error| bad(&error))?;
     let backup = header.ok_or_else(|| bad(&"a backup without a header"))?;

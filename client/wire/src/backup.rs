@@ -263,6 +263,17 @@ impl Reader {
         }
     }
 
+    /// Takes bytes and checks what they complete; gives what the backup is of, where its header is among that.
+    pub fn check(&mut self, mut input: &[u8]) -> Result<Option<Header>, BackupError> {
+        let mut header = None;
+        while let Some(piece) = self.take(&mut input)? {
+            if let Piece::Header(arrived) = piece {
+                header = Some(arrived);
+            }
+        }
+        Ok(header)
+    }
+
     /// How many bytes were taken so far.
     pub fn taken(&self) -> u64 {
         self.taken

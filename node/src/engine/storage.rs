@@ -7,7 +7,6 @@
 
 use super::Engine;
 use super::event::Tickets;
-use super::handle::WriteError;
 use balsa_raft::NodeId;
 use balsa_raft::quorum::{VoteResult, joint_vote};
 use balsa_store::command;
@@ -124,11 +123,6 @@ impl<T: Tickets> Engine<T> {
     /// As leader: why a command is refused, if it is.
     pub(super) fn lacks_room(&self, command: &[u8]) -> Option<String> {
         self.storage.full.as_ref().filter(|_| command::needs_room(command)).cloned()
-    }
-
-    /// The same as a client's answer.
-    pub(super) fn full_for(&self, command: &[u8]) -> Option<WriteError> {
-        self.lacks_room(command).map(|why| WriteError::StorageFull { why })
     }
 
     /// As leader whose disk is low: hands over to the voter that is furthest of those with room.

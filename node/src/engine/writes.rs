@@ -122,8 +122,8 @@ impl<T: Tickets> Engine<T> {
     }
 
     fn propose_local(&mut self, write: Waiting<T>) {
-        if let Some(full) = self.full_for(&write.command) {
-            let error = write.failure(full);
+        if let Some(why) = self.lacks_room(&write.command) {
+            let error = write.failure(WriteError::StorageFull { why });
             return self.effects.push(Effect::AnswerWrite(write.ticket, Err(error)));
         }
         match self.propose_stamped(write.command.clone()) {

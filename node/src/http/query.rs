@@ -1,5 +1,6 @@
 //! Query parameters: percent-decoded, `+` is `+`, unknown ones refused by name, each at most once.
 
+use balsa_store::Order;
 use balsa_wire::percent::{self, DecodeError};
 
 /// A parameter that some call knows.
@@ -95,16 +96,6 @@ pub enum Events {
     Puts,
     /// That one was deleted.
     Deletes,
-}
-
-/// In which order a range is given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Order {
-    /// From the first key on.
-    #[default]
-    Ascending,
-    /// From the last key back.
-    Descending,
 }
 
 /// The parameters of a request.

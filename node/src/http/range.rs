@@ -11,11 +11,11 @@ use super::history;
 use super::json::Writer;
 use super::kv::{freshness, refusal};
 use super::problem::Failure;
-use super::query::{self, Order, Param, Query};
+use super::query::{self, Param, Query};
 use crate::engine::handle::WriteError;
 use axum::body::Body;
 use balsa_store::command::{Answer as Applied, DeleteRange, IdempotencyKey, Operation, RequestId};
-use balsa_store::{Count, Page, PastError, View};
+use balsa_store::{Count, Order, Page, Scan, Values};
 use bytes::Bytes;
 use std::ops::Bound;
 
@@ -151,52 +151,21 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Failure> {
         }
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (order, end) = (query.order, span.end);
-    let json = if query.count_only {
-        let count = history::read(call, move || count(&view, revision, (&after, end.as_ref()), order, limit));
-        written_count(&count.await?, revision)
-    } else {
-        let keys_only = query.keys_only;
-        let read = move || page(&view, revision, (&after, end.as_ref()), order, limit, keys_only);
-        written(&history::read(call, read).await?, keys_only, revision)
+    let (order, keys_only, count_only, end) = (query.order, query.keys_only, query.count_only, span.end);
+    let read = move || {
+        let start = after.as_ref().map(|key| &key[..]);
+        let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+        let values = if keys_only { Values::LeftOut } else { Values::Wanted };
+        let scan = Scan { start, end, order, values };
+        Ok(match count_only {
+            true => written_count(&view.count_at(revision, scan, limit)?, revision),
+            false => written(&view.page_at(revision, scan, limit, PAGE_BYTES_MAX)?, keys_only, revision),
+        })
     };
-    let mut answer = Answer::json(json);
+    let mut answer = Answer::json(history::read(call, read).await?);
     answer.revision = revision;
     answer.age_ms = age_ms;
     Ok(answer)
-}
-
-fn page(
-    view: &View,
-    revision: u64,
-    (start, end): (&Bound<Bytes>, Option<&Bytes>),
-    order: Order,
-    limit: usize,
-    keys_only: bool,
-) -> Result<Page, PastError> {
-    let start = start.as_ref().map(|key| &key[..]);
-    let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    match (order, keys_only) {
-        (Order::Ascending, false) => view.range_at(revision, start, end, limit, PAGE_BYTES_MAX),
-        (Order::Ascending, true) => view.keys_at(revision, start, end, limit, PAGE_BYTES_MAX),
-        (Order::Descending, false) => view.range_back_at(revision, start, end, limit, PAGE_BYTES_MAX),
-        (Order::Descending, true) => view.keys_back_at(revision, start, end, limit, PAGE_BYTES_MAX),
-    }
-}
-
-fn count(
-    view: &View,
-    revision: u64,
-    (start, end): (&Bound<Bytes>, Option<&Bytes>),
-    order: Order,
-    limit: usize,
-) -> Result<Count, PastError> {
-    let start = start.as_ref().map(|key| &key[..]);
-    let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    match order {
-        Order::Ascending => view.count_at(revision, start, end, limit),
-        Order::Descending => view.count_back_at(revision, start, end, limit),
-    }
 }
 
 fn written(page: &Page, keys_only: bool, revision: u64) -> Vec<u8> {

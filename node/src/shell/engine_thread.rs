@@ -143,7 +143,6 @@ pub fn start(
         handed_over: Some(handed_over_sender),
         outgoing: BTreeMap::new(),
         proposed: VecDeque::new(),
-        sweeps_ms: 0,
     };
     let driven = async move {
         let outcome = driver.run(told).await;
@@ -168,8 +167,6 @@ struct Driver {
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
     /// When this leader appended up to which index; bounded by what may be uncommitted.
     proposed: VecDeque<(Index, Instant)>,
-    /// When the store is next told to remove what is unreadable.
-    sweeps_ms: u64,
 }
 
 impl Driver {
@@ -177,6 +174,7 @@ impl Driver {
         let mut ticks = tokio::time::interval(self.wiring.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last_tick_ms = self.now_ms();
+        let mut sweeps_ms = last_tick_ms;
         let (mut requests, mut inputs, mut events) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             tokio::select! {
@@ -212,6 +210,10 @@ impl Driver {
                 last_tick_ms = now;
                 self.engine.handle(now, Event::Tick);
                 self.log_lane.tick();
+                if now >= sweeps_ms {
+                    sweeps_ms = now + SWEEP_INTERVAL_MS;
+                    self.apply_lane.send(ApplyJob::Sweep);
+                }
             }
             self.turn()?;
             self.wiring.turned_ms.store(now, Ordering::Relaxed);
@@ -274,13 +276,7 @@ impl Driver {
             Inputs::Connected(peer) => self.engine.handle(now, Event::Connected(peer)),
             Inputs::Disconnected(peer) => self.engine.handle(now, Event::Disconnected(peer)),
             Inputs::ToldRemoved(by) => self.engine.handle(now, Event::ToldRemoved { by }),
-            Inputs::Space(space) => {
-                self.engine.handle(now, Event::Space(space));
-                if now >= self.sweeps_ms {
-                    self.sweeps_ms = now + SWEEP_INTERVAL_MS;
-                    self.apply_lane.send(ApplyJob::Sweep);
-                }
-            }
+            Inputs::Space(space) => self.engine.handle(now, Event::Space(space)),
             Inputs::Stop => self.engine.handle(now, Event::Stop),
             Inputs::Halt => {}
         }

@@ -56,7 +56,6 @@ pub(super) fn set_digest(metrics: &Metrics, checkpoint: Checkpoint) {
 /// The store's state.
 pub(super) fn set_store(metrics: &Metrics, position: &Position, stats: &Stats) {
     metrics.revision.set(gauge(position.revision));
-    metrics.store_bytes.set(gauge(stats.engine_bytes));
     metrics.overlay_bytes.set(gauge(stats.overlay_bytes));
     metrics.reply_table_entries.set(gauge(stats.reply_entries));
     metrics.sessions.set(gauge(stats.sessions));

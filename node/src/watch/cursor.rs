@@ -5,7 +5,7 @@
 use super::event::{Event, What};
 use super::filter::Filter;
 use super::ring::{Item, Ring};
-use balsa_store::{Change, Changed, PastError, View};
+use balsa_store::{Change, Changed, PastError, Scan, Values, View};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -193,10 +193,9 @@ impl Cursor {
         let (start, end) = self.filter.keys.bounds();
         let start = last_key.map_or(start, Bound::Excluded);
         let (start, end) = (start.as_ref().map(|key| &key[..]), end.as_ref().map(|key| &key[..]));
-        let there = match self.filter.prev {
-            true => view.range_at(revision - 1, start, end, PIECE_MAX, BYTES_MAX)?,
-            false => view.keys_at(revision - 1, start, end, PIECE_MAX, BYTES_MAX)?,
-        };
+        let values = if self.filter.prev { Values::Wanted } else { Values::LeftOut };
+        let scan = Scan { values, ..Scan::new(start, end) };
+        let there = view.page_at(revision - 1, scan, PIECE_MAX, BYTES_MAX)?;
         let is_last = !there.more;
         if let (false, Some((key, _))) = (is_last, there.items.last()) {
             self.clearing = Some((revision, Some(key.clone())));

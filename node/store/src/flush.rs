@@ -49,15 +49,6 @@ pub(crate) struct Frozen {
     pub(crate) progress: Progress,
 }
 
-/// What a flush came to. Not read back from the engine: that may have to wait for a file to be synced, and the writer
-/// has no time for it.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) durable: Durable,
-    /// Size of the engine on disk.
-    pub(crate) engine_bytes: u64,
-}
-
 /// How far a flush is, known to the job and to the writer.
 #[derive(Default)]
 pub(crate) struct Progress {
@@ -70,8 +61,9 @@ enum Stage {
     #[default]
     Waiting,
     Running,
-    /// `None`: it failed.
-    Ended(Option<Outcome>),
+    /// What the engine holds since; `None`: it failed. Not read back from the engine: that may have to wait for a file to be
+    /// synced, and the writer has no time for it.
+    Ended(Option<Durable>),
     /// It is not to run any more: another state takes the place of the one that it belongs to.
     Abandoned,
 }
@@ -93,8 +85,8 @@ impl Progress {
         Some(Run { progress: self, ended: Stage::Ended(None) })
     }
 
-    /// What the flush came to, once it has ended well.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
+    /// What the engine holds since the flush, once that has ended well.
+    pub(crate) fn outcome(&self) -> Option<Durable> {
         match &*self.lock() {
             Stage::Ended(outcome) => outcome.clone(),
             _ => None,
@@ -230,10 +222,7 @@ impl FlushJob {
         drop(self.retired.take());
         if let Some(mut run) = self.frozen.progress.begin() {
             match self.write() {
-                Ok(durable) => {
-                    run.ended =
-                        Stage::Ended(Some(Outcome { durable, engine_bytes: self.engine.size_bytes() }));
-                }
+                Ok(durable) => run.ended = Stage::Ended(Some(durable)),
                 Err(error) => {
                     if error.is_no_room() {
                         run.ended = Stage::Waiting;

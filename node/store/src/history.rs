@@ -14,8 +14,9 @@ use crate::engine::EngineSnapshot;
 use crate::error::StoreError;
 use crate::layers::{self, Resolved, Values};
 use crate::overlay::{Ordered, Overlay};
-use crate::reader::{Count, Moment, Page, View, Walk};
+use crate::reader::{Count, Found, Moment, Page, View, Walk};
 use crate::rows::{self, ChangeKind, HistoryRow, KeyRow, TABLE_HISTORY};
+use crate::walk_back::WalkBack;
 
 /// Why the past could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +62,38 @@ pub enum Changed {
         /// The key.
         key: Bytes,
     },
-    /// All keys that were there were deleted: those of [`View::range_at`] at the revision before.
+    /// All keys that were there were deleted: those of [`View::page_at`] at the revision before.
     Clear,
+}
+
+/// In which order keys are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// From the first key on.
+    #[default]
+    Ascending,
+    /// From the last key back.
+    Descending,
+}
+
+/// Which keys are given, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan<'a> {
+    /// The first key.
+    pub start: Bound<&'a [u8]>,
+    /// The last one.
+    pub end: Bound<&'a [u8]>,
+    /// In this order.
+    pub order: Order,
+    /// With their values or without.
+    pub values: Values,
+}
+
+impl<'a> Scan<'a> {
+    /// From `start` to `end`, in ascending order, with values.
+    pub fn new(start: Bound<&'a [u8]>, end: Bound<&'a [u8]>) -> Scan<'a> {
+        Scan { start, end, order: Order::default(), values: Values::default() }
+    }
 }
 
 /// Changes in order of revision, whole revisions only.
@@ -82,42 +113,33 @@ impl View {
         Ok(found.filter(|row| row.is_live(moment.clear)).map(Resolved::into_value))
     }
 
-    /// As [`View::range`], at a revision.
-    pub fn range_at(
+    /// Keys at a revision with their values, at most so many and about so many bytes of keys and values (one item may go
+    /// beyond). Go on with `Bound::Excluded` of the last key, as the start or, in descending order, as the end.
+    pub fn page_at(
         &self,
         revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
+        scan: Scan<'_>,
         limit: usize,
         bytes_max: usize,
     ) -> Result<Page, PastError> {
-        let walk = Walk::new(&self.state, self.moment(revision)?, start, end, Values::Wanted);
-        Ok(Page::gather(walk, limit, bytes_max)?)
+        Ok(Page::gather(self.found_at(revision, scan)?, limit, bytes_max)?)
     }
 
-    /// As [`View::range_at`], without values: they are empty, and were not read.
-    pub fn keys_at(
-        &self,
-        revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Page, PastError> {
-        let walk = Walk::new(&self.state, self.moment(revision)?, start, end, Values::LeftOut);
-        Ok(Page::gather(walk, limit, bytes_max)?)
+    /// How many keys there are at a revision, at most so many.
+    pub fn count_at(&self, revision: u64, scan: Scan<'_>, limit: usize) -> Result<Count, PastError> {
+        Ok(Count::of(self.found_at(revision, Scan { values: Values::LeftOut, ..scan })?, limit)?)
     }
 
-    /// How many keys there are from `start` to `end` at a revision, at most so many.
-    pub fn count_at(
+    fn found_at(
         &self,
         revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Count, PastError> {
-        let walk = Walk::new(&self.state, self.moment(revision)?, start, end, Values::LeftOut);
-        Ok(Count::of(walk, limit)?)
+        scan: Scan<'_>,
+    ) -> Result<Box<dyn Iterator<Item = Found> + '_>, PastError> {
+        let (moment, Scan { start, end, order, values }) = (self.moment(revision)?, scan);
+        Ok(match order {
+            Order::Ascending => Box::new(Walk::new(&self.state, moment, start, end, values)),
+            Order::Descending => Box::new(WalkBack::new(&self.state.layers, moment, start, end, values)?),
+        })
     }
 
     /// The changes above `after`, of keys that are `wanted`. Looks at about `rows_max` changes, and stops once it has
@@ -169,7 +191,7 @@ impl View {
         Ok(())
     }
 
-    pub(crate) fn moment(&self, revision: u64) -> Result<Moment, PastError> {
+    fn moment(&self, revision: u64) -> Result<Moment, PastError> {
         self.check_readable(revision)?;
         let clear = self.state.layers.clear_at(self.state.position.last_clear, revision)?;
         Ok(Moment { revision, clear })

@@ -24,9 +24,10 @@ pub(crate) struct Layers {
 
 /// Whether values are wanted. Large ones lie elsewhere than the rest of their rows, and of many keys they would fill the
 /// memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Values {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Values {
     /// They are.
+    #[default]
     Wanted,
     /// They are not: those that are given are empty, and were not read.
     LeftOut,

@@ -23,8 +23,6 @@ use crate::rows::{self, KeyRow, TABLE_KEYS};
 pub struct Stats {
     /// Bytes of memory in the overlays, about.
     pub overlay_bytes: u64,
-    /// Bytes of the engine on disk, as of the last flush.
-    pub engine_bytes: u64,
     /// Idempotency keys that are kept.
     pub reply_entries: u64,
     /// Open sessions.

@@ -22,7 +22,7 @@ use crate::config::StoreConfig;
 use crate::digest;
 use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
-use crate::flush::{FlushJob, Frozen, LiveTally, Outcome, Progress};
+use crate::flush::{FlushJob, Frozen, LiveTally, Progress};
 use crate::layers::Layers;
 use crate::leases::{LeaseLimits, Leases};
 use crate::overlay::{Arena, NewestIndex};
@@ -54,7 +54,6 @@ pub struct Store {
     ages: Ages,
     published: Arc<ArcSwap<Published>>,
     flushes: u64,
-    engine_bytes: u64,
     scratch: Vec<u8>,
 }
 
@@ -109,7 +108,6 @@ impl Store {
             table: Arc::clone(&leases.table),
             stats: Stats::default(),
         }));
-        let engine_bytes = engine.size_bytes();
         let mut store = Store {
             engine,
             config,
@@ -125,7 +123,6 @@ impl Store {
             ages: Ages::default(),
             published,
             flushes: 0,
-            engine_bytes,
             scratch: Vec::new(),
         };
         store.publish();
@@ -296,7 +293,6 @@ impl Store {
         let frozen_bytes = self.frozen.as_ref().map_or(0, |frozen| frozen.bytes);
         Stats {
             overlay_bytes: (self.active_bytes() + frozen_bytes) as u64,
-            engine_bytes: self.engine_bytes,
             reply_entries: self.replies.len() as u64,
             sessions: self.sessions.len() as u64,
             session_replies: self.sessions.replies() as u64,
@@ -402,11 +398,10 @@ impl Store {
         let frozen = self.frozen.take();
         assert!(expected == Some(index), "a flush up to {index} ended, expected was {expected:?}");
         let outcome = frozen.as_ref().and_then(|frozen| frozen.progress.outcome());
-        let Some(Outcome { durable, engine_bytes }) = outcome else {
+        let Some(durable) = outcome else {
             panic!("the flush up to {index} is said to have ended, and has not")
         };
         self.durable = durable;
-        self.engine_bytes = engine_bytes;
         self.flushes += 1;
         self.retired = frozen;
         self.layers.frozen = None;

@@ -6,70 +6,12 @@ use bytes::Bytes;
 
 use crate::engine::RowIter;
 use crate::error::StoreError;
-use crate::history::PastError;
 use crate::layers::{Layers, Resolved, Values};
-use crate::reader::{Count, Found, Moment, Page, View};
+use crate::reader::{Found, Moment};
 use crate::rows::{self, TABLE_KEYS};
 
-impl View {
-    /// As [`View::range_at`], in descending order. Go on with `Bound::Excluded` of the last key as the end.
-    pub fn range_back_at(
-        &self,
-        revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Page, PastError> {
-        let walk = self.walk_back(revision, start, end, Values::Wanted)?;
-        Ok(Page::gather(walk, limit, bytes_max)?)
-    }
-
-    /// As [`View::keys_at`], in descending order.
-    pub fn keys_back_at(
-        &self,
-        revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Page, PastError> {
-        let walk = self.walk_back(revision, start, end, Values::LeftOut)?;
-        Ok(Page::gather(walk, limit, bytes_max)?)
-    }
-
-    /// As [`View::count_at`], in descending order.
-    pub fn count_back_at(
-        &self,
-        revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Count, PastError> {
-        let walk = self.walk_back(revision, start, end, Values::LeftOut)?;
-        Ok(Count::of(walk, limit)?)
-    }
-
-    fn walk_back(
-        &self,
-        revision: u64,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        values: Values,
-    ) -> Result<WalkBack<'_>, PastError> {
-        let moment = self.moment(revision)?;
-        let layers = &self.state.layers;
-        let (row_start, row_end) = rows::range_of(TABLE_KEYS, start, end);
-        let row_start = row_start.as_ref().map(|key| &key[..]);
-        let mut engine = layers.engine.scan_back(row_start, row_end.as_ref().map(|key| &key[..]));
-        let in_engine = next_key(&mut engine)?;
-        let (start, before) = (start.map(Bytes::copy_from_slice), end.map(Bytes::copy_from_slice));
-        Ok(WalkBack { layers, moment, values, engine, in_engine, start, before })
-    }
-}
-
 /// As `Walk`, back.
-struct WalkBack<'a> {
+pub(crate) struct WalkBack<'a> {
     layers: &'a Layers,
     moment: Moment,
     values: Values,
@@ -80,7 +22,22 @@ struct WalkBack<'a> {
     before: Bound<Bytes>,
 }
 
-impl WalkBack<'_> {
+impl<'a> WalkBack<'a> {
+    pub(crate) fn new(
+        layers: &'a Layers,
+        moment: Moment,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        values: Values,
+    ) -> Result<Self, StoreError> {
+        let (row_start, row_end) = rows::range_of(TABLE_KEYS, start, end);
+        let row_start = row_start.as_ref().map(|key| &key[..]);
+        let mut engine = layers.engine.scan_back(row_start, row_end.as_ref().map(|key| &key[..]));
+        let in_engine = next_key(&mut engine)?;
+        let (start, before) = (start.map(Bytes::copy_from_slice), end.map(Bytes::copy_from_slice));
+        Ok(WalkBack { layers, moment, values, engine, in_engine, start, before })
+    }
+
     fn next_found(&mut self) -> Result<Option<(Bytes, Resolved)>, StoreError> {
         loop {
             let end = self.before.as_ref().map(|key| &key[..]);

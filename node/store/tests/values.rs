@@ -12,7 +12,7 @@ use balsa_store::command::{
     TxnCondition, TxnOp, TxnOpKind, TxnTest,
 };
 use balsa_store::engine::{Change, EngineSnapshot, Replacement, RowIter, StateEngine};
-use balsa_store::{EngineError, MemoryEngine, Store, StoreConfig, command};
+use balsa_store::{EngineError, MemoryEngine, Order, Scan, Store, StoreConfig, Values, command};
 use bytes::Bytes;
 use common::{command, text};
 
@@ -124,21 +124,22 @@ fn counts_and_lists_of_keys_read_no_values() {
     let bench = Bench::new(false);
     let view = bench.store.reader().view();
     for (revision, keys) in [(20, 20), (10, 10)] {
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        let count = view.count_at(revision, all.0, all.1, 100).unwrap();
+        let all = Scan::new(Bound::Unbounded, Bound::Unbounded);
+        let back = Scan { order: Order::Descending, ..all };
+        let count = view.count_at(revision, all, 100).unwrap();
         assert_eq!((count.keys, count.more), (keys, false));
-        let count = view.count_at(revision, all.0, all.1, 5).unwrap();
+        let count = view.count_at(revision, all, 5).unwrap();
         assert_eq!((count.keys, count.last, count.more), (5, Some(text("k04")), true));
-        let count = view.count_back_at(revision, all.0, all.1, keys - 1).unwrap();
+        let count = view.count_at(revision, back, keys - 1).unwrap();
         assert_eq!((count.keys, count.last, count.more), (keys - 1, Some(text("k01")), true));
         if revision < 20 {
             continue; // a key of which there are later changes is found down their chain
         }
         bench.check("a count");
-        let page = view.keys_at(revision, all.0, all.1, 3, usize::MAX).unwrap();
+        let page = view.page_at(revision, Scan { values: Values::LeftOut, ..all }, 3, usize::MAX).unwrap();
         let items: Vec<_> = page.items.iter().map(|(key, value)| (&key[..], value.revision)).collect();
         assert_eq!(items, [(&b"k00"[..], 1), (b"k01", 2), (b"k02", 3)]);
-        let page = view.keys_back_at(revision, all.0, all.1, 1, usize::MAX).unwrap();
+        let page = view.page_at(revision, Scan { values: Values::LeftOut, ..back }, 1, usize::MAX).unwrap();
         assert_eq!((page.items[0].0.clone(), page.more), (text("k19"), true));
         bench.check("a list of keys");
     }

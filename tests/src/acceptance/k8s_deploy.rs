@@ -5,7 +5,7 @@ use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Ask, send};
 use crate::k8s::{Forward, NAME, Namespace, Release, deploy};
-use balsa_wire::backup::{Piece, Reader};
+use balsa_wire::backup::Reader;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -84,12 +84,8 @@ async fn back_up(namespace: &Namespace, cluster: &Value) -> Outcome<u64> {
     let file = folder.path().join("balsa.backup");
     deploy(namespace, &["backup", crate::binary::text(&file)?]).await?;
     let bytes = std::fs::read(&file).context("read the backup")?;
-    let (mut reader, mut rest, mut header) = (Reader::default(), &bytes[..], None);
-    while let Some(piece) = reader.take(&mut rest).context("check the backup")? {
-        if let Piece::Header(found) = piece {
-            header = Some(found);
-        }
-    }
+    let mut reader = Reader::default();
+    let header = reader.check(&bytes).context("check the backup")?;
     reader.finish().context("see the backup's end")?;
     let of_all =
         header.as_ref().is_some_and(|header| header.keys == 1 && *cluster == header.cluster.as_str());

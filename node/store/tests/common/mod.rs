@@ -15,7 +15,9 @@ use balsa_store::command::{
 };
 use balsa_store::engine::StateEngine;
 use balsa_store::model::Model;
-use balsa_store::{Change, Changed, FlushJob, MemoryEngine, PastError, Store, StoreConfig, View};
+use balsa_store::{
+    Change, Changed, FlushJob, MemoryEngine, Order, PastError, Scan, Store, StoreConfig, View,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -557,13 +559,15 @@ fn check_past(view: &View, model: &Model) {
             );
             wanted.extend(value.map(|value| (text(key), value.clone())));
         }
-        let all = view.range_at(revision, Bound::Unbounded, Bound::Unbounded, 100, usize::MAX).unwrap();
+        let all =
+            view.page_at(revision, Scan::new(Bound::Unbounded, Bound::Unbounded), 100, usize::MAX).unwrap();
         assert_eq!(all.items, wanted, "at {revision}");
         let mut back = Vec::new();
         let mut end = Bound::Unbounded;
         loop {
             let before = end.as_ref().map(|key: &Bytes| &key[..]);
-            let page = view.range_back_at(revision, Bound::Unbounded, before, 2, usize::MAX).unwrap();
+            let scan = Scan { order: Order::Descending, ..Scan::new(Bound::Unbounded, before) };
+            let page = view.page_at(revision, scan, 2, usize::MAX).unwrap();
             back.extend(page.items);
             match back.last() {
                 Some((last, _)) if page.more => end = Bound::Excluded(last.clone()),
@@ -596,7 +600,8 @@ fn check_past(view: &View, model: &Model) {
                     Changed::Delete { key } => drop(found.insert((revision, key), None)),
                     Changed::Clear => {
                         let (start, end) = (Bound::Unbounded, Bound::Unbounded);
-                        let there = view.range_at(revision - 1, start, end, 100, usize::MAX).unwrap();
+                        let there =
+                            view.page_at(revision - 1, Scan::new(start, end), 100, usize::MAX).unwrap();
                         let gone = there.items.into_iter().filter(|(key, _)| wanted(key));
                         found.extend(gone.map(|(key, _)| ((revision, key), None)));
                     }
