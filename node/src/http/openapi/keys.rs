@@ -70,8 +70,7 @@ fn put(route: Route) -> Operation {
 }
 
 fn get(route: Route) -> Operation {
-    Operation::new("GET", route, "Keys", id(route, "getRootKey", "getKey"), "Read a key")
-        .says("`Accept: application/octet-stream` asks for the bytes, too.")
+    let operation = Operation::new("GET", route, "Keys", id(route, "getRootKey", "getKey"), "Read a key")
         .query(kv::READ)
         .header("IfChanged")
         .reads()
@@ -88,7 +87,16 @@ fn get(route: Route) -> Operation {
         )
         .with_headers(&["ETag", "Vary", "Balsa-Applied-Age-Ms"])
         .answers_with(304, "It has the revision that was named", Value::Null)
-        .with_headers(&["ETag", "Vary", "Balsa-Applied-Age-Ms"])
+        .with_headers(&["ETag", "Vary", "Balsa-Applied-Age-Ms"]);
+    match route {
+        Route::RootKey => operation
+            .says(
+                "`Accept: application/octet-stream` asks for the bytes, too. A reserved name is a route of its own: where that \
+                 one is not read, a 405, and where there is none yet, a 404.",
+            )
+            .fails(&[Code::MethodNotAllowed, Code::NoSuchRoute]),
+        _ => operation.says("`Accept: application/octet-stream` asks for the bytes, too."),
+    }
 }
 
 fn delete(route: Route) -> Operation {

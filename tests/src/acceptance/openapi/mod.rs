@@ -61,7 +61,7 @@ async fn schemathesis(cluster: &Cluster, program: &Path, options: &Options) -> O
     command.args(["--seed", &options.seed.to_string(), "--max-examples", &options.examples.to_string()]);
     command.args(["--max-time", &options.time.as_secs().to_string()]);
     command.env("PYTHONPATH", &settings).env("SCHEMATHESIS_HOOKS", "hooks").env("NO_COLOR", "1");
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("BALSA_MEMBERS", members(cluster).await?);
     command.current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
     let started = Instant::now();
     let said = command.output().await.context(format!("run {}", program.display()))?;
@@ -78,6 +78,15 @@ async fn schemathesis(cluster: &Cluster, program: &Path, options: &Options) -> O
         started.elapsed().as_secs_f64(),
         options.seed
     ))
+}
+
+/// The identities of its members, with a space between them.
+async fn members(cluster: &Cluster) -> Outcome<String> {
+    let answer: Value = cluster.ask_well(0, Ask::get("/v1/cluster")).await?.json()?;
+    let ids = answer["members"].as_array().into_iter().flatten().filter_map(|member| member["id"].as_str());
+    let ids = ids.collect::<Vec<_>>().join(" ");
+    ensure(!ids.is_empty(), || format!("no members in {answer}"))?;
+    Ok(ids)
 }
 
 /// Where it is: `BALSA_SCHEMATHESIS` names it; else it is on the `PATH`.
