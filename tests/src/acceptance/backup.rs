@@ -7,7 +7,7 @@
 use super::disk;
 use super::load::{self, Keys, Work};
 use super::paced::{Latencies, Paced, Rate};
-use super::verdict::{mib, thousands};
+use super::verdict::{Verdict, mib, miss, thousands};
 use crate::backup;
 use crate::cluster::{Cluster, PATIENCE, eventually};
 use crate::failure::{Context, Outcome, ensure};
@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 /// Runs the bar; gives its figures.
-pub async fn run(options: &Options) -> Outcome<String> {
+pub async fn run(options: &Options) -> Outcome<Verdict> {
     disk::require_real()?;
     let cluster = Cluster::start(NODES, &[]).await?;
     let folder = tempfile::Builder::new().prefix("backup-").tempdir_in(crate::binary::scratch()?);
@@ -49,7 +49,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     cluster.explain(outcome)
 }
 
-async fn run_on(cluster: &Cluster, options: &Options, file: &Path) -> Outcome<String> {
+async fn run_on(cluster: &Cluster, options: &Options, file: &Path) -> Outcome<Verdict> {
     let keys = options.keys;
     let addresses: Vec<String> = (0..NODES).map(|node| cluster.address(node).to_string()).collect();
     let put = load::run(&addresses, CONNECTIONS, Work::Put { round: 0 }, Keys::Each(0..keys)).await?;
@@ -92,9 +92,15 @@ async fn run_on(cluster: &Cluster, options: &Options, file: &Path) -> Outcome<St
         ms(beside),
         ms(quiet),
     );
-    ensure(slowest <= TOOK_MAX, || format!("a backup took too long; the bar is {TOOK_MAX:?}: {figures}"))?;
-    ensure(growth <= GROWTH_MAX, || format!("puts took too long; the bar is {GROWTH_MAX}x: {figures}"))?;
-    Ok(figures)
+    Ok(Verdict::of(
+        figures,
+        [
+            miss(slowest <= TOOK_MAX, || format!("a backup took more than {TOOK_MAX:?}")),
+            miss(growth <= GROWTH_MAX, || {
+                format!("puts took more than {GROWTH_MAX} times as long beside it")
+            }),
+        ],
+    ))
 }
 
 /// Backs up again and again for as long as `span`; gives the slowest, its bytes, how long all took and what puts took.

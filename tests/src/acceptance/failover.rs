@@ -4,6 +4,7 @@
 //! write after a strike stays within the bar.
 
 use super::disk;
+use super::verdict::{Verdict, miss};
 use crate::cluster::Cluster;
 use crate::failure::{Context, Outcome, ensure};
 use crate::strike::{How, Strikes, plan};
@@ -27,7 +28,7 @@ const KILL_GAP_MAX: Duration = Duration::from_millis(1_500);
 const TERMINATE_GAP_MAX: Duration = Duration::from_millis(100);
 
 /// Runs the bar; gives its figures.
-pub async fn run(options: &Options) -> Outcome<String> {
+pub async fn run(options: &Options) -> Outcome<Verdict> {
     disk::require_real()?;
     let mut cluster = Cluster::start(NODES, &[]).await?;
     let plan = Plan { strikes: options.strikes, ..plan(&cluster) };
@@ -35,7 +36,7 @@ pub async fn run(options: &Options) -> Outcome<String> {
     cluster.explain(outcome)
 }
 
-async fn strike_and_judge(cluster: &mut Cluster, plan: &Plan, how: How) -> Outcome<String> {
+async fn strike_and_judge(cluster: &mut Cluster, plan: &Plan, how: How) -> Outcome<Verdict> {
     println!(
         "{NODES} nodes, {} writes/s and {} reads/s by {} clients, {} strikes",
         plan.writes_per_second, plan.reads_per_second, plan.clients, plan.strikes
@@ -47,15 +48,8 @@ async fn strike_and_judge(cluster: &mut Cluster, plan: &Plan, how: How) -> Outco
     println!("gaps after each strike, in ms: {}", each.join(" "));
     let (index, digest) = cluster.wait_until_digests_agree().await?;
     println!("all nodes are at index {index} with digest {digest}");
-    judge(&report, how)?;
-    Ok(format!(
-        "{} strikes, {} writes, 0 lost, 0 twice, 0 errors, gap median {} ms, longest {} ms, longest operation {} ms",
-        report.gaps.len(),
-        report.writes.ok,
-        report.gap_median().as_millis(),
-        report.gap_longest.as_millis(),
-        report.operation_longest.as_millis()
-    ))
+    ensure_unharmed(&report)?;
+    Ok(judge(&report, how))
 }
 
 /// Nothing was lost, nothing applied twice, and no operation failed within its deadline.
@@ -71,24 +65,27 @@ pub(super) fn ensure_unharmed(report: &Report) -> Outcome<()> {
     })
 }
 
-fn judge(report: &Report, how: How) -> Outcome<()> {
-    ensure_unharmed(report)?;
+fn judge(report: &Report, how: How) -> Verdict {
     let (median_max, longest_max) = match how {
         How::Kill => (KILL_GAP_MEDIAN_MAX, KILL_GAP_MAX),
         How::Terminate => (TERMINATE_GAP_MAX, TERMINATE_GAP_MAX),
     };
-    ensure(report.gap_median() <= median_max, || {
-        format!(
-            "the median gap is {} ms; the bar is {}",
-            report.gap_median().as_millis(),
-            median_max.as_millis()
-        )
-    })?;
-    ensure(report.gap_longest <= longest_max, || {
-        format!(
-            "the longest gap is {} ms; the bar is {}",
-            report.gap_longest.as_millis(),
-            longest_max.as_millis()
-        )
-    })
+    let (median, longest) = (report.gap_median(), report.gap_longest);
+    let figures = format!(
+        "{} strikes, {} writes, 0 lost, 0 twice, 0 errors, gap median {} ms, longest {} ms, longest operation {} ms",
+        report.gaps.len(),
+        report.writes.ok,
+        median.as_millis(),
+        longest.as_millis(),
+        report.operation_longest.as_millis()
+    );
+    Verdict::of(
+        figures,
+        [
+            miss(median <= median_max, || format!("the median gap is beyond {} ms", median_max.as_millis())),
+            miss(longest <= longest_max, || {
+                format!("the longest gap is beyond {} ms", longest_max.as_millis())
+            }),
+        ],
+    )
 }

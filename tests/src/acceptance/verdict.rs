@@ -3,12 +3,52 @@
 use crate::failure::Outcome;
 use std::process::ExitCode;
 
+/// The exit code where nothing went wrong, but a figure misses what it must reach: on a machine that stalls now and then, once
+/// is no verdict.
+pub const EXIT_MISSED: u8 = 3;
+
+/// What a bar measured, where nothing went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All figures are as they must be: these.
+    Pass(String),
+    /// One is not: which, and all of them.
+    Missed(String),
+}
+
+impl Verdict {
+    /// On `figures`, of which `misses` are not as they must be.
+    pub fn of(figures: String, misses: impl IntoIterator<Item = Option<String>>) -> Verdict {
+        let misses: Vec<String> = misses.into_iter().flatten().collect();
+        if misses.is_empty() {
+            Verdict::Pass(figures)
+        } else {
+            Verdict::Missed(format!("{}: {figures}", misses.join("; ")))
+        }
+    }
+}
+
+impl From<String> for Verdict {
+    fn from(figures: String) -> Verdict {
+        Verdict::Pass(figures)
+    }
+}
+
+/// A sentence on a figure that misses its bar, unless it `holds`.
+pub fn miss(holds: bool, sentence: impl FnOnce() -> String) -> Option<String> {
+    (!holds).then(sentence)
+}
+
 /// Prints the last line (`NAME: PASS figures` or `NAME: FAIL why`) and gives the exit code that goes with it.
-pub fn conclude(name: &str, outcome: &Outcome<String>) -> ExitCode {
-    match outcome {
-        Ok(figures) => {
+pub fn conclude(name: &str, outcome: Outcome<impl Into<Verdict>>) -> ExitCode {
+    match outcome.map(Into::into) {
+        Ok(Verdict::Pass(figures)) => {
             println!("{name}: PASS {figures}");
             ExitCode::SUCCESS
+        }
+        Ok(Verdict::Missed(why)) => {
+            println!("{name}: FAIL {why}");
+            ExitCode::from(EXIT_MISSED)
         }
         Err(why) => {
             // The last line is the verdict, whatever the reason has of lines.
@@ -41,6 +81,18 @@ pub fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_miss_is_told_with_all_figures() {
+        let of = |one: u32, other: u32| {
+            let misses =
+                [miss(one < 5, || format!("one is {one}")), miss(other < 5, || format!("other is {other}"))];
+            Verdict::of(format!("{one} and {other}"), misses)
+        };
+        assert_eq!(of(1, 2), Verdict::Pass("1 and 2".into()));
+        assert_eq!(of(1, 7), Verdict::Missed("other is 7: 1 and 7".into()));
+        assert_eq!(of(6, 7), Verdict::Missed("one is 6; other is 7: 6 and 7".into()));
+    }
 
     #[test]
     fn numbers_for_people() {

@@ -1,7 +1,7 @@
 //! The bars that run real processes, or on a real Kubernetes cluster: `acceptance crash-loop --quick`. The last line is
 //! the verdict.
 
-use balsa_tests::acceptance::verdict::conclude;
+use balsa_tests::acceptance::verdict::{Verdict, conclude};
 use balsa_tests::acceptance::{
     backup, bad_input, bench_ratio, crash_loop, docs, failover, k8s_account, k8s_chart, k8s_deploy,
     k8s_failover, k8s_heal, k8s_install, k8s_metrics, k8s_quorum_loss, k8s_scale, k8s_upgrade, leases,
@@ -16,6 +16,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// The bars that run real processes.
+///
+/// The last line is the verdict. Exit codes: 0 PASS; 1 something went wrong; 3 nothing did, but a figure misses its bar, which a
+/// machine that stalls can cause.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -290,32 +293,32 @@ enum Bar {
 
 fn main() -> ExitCode {
     match Args::parse().bar {
-        Bar::SeedCurl { quick: _ } => conclude("seed-curl", &run(seed_curl::run())),
-        Bar::Docs { quick: _ } => conclude("docs", &run(docs::run())),
+        Bar::SeedCurl { quick: _ } => conclude("seed-curl", run(seed_curl::run())),
+        Bar::Docs { quick: _ } => conclude("docs", run(docs::run())),
         Bar::Openapi { quick, seed } => {
             let (examples, time) = if quick { (10, 25) } else { (100, 300) };
             let options = openapi::Options { examples, time: Duration::from_secs(time), seed };
-            conclude("openapi", &run(openapi::run(&options)))
+            conclude("openapi", run(openapi::run(&options)))
         }
         Bar::CrashLoop { quick, kills, per_second, seed } => {
             let kills = kills.unwrap_or(if quick { 10 } else { 100 });
-            conclude("crash-loop", &run(crash_loop::run(&crash_loop::Options { kills, per_second, seed })))
+            conclude("crash-loop", run(crash_loop::run(&crash_loop::Options { kills, per_second, seed })))
         }
-        Bar::Failover { quick, kills } => conclude("failover", &strike(How::Kill, quick, kills)),
-        Bar::Handover { quick, stops } => conclude("handover", &strike(How::Terminate, quick, stops)),
+        Bar::Failover { quick, kills } => conclude("failover", strike(How::Kill, quick, kills)),
+        Bar::Handover { quick, stops } => conclude("handover", strike(How::Terminate, quick, stops)),
         Bar::MillionKeys { quick, keys } => {
             let keys = keys.unwrap_or(if quick { 50_000 } else { 1_000_000 });
-            conclude("million-keys", &run(many_keys::million(keys)))
+            conclude("million-keys", run(many_keys::million(keys)))
         }
         Bar::TenMillionKeys { quick, keys } => {
             let keys = keys.unwrap_or(if quick { 200_000 } else { 10_000_000 });
             let burst = Duration::from_secs(if quick { 1 } else { 5 });
-            conclude("ten-million-keys", &run(many_keys::ten_million(keys, burst)))
+            conclude("ten-million-keys", run(many_keys::ten_million(keys, burst)))
         }
         Bar::Membership { quick, rounds } => {
             let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
             let load = membership::Load::default();
-            conclude("membership", &run(membership::run(&membership::Options { rounds, load })))
+            conclude("membership", run(membership::run(&membership::Options { rounds, load })))
         }
         Bar::Nemesis { quick, minutes, seed, only, per_second, clients, keep } => {
             let minutes = minutes.unwrap_or(if quick { 1 } else { nemesis::MINUTES });
@@ -329,7 +332,7 @@ fn main() -> ExitCode {
                 keep,
                 operations_least,
             };
-            conclude("nemesis", &run(nemesis::run(&options)))
+            conclude("nemesis", run(nemesis::run(&options)))
         }
         Bar::BenchRatio { quick, rounds } => bench_ratio::run(&bench_ratio::Options {
             quick,
@@ -338,54 +341,54 @@ fn main() -> ExitCode {
         Bar::Limping { quick, rounds, clients } => {
             let rounds = rounds.unwrap_or(if quick { 2 } else { 5 });
             let span = Duration::from_secs(if quick { 3 } else { 8 });
-            conclude("limping", &run(limping::run(&limping::Options { rounds, span, clients })))
+            conclude("limping", run(limping::run(&limping::Options { rounds, span, clients })))
         }
         Bar::Leases { quick, leases } => {
             let leases = leases.unwrap_or(if quick { 40_000 } else { 1_000_000 });
             let (calm, rounds) = (Duration::from_secs(if quick { 4 } else { 15 }), if quick { 3 } else { 1 });
-            conclude("leases", &run(leases::run(&leases::Options { leases, calm, rounds })))
+            conclude("leases", run(leases::run(&leases::Options { leases, calm, rounds })))
         }
         Bar::Overload { quick, seconds } => {
             let span = Duration::from_secs(seconds.unwrap_or(if quick { 5 } else { 20 }));
-            conclude("overload", &run(overload::run(&overload::Options { span })))
+            conclude("overload", run(overload::run(&overload::Options { span })))
         }
         Bar::Locks { quick } => {
             let (handovers, deaths) = if quick { (30, 2) } else { (200, 9) };
-            conclude("locks", &run(locks::run(&locks::Options { handovers, deaths })))
+            conclude("locks", run(locks::run(&locks::Options { handovers, deaths })))
         }
         Bar::Soak { quick, duration, clients } => {
             let duration = Duration::from_secs(duration.unwrap_or(if quick { 45 } else { 1_200 }));
-            conclude("soak", &run(soak::run(&soak::Options { duration, clients, small: quick })))
+            conclude("soak", run(soak::run(&soak::Options { duration, clients, small: quick })))
         }
         Bar::Backup { quick, keys, rounds } => {
             let keys = keys.unwrap_or(if quick { 50_000 } else { 1_000_000 });
             let span = Duration::from_secs(if quick { 3 } else { 5 });
             let options = backup::Options { keys, rounds: rounds.unwrap_or(3), span };
-            conclude("backup", &run(backup::run(&options)))
+            conclude("backup", run(backup::run(&options)))
         }
-        Bar::K8sChart { quick: _ } => conclude("k8s-chart", &run(k8s_chart::run())),
-        Bar::K8sAccount { quick: _ } => conclude("k8s-account", &run(k8s_account::run())),
-        Bar::K8sDeploy { quick: _ } => conclude("k8s-deploy", &run(k8s_deploy::run())),
-        Bar::K8sInstall { quick } => conclude("k8s-install", &run(k8s_install::run(quick))),
-        Bar::K8sMetrics { quick: _ } => conclude("k8s-metrics", &run(k8s_metrics::run())),
-        Bar::K8sScale { quick } => conclude("k8s-scale", &run(k8s_scale::run(quick))),
-        Bar::K8sHeal { quick } => conclude("k8s-heal", &run(k8s_heal::run(quick))),
-        Bar::K8sQuorumLoss { quick } => conclude("k8s-quorum-loss", &run(k8s_quorum_loss::run(quick))),
-        Bar::K8sUpgrade { quick } => conclude("k8s-upgrade", &run(k8s_upgrade::run(quick))),
+        Bar::K8sChart { quick: _ } => conclude("k8s-chart", run(k8s_chart::run())),
+        Bar::K8sAccount { quick: _ } => conclude("k8s-account", run(k8s_account::run())),
+        Bar::K8sDeploy { quick: _ } => conclude("k8s-deploy", run(k8s_deploy::run())),
+        Bar::K8sInstall { quick } => conclude("k8s-install", run(k8s_install::run(quick))),
+        Bar::K8sMetrics { quick: _ } => conclude("k8s-metrics", run(k8s_metrics::run())),
+        Bar::K8sScale { quick } => conclude("k8s-scale", run(k8s_scale::run(quick))),
+        Bar::K8sHeal { quick } => conclude("k8s-heal", run(k8s_heal::run(quick))),
+        Bar::K8sQuorumLoss { quick } => conclude("k8s-quorum-loss", run(k8s_quorum_loss::run(quick))),
+        Bar::K8sUpgrade { quick } => conclude("k8s-upgrade", run(k8s_upgrade::run(quick))),
         Bar::K8sFailover { quick, kills, deletions } => {
             let each = if quick { 2 } else { 10 };
             let (kills, deletions) = (kills.unwrap_or(each), deletions.unwrap_or(each));
             let options = k8s_failover::Options { kills, deletions };
-            conclude("k8s-failover", &run(k8s_failover::run(&options)))
+            conclude("k8s-failover", run(k8s_failover::run(&options)))
         }
         Bar::Watch { quick, watchers } => {
             let watchers = watchers.unwrap_or(if quick { 2_000 } else { 10_000 });
             let time = Duration::from_secs(if quick { 10 } else { 60 });
-            conclude("watch", &run(watch::run(&watch::Options { watchers, time, judges_alone: !quick })))
+            conclude("watch", run(watch::run(&watch::Options { watchers, time, judges_alone: !quick })))
         }
         Bar::BadInput { quick, connections } => {
             let rounds = if quick { 10 } else { 100 };
-            conclude("bad-input", &run(bad_input::run(&bad_input::Options { rounds, connections })))
+            conclude("bad-input", run(bad_input::run(&bad_input::Options { rounds, connections })))
         }
     }
 }
@@ -397,12 +400,12 @@ fn kind(name: &str) -> Result<Kind, Failure> {
     })
 }
 
-fn strike(how: How, quick: bool, strikes: Option<u32>) -> Outcome<String> {
+fn strike(how: How, quick: bool, strikes: Option<u32>) -> Outcome<Verdict> {
     let strikes = strikes.unwrap_or(if quick { 5 } else { 20 });
     run(failover::run(&failover::Options { how, strikes }))
 }
 
-fn run(bar: impl Future<Output = Outcome<String>>) -> Outcome<String> {
+fn run<V>(bar: impl Future<Output = Outcome<V>>) -> Outcome<V> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start a runtime")?.block_on(bar)
 }
