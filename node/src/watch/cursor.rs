@@ -28,9 +28,11 @@ pub struct Cursor {
     generation: u64,
     /// The batch that it looks at next.
     seq: u64,
-    /// What was read from history, and up to where that reaches.
+    /// What was read from history, and up to where that and `unfinished` reach.
     page: VecDeque<Revision>,
     page_through: u64,
+    /// What comes behind that page; what was there before has yet to be read.
+    unfinished: VecDeque<Event>,
     /// It is in the middle of a revision that deleted all keys: that, and the last key it has got.
     clearing: Option<(u64, Option<Bytes>)>,
 }
@@ -60,8 +62,8 @@ pub enum Next {
 impl Cursor {
     /// A watcher that has all up to `after`; `generation` is what registering the filter gave.
     pub fn new(filter: Filter, after: u64, generation: u64) -> Cursor {
-        let (page, page_through) = (VecDeque::new(), after);
-        Cursor { filter, after, generation, seq: 0, page, page_through, clearing: None }
+        let (page, page_through, unfinished) = (VecDeque::new(), after, VecDeque::new());
+        Cursor { filter, after, generation, seq: 0, page, page_through, unfinished, clearing: None }
     }
 
     /// It has all up to this revision.
@@ -83,7 +85,7 @@ impl Cursor {
             self.finish_page();
             return Next::Revision(revision);
         }
-        if self.clearing.is_some() {
+        if self.clearing.is_some() || !self.unfinished.is_empty() {
             return Next::Behind;
         }
         while self.after < through {
@@ -127,6 +129,10 @@ impl Cursor {
                     return Some(Next::Behind);
                 }
                 Item::Clear(_) => {}
+                Item::Large(revision) => {
+                    self.after = revision - 1;
+                    return Some(Next::Behind);
+                }
             }
         }
         let revision = events.first()?.revision;
@@ -149,10 +155,13 @@ impl Cursor {
 
     /// Reads on in history. May read the disk.
     pub fn read_history(&mut self, view: &View) -> Result<(), PastError> {
-        match self.clearing.take() {
-            Some((revision, last_key)) => self.read_clear(view, revision, last_key)?,
-            None => self.read_changes(view)?,
+        if self.unfinished.is_empty() {
+            match self.clearing.take() {
+                Some((revision, last_key)) => self.read_clear(view, revision, last_key)?,
+                None => self.read_changes(view)?,
+            }
         }
+        self.finish_events(view)?;
         self.finish_page();
         Ok(())
     }
@@ -172,17 +181,32 @@ impl Cursor {
                 }
                 Changed::Clear => continue,
             };
-            let mut event = Event::new(revision, key, what, None);
-            if !self.wants(&event) {
-                continue;
+            let event = Event::new(revision, key, what, None);
+            if self.wants(&event) {
+                self.unfinished.push_back(event);
             }
+        }
+        Ok(())
+    }
+
+    /// Adds what was there before to what has been read, and makes pages of that: a page's worth of it.
+    fn finish_events(&mut self, view: &View) -> Result<(), PastError> {
+        let mut bytes = 0;
+        while bytes < BYTES_MAX {
+            let Some(mut event) = self.unfinished.pop_front() else { break };
+            let revision = event.revision;
             if self.filter.prev {
                 event.prev = Some(view.get_at(&event.key, revision - 1)?);
+                bytes += event.bytes();
             }
+            let is_last = self.unfinished.front().is_none_or(|next| next.revision != revision);
             let event = Arc::new(event);
             match self.page.back_mut() {
-                Some(last) if last.revision == revision => last.events.push(event),
-                _ => self.page.push_back(Revision { revision, events: vec![event], is_last: true }),
+                Some(last) if last.revision == revision => {
+                    last.events.push(event);
+                    last.is_last = is_last;
+                }
+                _ => self.page.push_back(Revision { revision, events: vec![event], is_last }),
             }
         }
         Ok(())
@@ -212,9 +236,9 @@ impl Cursor {
         Ok(())
     }
 
-    /// Once the page is empty, all that it reached over is behind the cursor.
+    /// Once nothing is left of what was read, all that it reached over is behind the cursor.
     fn finish_page(&mut self) {
-        if self.page.is_empty() {
+        if self.page.is_empty() && self.unfinished.is_empty() {
             self.after = self.after.max(self.page_through);
         }
     }

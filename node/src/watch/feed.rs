@@ -11,6 +11,8 @@ use std::sync::Arc;
 const ROWS_MAX: usize = 1_000;
 /// Bytes of the changes of a batch, at most (likewise).
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Memory of a batch, at most, with what was there before (its last event is finished).
+const BATCH_MEMORY_MAX: usize = 4 << 20;
 /// Memory of the ring, at most, about: what is older goes.
 const RING_BYTES_MAX: usize = 16 << 20;
 
@@ -63,9 +65,19 @@ impl Feed {
             }
             changes => changes?,
         };
+        let (after, generation) = (self.through, interests.generation());
+        self.through = changes.through;
         let mut bytes = 0;
-        let mut items = Vec::with_capacity(changes.items.len());
+        let mut items: Vec<Item> = Vec::with_capacity(changes.items.len());
         for Change { revision, what } in changes.items {
+            match items.last() {
+                Some(Item::Large(large)) if *large == revision => continue,
+                Some(last) if bytes > BATCH_MEMORY_MAX && last.revision() < revision => {
+                    self.through = revision - 1;
+                    break;
+                }
+                _ => {}
+            }
             let (key, what) = match what {
                 Changed::Put { key, value } => (key, What::Put(value)),
                 Changed::Delete { key } => (key, What::Delete),
@@ -81,9 +93,12 @@ impl Feed {
             let event = Event::new(revision, key, what, prev);
             bytes += event.bytes();
             items.push(Item::Event(Arc::new(event)));
+            let first = items.partition_point(|item| item.revision() < revision);
+            if bytes > BATCH_MEMORY_MAX && items.len() - first > 1 {
+                bytes -= items.drain(first..).map(|item| item.bytes()).sum::<usize>();
+                items.push(Item::Large(revision));
+            }
         }
-        let (after, generation) = (self.through, interests.generation());
-        self.through = changes.through;
         let fed = if items.is_empty() { Fed::Quiet } else { Fed::News };
         let goes_on = |last: &Arc<Batch>| {
             last.items.is_empty() && last.through == after && last.generation == generation

@@ -32,6 +32,8 @@ pub enum Item {
     Event(Arc<Event>),
     /// All keys were deleted, at this revision: which ones there were, history knows.
     Clear(u64),
+    /// So much was there before in what changed at this revision that history has to be asked for it, piece by piece.
+    Large(u64),
 }
 
 impl Item {
@@ -39,7 +41,15 @@ impl Item {
     pub fn revision(&self) -> u64 {
         match self {
             Item::Event(event) => event.revision,
-            Item::Clear(revision) => *revision,
+            Item::Clear(revision) | Item::Large(revision) => *revision,
+        }
+    }
+
+    /// Memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Item::Event(event) => event.bytes(),
+            Item::Clear(_) | Item::Large(_) => 0,
         }
     }
 }

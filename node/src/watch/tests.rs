@@ -1,7 +1,7 @@
 //! Watchers against the model: whatever way changes reach them, each gets what it wants, once, whole and in order.
 
 use super::{Cursor, Fed, Feed, Filter, Interests, Keys, Next, Ring, What};
-use balsa_store::command::{self, Clear, Command, Compact, Delete, Operation, Put, Value};
+use balsa_store::command::{self, Clear, Command, Compact, Delete, DeleteRange, Operation, Put, Value};
 use balsa_store::model::Model;
 use balsa_store::{MemoryEngine, PastError, Store, StoreConfig};
 use bytes::Bytes;
@@ -264,6 +264,51 @@ fn a_clear_of_very_many_keys_comes_in_pieces_and_none_is_told_twice() {
     }
     assert_eq!(pieces, [false, false, false, true]);
     assert_eq!(keys, (0..1_000).map(|n| Bytes::from(format!("k/{n:04}"))).collect::<Vec<_>>());
+}
+
+/// Whether at one revision or at many.
+#[test]
+fn what_was_there_before_is_read_piece_by_piece() {
+    const KEYS: usize = 40;
+    let mut world = World::new();
+    let filter =
+        Filter { keys: Keys::Prefix(Bytes::from_static(b"k/")), puts: false, deletes: true, prev: true };
+    let all: Vec<Bytes> = (0..KEYS).map(|n| Bytes::from(format!("k/{n:02}"))).collect();
+    let put = |key: &Bytes| {
+        let put = Put { key: key.clone(), value: Bytes::from(vec![b'1'; 256 << 10]), ..Put::default() };
+        Step::Apply(Operation::Put(put))
+    };
+    let delete_range = DeleteRange { start: Bytes::from_static(b"k/"), end: None, limit: 1_000 };
+    all.iter().for_each(|key| world.step(put(key)));
+    world.step(Step::Apply(Operation::DeleteRange(delete_range)));
+    all.iter().for_each(|key| world.step(put(key)));
+    all.iter().for_each(|key| {
+        world.step(Step::Apply(Operation::Delete(Delete { key: key.clone(), ..Delete::default() })))
+    });
+    world.step(Step::Publish);
+    let generation = world.interests.add(&filter);
+    let mut cursor = Cursor::new(filter, 0, generation);
+    while world.follow() {
+        let newest = world.ring.get(world.feed.head().0).unwrap();
+        let memory: usize = newest.items.iter().map(|item| item.bytes()).sum();
+        assert!(memory <= 5 << 20, "a batch takes {memory} bytes");
+    }
+    let (mut told, mut lasts) = (Vec::new(), 0);
+    loop {
+        match cursor.next(&world.ring, world.feed.head()) {
+            Next::Wait => break,
+            Next::Behind => cursor.read_history(&world.store.reader().view()).unwrap(),
+            Next::Revision(revision) => {
+                let memory: usize = revision.events.iter().map(|event| event.bytes()).sum();
+                assert!(memory <= 1 << 20, "a piece takes {memory} bytes");
+                assert!(revision.events.iter().all(|event| matches!(event.prev, Some(Some(_)))));
+                told.extend(revision.events.iter().map(|event| event.key.clone()));
+                lasts += usize::from(revision.is_last);
+            }
+        }
+    }
+    assert_eq!(told, [all.clone(), all].concat());
+    assert_eq!(lasts, 1 + KEYS);
 }
 
 #[test]
