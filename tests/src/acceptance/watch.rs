@@ -42,7 +42,7 @@ pub struct Options {
 
 /// Runs the bar; gives its figures.
 pub async fn run(options: &Options) -> Outcome<Verdict> {
-    raise_file_limit(2 * options.watchers as u64 + 1_000)?;
+    raise_file_limit(options.watchers as u64 + 2_000)?;
     let mut cluster = Cluster::start(3, &[]).await?;
     let leader = cluster.wait_for_leader(&cluster.running()).await?;
     let alone = crowd(&mut cluster, leader, 1, 100, options.time).await?;
