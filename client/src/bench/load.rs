@@ -42,8 +42,14 @@ struct Tally {
     first_error: Option<String>,
 }
 
-/// Puts `load` on `target`.
-pub(super) async fn run(plan: &Plan, target: &Target, load: Load) -> Result<Measured, Failure> {
+/// Puts `load` on `target`, whose endpoint number `leader` leads: as clients that know their leader do, the first connection
+/// goes there.
+pub(super) async fn run(
+    plan: &Plan,
+    target: &Target,
+    load: Load,
+    leader: usize,
+) -> Result<Measured, Failure> {
     let latencies = Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS);
     let latencies = latencies.map_err(|error| Failure(error.to_string()))?;
     let requests = requests_to_each(plan, target, load.op)?;
@@ -51,7 +57,7 @@ pub(super) async fn run(plan: &Plan, target: &Target, load: Load) -> Result<Meas
     let until = from + plan.duration;
     let tally = Arc::new(Mutex::new(Tally { from, until, latencies, errors: 0, first_error: None }));
     let mut loops = Vec::new();
-    for (number, at) in spread(load.connections, target.endpoints.len()).enumerate() {
+    for (number, at) in spread(load.connections, target.endpoints.len(), leader).enumerate() {
         let (address, requests) = (target.endpoints[at].clone(), requests[at].clone());
         let keys = Keys::new(number as u64, requests.len());
         loops.push(tokio::spawn(close_loop(address, requests, keys, tally.clone())));
@@ -81,7 +87,7 @@ pub(super) async fn fill(plan: &Plan, target: &Target) -> Result<(), Failure> {
     let next = Arc::new(AtomicUsize::new(0));
     let requests = requests_to_each(plan, target, Op::Put)?;
     let mut loops = Vec::new();
-    for at in spread(FILLING_CONNECTIONS, target.endpoints.len()) {
+    for at in spread(FILLING_CONNECTIONS, target.endpoints.len(), 0) {
         let address = target.endpoints[at].clone();
         loops.push(tokio::spawn(fill_some(address, requests[at].clone(), next.clone())));
     }
@@ -107,9 +113,9 @@ async fn fill_some(
     }
 }
 
-/// Which endpoint each connection goes to: in turn, so that none has more than one more than another.
-fn spread(connections: usize, endpoints: usize) -> impl Iterator<Item = usize> {
-    (0..connections).map(move |connection| connection % endpoints)
+/// Which endpoint each connection goes to: in turn from `first` on, so that none has more than one more than another.
+fn spread(connections: usize, endpoints: usize, first: usize) -> impl Iterator<Item = usize> {
+    (0..connections).map(move |connection| (first + connection) % endpoints)
 }
 
 /// For each endpoint one request a key, which all connections to it share: made once, before the clock runs.
@@ -211,11 +217,15 @@ mod tests {
 
     #[test]
     fn connections_are_spread_evenly() {
-        for (connections, endpoints, expected) in
-            [(1, 3, vec![1, 0, 0]), (64, 3, vec![22, 21, 21]), (6, 3, vec![2, 2, 2]), (2, 1, vec![2])]
-        {
+        for (connections, endpoints, first, expected) in [
+            (1, 3, 0, vec![1, 0, 0]),
+            (1, 3, 2, vec![0, 0, 1]),
+            (64, 3, 1, vec![21, 22, 21]),
+            (6, 3, 0, vec![2, 2, 2]),
+            (2, 1, 0, vec![2]),
+        ] {
             let mut each = vec![0; endpoints];
-            spread(connections, endpoints).for_each(|at| each[at] += 1);
+            spread(connections, endpoints, first).for_each(|at| each[at] += 1);
             assert_eq!(each, expected);
         }
     }

@@ -1,13 +1,13 @@
 //! The bench: a closed loop of puts and gets against a cluster, beside what HTTP alone costs on this machine, and beside
 //! etcd.
 //!
-//! Every target gets the same load (so many connections, spread evenly over its endpoints, one request at a time on
-//! each), and all are measured in one run, interleaved in rounds: what disturbs the machine disturbs all of them. What
+//! Every target gets the same load (so many connections, spread evenly over its endpoints from the leader on, one request at a
+//! time on each), and all are measured in one run, interleaved in rounds: what disturbs the machine disturbs all of them. What
 //! counts are ratios between targets, by medians over the rounds.
 //!
 //! - `requests`: what is asked of each kind of server; `report`: figures, medians; both pure
 //! - `connection`, `load`: the generator; on one thread, since it often shares its processors with the servers
-//! - `cpu`, `leader`: what the servers spend meanwhile, and whether their leader stays
+//! - `cpu`, `leader`: what the servers spend meanwhile, who leads them, and whether that stays
 //! - [`baseline`]: the server that does nothing
 //!
 //! Deliberately not here: a verdict. What is fast enough, the caller says.
@@ -116,9 +116,9 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&Figures)) -> Result<Report, Failur
 }
 
 async fn measure(plan: &Plan, target: &Target, load: Load) -> Result<Figures, Failure> {
-    let before = leader::term(target).await?;
-    let measured = load::run(plan, target, load).await?;
-    let after = leader::term(target).await?;
+    let before = leader::look(target).await?;
+    let measured = load::run(plan, target, load, before.leader).await?;
+    let after = leader::look(target).await?;
     let case = Case { load, target: target.kind };
-    Ok(Figures::of(case, measured, after.saturating_sub(before)))
+    Ok(Figures::of(case, measured, after.term.saturating_sub(before.term)))
 }

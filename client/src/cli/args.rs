@@ -261,7 +261,7 @@ It writes keys below load/ and leaves them there.")]
     /// Measure puts and gets: throughput, latencies, and what the servers spend on them
     #[command(after_help = "\
 A closed loop: each connection sends its next request when it has its answer. Connections are spread evenly over
-all endpoints. Compare with what HTTP alone costs on this machine, and with etcd through its JSON gateway, in one run,
+all endpoints from the leader on, so that a lone one goes to the leader. Compare with what HTTP alone costs on this machine, and with etcd through its JSON gateway, in one run,
 interleaved in rounds; the table has the medians:
 
   balsa bench --connections 1,64 --duration 5s
