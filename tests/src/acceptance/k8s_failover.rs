@@ -90,23 +90,30 @@ async fn kill(release: &Release<'_>) -> Outcome<SystemTime> {
     let at = SystemTime::now();
     process::kill(pid)?;
     wait_until_elected(release, &leader, seen.term, at).await?;
+    wait_until_back(release, &leader).await?;
     Ok(at)
 }
 
-/// Deletes the leader's Pod by force; gives when. Until all is whole again it looks for a folder with two writers.
+/// Deletes the leader's Pod by force; gives when.
 async fn delete(release: &Release<'_>) -> Outcome<SystemTime> {
     let (leader, seen) = calm_leader(release).await?;
     let at = SystemTime::now();
     let arguments = ["delete", "pod", &leader.name, "--force", "--grace-period=0", "--wait=false"];
     release.namespace().kubectl(&arguments).await?;
     wait_until_elected(release, &leader, seen.term, at).await?;
+    wait_until_back(release, &leader).await?;
+    Ok(at)
+}
+
+/// Until the Pod is ready with another container: of the one that was struck Kubernetes may say for a second yet that it is
+/// ready. Meanwhile it looks for a folder with two writers.
+async fn wait_until_back(release: &Release<'_>, struck: &Pod) -> Outcome<()> {
     let back = eventually("the Pod to be back", HEAL_LIMIT, async || {
         one_writer_each()?;
-        let pods = release.pods().await?;
-        Ok(pods.into_iter().find(|pod| pod.name == leader.name && pod.uid != leader.uid && pod.ready))
+        let is_back = |pod: &Pod| pod.name == struck.name && pod.container != struck.container && pod.ready;
+        Ok(release.pods().await?.into_iter().find(is_back))
     });
-    back.await?;
-    Ok(at)
+    back.await.map(|_| ())
 }
 
 fn one_writer_each() -> Outcome<()> {
