@@ -2,8 +2,11 @@
 
 mod levels;
 mod membership;
+mod own;
 mod promises;
+mod reads;
 mod storage;
+mod writes;
 
 use super::directory::{Directory, Member};
 use super::handle::WriteError;
@@ -527,6 +530,20 @@ fn snapshots_beyond_the_bound_wait_and_one_that_is_given_up_makes_room() {
     leading.give(Event::SnapshotSent { to: OTHER, index: None });
     let last = leading.write(5);
     assert_eq!(leading.flush(), last.next(), "the log is held for nobody");
+    assert_eq!(begins(&leading.needs_snapshot(LEADER)), [LEADER]);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_begun_makes_room_for_another() {
+    let mut leading = Leading::new();
+    let gone = leading.write(5);
+    leading.flush();
+    assert_eq!(begins(&leading.needs_snapshot(OTHER)), [OTHER]);
+    let last = leading.write(5);
+    assert_eq!(leading.flush(), last.next(), "it is not known yet what is to be kept");
+    let effects = leading.give(Event::SnapshotBegun { to: OTHER, index: gone });
+    let dropped = effects.iter().any(|effect| matches!(effect, Effect::DropSnapshot { to: OTHER }));
+    assert!(dropped, "the log behind it is gone: {effects:?}");
     assert_eq!(begins(&leading.needs_snapshot(LEADER)), [LEADER]);
 }
 

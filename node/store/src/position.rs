@@ -117,3 +117,63 @@ impl Durable {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    fn durable() -> Durable {
+        Durable {
+            position: Position {
+                applied_index: 1,
+                revision: 2,
+                digest: 3 << 90,
+                time_ms: 4,
+                compacted: 5,
+                last_clear: 6,
+                feature_level: FEATURE_LEVEL,
+            },
+            live_keys: 7,
+            sweep: Sweep { swept: 8, clear_swept: 9, clear: Some((10, Bytes::from("next"))) },
+        }
+    }
+
+    fn read(row: &MetaRow) -> Result<Durable, StoreError> {
+        Durable::read(Some(Bytes::from(row.encode_to_vec())))
+    }
+
+    #[test]
+    fn what_was_written_is_read_to_the_last_number() {
+        let no_clear = Durable { sweep: Sweep { clear: None, ..durable().sweep }, ..durable() };
+        for durable in [durable(), no_clear, Durable::default()] {
+            assert_eq!(read(&durable.to_row()).unwrap(), durable);
+        }
+        assert_eq!(Durable::read(None).unwrap(), Durable::default());
+    }
+
+    #[test]
+    fn what_a_later_build_wrote_is_refused() {
+        let row = MetaRow { format: FORMAT + 1, ..durable().to_row() };
+        assert!(matches!(read(&row), Err(StoreError::UnknownFormat { found, .. }) if found == FORMAT + 1));
+        let row = MetaRow { feature_level: FEATURE_LEVEL + 1, ..durable().to_row() };
+        assert!(
+            matches!(read(&row), Err(StoreError::FeatureLevel { found, .. }) if found == FEATURE_LEVEL + 1)
+        );
+        let row = MetaRow { digest: Bytes::from_static(&[0; 15]), ..durable().to_row() };
+        assert!(matches!(read(&row), Err(StoreError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn removal_is_behind_until_it_has_come_to_what_is_compacted_and_has_walked_the_keys() {
+        let durable = |compacted, swept, clear: Option<u64>| Durable {
+            position: Position { compacted, ..Position::default() },
+            sweep: Sweep { swept, clear: clear.map(|at| (at, Bytes::new())), ..Sweep::default() },
+            ..Durable::default()
+        };
+        let is_behind = [(5, 5, None), (5, 4, None), (5, 5, Some(3))]
+            .map(|(compacted, swept, clear)| durable(compacted, swept, clear).sweep_is_behind());
+        assert_eq!(is_behind, [false, true, true]);
+    }
+}

@@ -170,3 +170,66 @@ pub(crate) fn results(
     };
     ops.iter().enumerate().map(result).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{TxnPut, TxnValue};
+
+    /// The model asks the same function, and so would not tell.
+    #[test]
+    fn a_test_holds_where_it_says_so_and_nowhere_else() {
+        let json =
+            Value { value: "1".into(), revision: 7, create_revision: 5, version: 2, ..Value::default() };
+        let raw = Value { content_type: Some("x/y".into()), ..json.clone() };
+        let is = |value: &'static str, json| TxnTest::Value(TxnValue { value: value.into(), json });
+        // The test, and whether it holds of a JSON value, of a raw one, and where there is none.
+        let table = [
+            (TxnTest::Revision(7), [true, true, false]),
+            (TxnTest::Revision(6), [false, false, false]),
+            (TxnTest::Revision(5), [false, false, false]),
+            (TxnTest::Revision(8), [false, false, false]),
+            (TxnTest::Revision(0), [false, false, true]),
+            (TxnTest::Version(2), [true, true, false]),
+            (TxnTest::Version(1), [false, false, false]),
+            (TxnTest::Version(3), [false, false, false]),
+            (TxnTest::Version(7), [false, false, false]),
+            (TxnTest::Version(0), [false, false, true]),
+            (TxnTest::Exists(true), [true, true, false]),
+            (TxnTest::Exists(false), [false, false, true]),
+            (is("1", true), [true, false, false]),
+            (is("1", false), [false, true, false]),
+            (is("2", true), [false, false, false]),
+            (is("", true), [false, false, false]),
+            (is("", false), [false, false, false]),
+            (TxnTest::Lock(7), [false, false, false]),
+        ];
+        for (test, wanted) in table {
+            let found = [Some(&json), Some(&raw), None].map(|value| value_holds(&test, value));
+            assert_eq!(found, wanted, "{test:?}");
+        }
+    }
+
+    #[test]
+    fn each_operation_has_its_own_result_in_its_place() {
+        let op = |kind| TxnOp { kind: Some(kind) };
+        let got =
+            |revision| TxnResultKind::Get(TxnGot { value: Some(Value { revision, ..Value::default() }) });
+        let ops = [
+            op(TxnOpKind::Delete("there".into())),
+            op(TxnOpKind::Get("a".into())),
+            op(TxnOpKind::Put(TxnPut { key: "there".into(), ..TxnPut::default() })),
+            op(TxnOpKind::Get("b".into())),
+            op(TxnOpKind::Delete("absent".into())),
+        ];
+        let found = results(&ops, BTreeMap::from([(1, got(1)), (3, got(3))]), |key| key == "there");
+        let wanted = [
+            TxnResultKind::Delete(true),
+            got(1),
+            TxnResultKind::Put(Nothing {}),
+            got(3),
+            TxnResultKind::Delete(false),
+        ];
+        assert_eq!(found, wanted.map(|kind| TxnResult { kind: Some(kind) }));
+    }
+}

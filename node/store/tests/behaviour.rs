@@ -2,10 +2,17 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use balsa_store::command::{self, Answer, Command, Nothing, OpenSession, Operation, Reply, SetFeatureLevel};
-use balsa_store::{ApplyError, FEATURE_LEVEL, MemoryEngine, Store, StoreConfig, StoreError};
+use balsa_store::command::{
+    self, AcquireLock, Answer, Command, Condition, ConditionKind, DeleteRange, Expire, GrantLease, KeepLease,
+    Nothing, OpenSession, Operation, Put, ReleaseLock, Reply, RevokeLease, SetFeatureLevel, Txn, TxnOp,
+    TxnOpKind,
+};
+use balsa_store::engine::StateEngine;
+use balsa_store::{ApplyError, FEATURE_LEVEL, MemoryEngine, Scan, Store, StoreConfig, StoreError};
 use bytes::Bytes;
 use common::{clear, command, compact, delete, put, small_config, text, with_key, with_session};
 
@@ -41,6 +48,15 @@ impl Bench {
         let job = self.store.force_rotate().expect("there is something to flush");
         let index = job.run()?;
         self.store.handle_flushed(index)
+    }
+
+    /// How many rows the engine has of each table.
+    fn rows(&self) -> BTreeMap<char, usize> {
+        let mut rows = BTreeMap::new();
+        for row in self.engine.snapshot().scan(Bound::Unbounded, Bound::Unbounded) {
+            *rows.entry(char::from(row.unwrap().0[0])).or_default() += 1;
+        }
+        rows
     }
 
     fn reopen(&mut self) {
@@ -197,7 +213,7 @@ fn replies_and_sessions_outlive_a_restart() {
     };
     let large = "x".repeat(5000);
     bench.do_all([put("a", &large)]);
-    let mut want_previous = put("a", "2");
+    let mut want_previous = put("a", &large);
     if let Operation::Put(put) = &mut want_previous {
         put.want_previous = true;
     }
@@ -211,9 +227,12 @@ fn replies_and_sessions_outlive_a_restart() {
     }
     let stats = bench.store.stats();
     assert_eq!((stats.reply_entries, stats.sessions, stats.session_replies), (1, 1, 1));
+    // Replies that carry a large value have rows of their own.
+    assert_eq!(bench.rows().into_keys().collect::<String>(), "dhijmstu");
     // What has expired leaves no rows behind.
     bench.apply(10_000, &command(put("a", "3")));
     bench.flush().unwrap();
+    assert_eq!(bench.rows().into_keys().collect::<String>(), "dhm");
     bench.reopen();
     let stats = bench.store.stats();
     assert_eq!((stats.reply_entries, stats.sessions, stats.session_replies), (0, 0, 0));
@@ -408,4 +427,208 @@ fn an_idle_log_can_be_let_go() {
     assert!(bench.store.maybe_rotate().is_none());
     bench.do_all([delete("absent")]);
     assert_eq!(bench.store.maybe_rotate().map(|job| job.index()), Some(1000));
+}
+
+#[test]
+fn what_was_done_is_not_done_again_whatever_it_was() {
+    let mut bench = Bench::new(StoreConfig::default());
+    let text = |of: &'static str| Bytes::from_static(of.as_bytes());
+    let lock = AcquireLock { name: text("lock"), ttl_ms: 900, wait_ms: 900, ..AcquireLock::default() };
+    let absent = Condition { kind: Some(ConditionKind::Absent(Nothing {})) };
+    let Answer::LeaseLasts(lasts) =
+        bench.apply(0, &command(Operation::GrantLease(GrantLease { ttl_ms: 900 })))
+    else {
+        panic!("no lease was granted")
+    };
+    let lease = lasts.lease;
+    let token = lease + 1;
+    bench.do_all([Operation::AcquireLock(lock.clone()), put("a", "0"), put("b", "0")]);
+    let operations = [
+        put("a", "1"),
+        Operation::Put(Put { key: text("a"), condition: Some(absent), ..Put::default() }),
+        Operation::Put(Put { key: text("leased"), lease, ..Put::default() }),
+        Operation::Put(Put { key: text("timed"), ttl_ms: 900, ..Put::default() }),
+        delete("a"),
+        delete("a"),
+        Operation::Txn(Txn {
+            then: vec![TxnOp { kind: Some(TxnOpKind::Delete(text("b"))) }],
+            ..Txn::default()
+        }),
+        Operation::DeleteRange(DeleteRange { start: text("t"), end: None, limit: 9 }),
+        Operation::GrantLease(GrantLease { ttl_ms: 900 }),
+        Operation::KeepLease(KeepLease { lease }),
+        Operation::AcquireLock(lock),
+        Operation::ReleaseLock(ReleaseLock { name: text("lock"), token }),
+        Operation::Expire(Expire { limit: 9 }),
+        Operation::RevokeLease(RevokeLease { lease, keys_max: 9 }),
+        put("c", "1"),
+        clear(),
+        compact(1),
+        Operation::SetFeatureLevel(SetFeatureLevel { level: 2 }),
+        Operation::OpenSession(OpenSession {}),
+    ];
+    for (at, operation) in operations.into_iter().enumerate() {
+        let once = with_key(&format!("k{at}"), "f", operation);
+        let first = bench.reply(1, &once);
+        assert!(!first.replayed, "{once:?}");
+        let (stats, revision) = (bench.store.stats(), bench.store.position().revision);
+        let again = bench.reply(2, &once);
+        assert_eq!(again, Reply { replayed: true, ..first }, "{once:?}");
+        assert_eq!((bench.store.stats(), bench.store.position().revision), (stats, revision), "{once:?}");
+    }
+}
+
+#[test]
+fn what_was_refused_is_decided_anew() {
+    let mut bench = Bench::new(StoreConfig { lease_limit: 2, ..StoreConfig::default() });
+    let text = |of: &'static str| Bytes::from_static(of.as_bytes());
+    let lock =
+        Operation::AcquireLock(AcquireLock { name: text("lock"), ttl_ms: 900, ..AcquireLock::default() });
+    bench.do_all([lock.clone(), Operation::GrantLease(GrantLease { ttl_ms: 900 })]);
+    let twice = TxnOp { kind: Some(TxnOpKind::Delete(text("a"))) };
+    let refused = [
+        lock,
+        Operation::GrantLease(GrantLease { ttl_ms: 900 }),
+        Operation::KeepLease(KeepLease { lease: 9_999 }),
+        Operation::Txn(Txn { then: vec![twice.clone(), twice], ..Txn::default() }),
+    ];
+    let requests: Vec<Command> =
+        (0..).zip(refused).map(|(at, operation)| with_key(&format!("k{at}"), "f", operation)).collect();
+    for _ in 0..2 {
+        for request in &requests {
+            let reply = bench.reply(0, request);
+            assert!(!reply.replayed && reply.answer.as_ref().unwrap().is_refusal(), "{reply:?}");
+        }
+    }
+    assert_eq!(bench.store.stats().reply_entries, 0);
+    bench.do_all([
+        Operation::ReleaseLock(ReleaseLock { name: text("lock"), token: 1 }),
+        Operation::RevokeLease(RevokeLease { lease: 2, keys_max: 9 }),
+    ]);
+    assert!(matches!(bench.apply(0, &requests[0]), Answer::LockPlace(_)));
+    assert!(matches!(bench.apply(0, &requests[1]), Answer::LeaseLasts(_)));
+}
+
+#[test]
+fn all_that_an_overlay_holds_counts_until_it_is_flushed() {
+    let long = "x".repeat(4_000);
+    let value = Bytes::from(long.clone());
+    let key = text("a");
+    let commands = [
+        command(put(&long, "1")),
+        command(put("a", &long)),
+        command(Operation::Put(Put { key: key.clone(), content_type: Some(long.clone()), ..Put::default() })),
+        command(Operation::AcquireLock(AcquireLock { name: key.clone(), value, ..AcquireLock::default() })),
+        with_key("k", &long, delete("absent")),
+    ];
+    for command in commands {
+        let mut bench = Bench::new(StoreConfig { overlay_bytes: 4_000, ..StoreConfig::default() });
+        assert!(bench.store.maybe_rotate().is_none());
+        bench.apply(0, &command);
+        assert!(bench.store.stats().overlay_bytes >= 4_000);
+        let job = bench.store.maybe_rotate().expect("it is full");
+        assert!(bench.store.stats().overlay_bytes >= 4_000, "it is in memory still");
+        let index = job.run().unwrap();
+        bench.store.handle_flushed(index).unwrap();
+        assert_eq!(bench.store.stats().overlay_bytes, 0);
+    }
+    // A reply that carries the value before it.
+    let mut bench = Bench::new(StoreConfig::default());
+    bench.apply(0, &command(put("a", &long)));
+    let before = bench.store.stats().overlay_bytes;
+    let previous = Operation::Put(Put { key, want_previous: true, ..Put::default() });
+    bench.apply(0, &with_key("k", "f", previous));
+    assert!(bench.store.stats().overlay_bytes >= before + 4_000);
+}
+
+#[test]
+fn history_is_removed_as_fast_as_it_comes_however_little_a_flush_looks_at() {
+    let mut bench = Bench::new(StoreConfig { sweep_rows: 1, ..StoreConfig::default() });
+    for round in 0..50 {
+        bench.do_all((0..20).map(|n| put("a", &n.to_string())));
+        bench.apply(0, &command(compact(u64::MAX)));
+        bench.flush().unwrap();
+        assert!(bench.rows()[&'h'] <= 60, "{:?} after {round} rounds", bench.rows());
+    }
+}
+
+#[test]
+fn rows_that_became_unreadable_are_a_reason_to_flush_until_they_are_gone() {
+    let mut bench = Bench::new(small_config());
+    let flush = |bench: &mut Bench, job: balsa_store::FlushJob| {
+        let index = job.run().unwrap();
+        bench.store.handle_flushed(index).unwrap();
+    };
+    bench.do_all((0..9).map(|n| put("a", &n.to_string())));
+    bench.flush().unwrap();
+    assert!(bench.store.rotate_to_sweep().is_none() && bench.store.maybe_rotate().is_none());
+    bench.apply(0, &command(compact(9)));
+    assert!(bench.store.maybe_rotate().is_none(), "it can wait");
+    let job = bench.store.rotate_to_sweep().expect("there is something to remove");
+    flush(&mut bench, job);
+    let mut slices = 1;
+    while let Some(job) = bench.store.maybe_rotate() {
+        flush(&mut bench, job);
+        slices += 1;
+    }
+    assert_eq!((slices, bench.rows()[&'h']), (3, 1), "three rows a slice");
+    assert!(bench.store.rotate_to_sweep().is_none());
+    bench.apply(0, &command(clear()));
+    assert!(bench.store.rotate_to_sweep().is_some());
+}
+
+#[test]
+fn what_is_too_old_is_wanted_compacted_and_not_again_once_it_is() {
+    let mut bench = Bench::new(StoreConfig { history_age_ms: 1_000, ..small_config() });
+    for (time_ms, wanted) in [(0, None), (500, None), (999, None), (1_000, Some(1))] {
+        bench.apply(time_ms, &command(put("a", "1")));
+        assert_eq!(bench.store.wants_compaction(), wanted, "at {time_ms}");
+    }
+    bench.apply(1_000, &command(compact(1)));
+    assert_eq!(bench.store.wants_compaction(), None, "that is done");
+    bench.apply(1_500, &command(delete("absent")));
+    assert_eq!(bench.store.wants_compaction(), Some(2));
+    assert_eq!(bench.store.outlook().wants_compaction, Some(2));
+}
+
+#[test]
+fn a_page_ends_with_about_so_many_bytes() {
+    let mut bench = Bench::new(StoreConfig::default());
+    bench.do_all((0..10).map(|n| put(&format!("k{n}"), &"v".repeat(98))));
+    bench.store.publish();
+    let view = bench.store.reader().view();
+    let all = Scan::new(Bound::Unbounded, Bound::Unbounded);
+    for (bytes_max, items) in [(1, 1), (100, 1), (101, 2), (300, 3), (999, 10), (10_000, 10)] {
+        let page = view.range(Bound::Unbounded, Bound::Unbounded, 100, bytes_max).unwrap();
+        assert_eq!((page.items.len(), page.more), (items, items < 10), "{bytes_max} bytes");
+        assert_eq!(view.page_at(5, all, 100, bytes_max).unwrap().items.len(), items.min(5));
+        let keys = view.keys(Bound::Unbounded, Bound::Unbounded, 100, bytes_max).unwrap();
+        assert_eq!(
+            keys.items.len(),
+            bytes_max.div_ceil(2).min(10),
+            "values do not count where there are none"
+        );
+    }
+}
+
+#[test]
+fn chunks_of_two_snapshots_do_not_make_one() {
+    let sender = |value: &str| {
+        let mut bench = Bench::new(StoreConfig::default());
+        bench.do_all((0..20).map(|n| put(&format!("k{n}"), value)));
+        bench.flush().unwrap();
+        let mut source = bench.store.begin_snapshot();
+        std::iter::from_fn(|| source.next_chunk(400).unwrap()).collect::<Vec<_>>()
+    };
+    // As many rows and bytes, and each chunk is sound.
+    let (one, other) = (sender("1"), sender("2"));
+    assert!(one.len() == other.len() && one.len() > 3);
+    let receiver = Bench::new(StoreConfig::default());
+    let mut sink = receiver.store.begin_install().unwrap();
+    let (last, rows) = other.split_last().unwrap();
+    for chunk in one[..1].iter().chain(&rows[1..]) {
+        sink.add_chunk(chunk).unwrap();
+    }
+    assert!(matches!(sink.add_chunk(last), Err(StoreError::BadChunk { .. })));
+    assert!(matches!(sink.stage(), Err(StoreError::BadChunk { .. })));
 }

@@ -1,9 +1,11 @@
 //! A disk without room: a flush waits for it and nothing is lost, in memory or on the disk (hazard 43).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use balsa_store::command::{self, Command, Operation, Put};
-use balsa_store::{MemoryEngine, Store, StoreConfig};
+use balsa_store::engine::{Change, EngineSnapshot, Replacement, StateEngine};
+use balsa_store::{EngineError, MemoryEngine, Store, StoreConfig};
 use bytes::Bytes;
 
 fn put(store: &mut Store, key: &str, value: &str) {
@@ -82,4 +84,58 @@ fn a_snapshot_takes_the_place_of_a_flush_that_waits_for_room() {
     assert_eq!((store.applied_index(), store.durable_index()), (10, 10));
     assert_eq!(get(&store, "gone"), None);
     assert_eq!(get(&store, "key").as_deref(), Some(&b"9"[..]));
+}
+
+/// An engine on a disk with so much left, which counts what is tried.
+#[derive(Clone, Default)]
+struct Narrow {
+    engine: MemoryEngine,
+    free: Arc<AtomicU64>,
+    tried: Arc<AtomicU64>,
+}
+
+impl StateEngine for Narrow {
+    fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
+        self.engine.snapshot()
+    }
+
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Change>) -> Result<(), EngineError> {
+        self.tried.fetch_add(1, Ordering::Relaxed);
+        self.engine.ingest(rows)
+    }
+
+    fn persist(&self) -> Result<(), EngineError> {
+        self.engine.persist()
+    }
+
+    fn begin_replace(&self) -> Result<Box<dyn Replacement>, EngineError> {
+        self.engine.begin_replace()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.engine.size_bytes()
+    }
+
+    fn free_bytes(&self) -> Result<u64, EngineError> {
+        Ok(self.free.load(Ordering::Relaxed))
+    }
+}
+
+/// Each try would leave files behind.
+#[test]
+fn a_flush_that_may_not_fit_is_not_tried() {
+    let engine = Narrow::default();
+    let mut store = Store::open(Arc::new(engine.clone()), StoreConfig::default()).unwrap();
+    for number in 0..20 {
+        put(&mut store, &format!("key-{number}"), &"v".repeat(100_000));
+    }
+    let twice = 2 * store.stats().overlay_bytes; // with its key and with its history
+    let job = store.force_rotate().unwrap();
+    for free in [0, twice / 2, twice] {
+        engine.free.store(free, Ordering::Relaxed);
+        assert!(job.run().unwrap_err().is_no_room(), "{free} bytes are left");
+    }
+    assert_eq!(engine.tried.load(Ordering::Relaxed), 0);
+    engine.free.store(twice + (2 << 20), Ordering::Relaxed);
+    assert_eq!(job.run().unwrap(), 20);
 }

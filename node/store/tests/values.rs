@@ -8,21 +8,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use balsa_store::command::{
-    Answer, Condition, ConditionKind, Delete, DeleteRange, Expire, GrantLease, Nothing, Operation, Put, Txn,
-    TxnCondition, TxnOp, TxnOpKind, TxnTest,
+    Answer, Clear, Command, Condition, ConditionKind, Delete, DeleteRange, Expire, GrantLease, KeepLease,
+    Nothing, OpenSession, Operation, Put, Txn, TxnCondition, TxnOp, TxnOpKind, TxnTest,
 };
 use balsa_store::engine::{Change, EngineSnapshot, Replacement, RowIter, StateEngine};
 use balsa_store::{EngineError, MemoryEngine, Order, Scan, Store, StoreConfig, Values, command};
 use bytes::Bytes;
-use common::{command, text};
+use common::{command, text, with_key};
 
 const VALUE_BYTES: usize = 10_000;
 
-/// Counts what is read of rows, in bytes.
+/// Counts what is read of rows, and how much is staged at once, in bytes.
 #[derive(Clone, Default)]
 struct Counting {
     engine: MemoryEngine,
     read: Arc<AtomicUsize>,
+    staged: Arc<AtomicUsize>,
+}
+
+struct CountingReplacement {
+    replacement: Box<dyn Replacement>,
+    staged: Arc<AtomicUsize>,
+}
+
+impl Replacement for CountingReplacement {
+    fn add(&mut self, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), EngineError> {
+        let mut bytes = 0;
+        let added = self.replacement.add(&mut rows.inspect(|(key, value)| bytes += key.len() + value.len()));
+        self.staged.fetch_max(bytes, Ordering::Relaxed);
+        added
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), EngineError> {
+        self.replacement.finish()
+    }
 }
 
 struct CountingSnapshot {
@@ -44,7 +63,8 @@ impl StateEngine for Counting {
     }
 
     fn begin_replace(&self) -> Result<Box<dyn Replacement>, EngineError> {
-        self.engine.begin_replace()
+        let replacement = self.engine.begin_replace()?;
+        Ok(Box::new(CountingReplacement { replacement, staged: Arc::clone(&self.staged) }))
     }
 
     fn size_bytes(&self) -> u64 {
@@ -59,7 +79,7 @@ impl StateEngine for Counting {
 impl EngineSnapshot for CountingSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let row = self.snapshot.get(key)?;
-        self.read.fetch_add(row.as_ref().map_or(0, Bytes::len), Ordering::Relaxed);
+        self.read.fetch_add(key.len() + row.as_ref().map_or(0, Bytes::len), Ordering::Relaxed);
         Ok(row)
     }
 
@@ -106,7 +126,11 @@ impl Bench {
     }
 
     fn apply(&mut self, operation: Operation) -> Answer {
-        let entry = command::stamp(command::encode(&command(operation)), self.now_ms);
+        self.apply_command(&command(operation))
+    }
+
+    fn apply_command(&mut self, command: &Command) -> Answer {
+        let entry = command::stamp(command::encode(command), self.now_ms);
         let reply = self.store.apply(self.store.applied_index() + 1, &entry).unwrap();
         self.store.publish();
         reply.answer.unwrap()
@@ -172,4 +196,72 @@ fn the_end_of_a_lease_reads_no_values_of_its_keys() {
     let Answer::Expired(expired) = bench.apply(Operation::Expire(Expire { limit: 100 })) else { panic!() };
     assert_eq!((expired.ended, expired.deleted), (1, 20));
     bench.check("the end of a lease");
+}
+
+/// Where memory is not enough nothing is done: a leader's turn must not wait for a disk.
+#[test]
+fn what_is_applied_in_memory_looks_at_no_disk() {
+    let mut bench = Bench::new(true);
+    let mut apply = |time_ms, command: &Command| {
+        let entry = command::stamp(command::encode(command), time_ms);
+        let index = bench.store.applied_index() + 1;
+        let reply = bench.store.apply_in_memory(index, &entry).unwrap();
+        assert_eq!(bench.read.swap(0, Ordering::Relaxed), 0, "{command:?}");
+        assert_eq!(bench.store.applied_index() == index, reply.is_some(), "{command:?}");
+        reply.is_some()
+    };
+    let put = || Put { key: text("k00"), value: text("1"), ..Put::default() };
+    let exists = || Some(Condition { kind: Some(ConditionKind::Exists(Nothing {})) });
+    for (operation, in_memory) in [
+        (Operation::Put(put()), true),
+        (Operation::Put(Put { key: text("new"), ..put() }), true),
+        (Operation::Put(Put { lease: 1, ..put() }), true),
+        (Operation::Put(Put { ttl_ms: 500, ..put() }), true),
+        (Operation::GrantLease(GrantLease { ttl_ms: 1 }), true),
+        (Operation::KeepLease(KeepLease { lease: 1 }), true),
+        (Operation::Put(Put { want_previous: true, ..put() }), false),
+        (Operation::Put(Put { condition: exists(), ..put() }), false),
+        (Operation::Delete(Delete { key: text("k00"), ..Delete::default() }), false),
+        (Operation::Clear(Clear {}), false),
+        (Operation::Expire(Expire { limit: 1 }), false),
+    ] {
+        assert_eq!(apply(0, &command(operation.clone())), in_memory, "{operation:?}");
+    }
+    assert!(!apply(0, &with_key("key", "f", Operation::Put(put()))));
+
+    // Nor what would have to drop what has expired.
+    for of_session in [false, true] {
+        let mut bench = Bench::new(false);
+        let request = if of_session {
+            command(Operation::OpenSession(OpenSession {}))
+        } else {
+            with_key("key", "f", Operation::Put(put()))
+        };
+        bench.apply_command(&request);
+        bench.store.flush().unwrap();
+        let entry = |time_ms| command::stamp(command::encode(&command(Operation::Put(put()))), time_ms);
+        let next = bench.store.applied_index() + 1;
+        assert!(bench.store.apply_in_memory(next, &entry(600_000)).unwrap().is_none());
+        assert!(bench.store.apply_in_memory(next, &entry(599_999)).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_snapshot_that_arrives_goes_to_the_disk_in_portions() {
+    let mut sender = Bench::new(false);
+    for number in 0..30 {
+        let (key, value) = (text(&format!("large{number}")), Bytes::from(vec![b'v'; 1 << 20]));
+        sender.apply(Operation::Put(Put { key, value, ..Put::default() }));
+    }
+    sender.store.flush().unwrap();
+    let engine = Counting::default();
+    let mut receiver = Store::open(Arc::new(engine.clone()), StoreConfig::default()).unwrap();
+    let (mut source, mut sink) = (sender.store.begin_snapshot(), receiver.begin_install().unwrap());
+    while let Some(chunk) = source.next_chunk(256 << 10).unwrap() {
+        sink.add_chunk(&chunk).unwrap();
+    }
+    receiver.install_snapshot(sink.stage().unwrap()).unwrap();
+    assert_eq!(receiver.position(), sender.store.position());
+    let staged = engine.staged.load(Ordering::Relaxed);
+    assert!((15 << 20..18 << 20).contains(&staged), "{staged} bytes at once");
 }

@@ -1,10 +1,10 @@
 //! Feature levels: when a leader raises the cluster's, and what becomes of a write that needs more.
 
-use super::membership::{Node, add};
+use super::membership::{Node, add, remove};
 use super::*;
 use crate::engine::message::Build;
 
-fn introduces(node: &mut Node, id: u64, feature_level: u32) {
+pub(super) fn introduces(node: &mut Node, id: u64, feature_level: u32) {
     let build = Build { feature_level, ..BUILD.clone() };
     node.says(
         id,
@@ -91,6 +91,20 @@ fn one_that_has_left_says_nothing_for_itself() {
     node.give(Event::Disconnected(OTHER)); // it may come back with an older build
     node.pass(300, &[2]);
     assert_eq!(level(&node), 1);
+}
+
+#[test]
+fn one_whose_removal_may_yet_be_taken_back_counts_still() {
+    let mut node = Node::leading(3);
+    introduces(&mut node, 2, 2);
+    introduces(&mut node, 3, 1);
+    node.ask(1, remove(3));
+    let last = node.engine.raft().last_index();
+    node.give(Event::Tick);
+    assert_eq!(node.engine.raft().last_index(), last, "the removal is not committed");
+    node.all_answer(&[2]);
+    node.pass(300, &[2]);
+    assert_eq!(level(&node), 2);
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Node {
     }
 }
 
-fn remove(id: u64) -> AdminRequest {
+pub(super) fn remove(id: u64) -> AdminRequest {
     AdminRequest::Remove { id: NodeId(id) }
 }
 

@@ -1,8 +1,10 @@
 //! What leaves the engine must hold: nothing is promised before the disk has it, nothing read before it is applied, nothing
 //! of the log let go that the store could still need, and no write sent again that must not be.
 
+use super::membership::Node;
 use super::*;
 use crate::engine::apply_stage::ApplyStage;
+use crate::engine::event::Origin;
 use crate::engine::log_stage::LogStage;
 use balsa_log::{Folder, Log, LogConfig, LogIdentity, SimDisk};
 use balsa_raft::ready::PersistToken;
@@ -99,6 +101,55 @@ fn the_log_keeps_what_the_store_has_not_flushed() {
     leading.give(Event::Flushed(applied));
     // One flush late, so that a snapshot that is being taken finds its log.
     assert_eq!(leading.engine.raft().first_index(), flushed.next());
+}
+
+/// Followers may need it, and so long as it is short it costs nothing.
+#[test]
+fn a_log_within_its_margin_is_kept_whole() {
+    let mut node = Node::starting(1, EngineConfig { log_margin_bytes: 1_000, ..config() }).takes_over(1);
+    let flush = |node: &mut Node| {
+        let applied = node.engine.raft().applied_index();
+        (0..2).for_each(|_| node.give(Event::Flushed(applied)));
+        (node.engine.raft().first_index(), applied.next())
+    };
+    assert_eq!(flush(&mut node).0, Index(1));
+    for _ in 0..20 {
+        let command = Bytes::from_static(&[0; 100]);
+        node.give(Event::Write { ticket: 1, command, repeatable: false, deadline_ms: u64::MAX });
+    }
+    let (first, next) = flush(&mut node);
+    assert_eq!(first, next);
+}
+
+/// What a snapshot brought is not applied once more, and what it answered nobody knows.
+#[test]
+fn entries_that_a_snapshot_holds_already_are_passed_over_and_their_writes_are_unknown() {
+    let put = command::Put { key: "key".into(), ..command::Put::default() };
+    let command = command::Command { request: None, operation: Some(Operation::Put(put)) };
+    let data = command::encode(&command);
+    let entry = |index| Entry { data: data.clone(), ..entry(index) };
+    let mut store = Store::open(Arc::new(MemoryEngine::new()), StoreConfig::default()).unwrap();
+    (1..=2).for_each(|index| drop(store.apply(index, &data).unwrap()));
+    let mut stage = ApplyStage::new(store, folder(&SimDisk::new()), 0);
+    let committed: [Committed<Numbers>; 4] = [
+        Committed { entry: entry(1), origin: Some(Origin::Local(1)) },
+        Committed { entry: entry(2), origin: Some(Origin::Peer { node: OTHER, id: 2 }) },
+        Committed { entry: entry(3), origin: Some(Origin::Local(3)) },
+        Committed { entry: entry(4), origin: Some(Origin::Peer { node: OTHER, id: 4 }) },
+    ];
+    let applied = stage.apply(committed.into()).unwrap();
+    assert!(
+        matches!(&applied.answers[..], [(1, Err(WriteError::Unknown { .. })), (3, Ok(_))]),
+        "{applied:?}"
+    );
+    let results: Vec<_> = (applied.messages.iter())
+        .map(|(to, message)| match message {
+            PeerMessage::ForwardReply { id, result } => (*to, *id, *result == ForwardResult::Unknown),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(results, [(OTHER, 2, true), (OTHER, 4, false)]);
+    assert_eq!((applied.index, stage.store().position().revision), (Index(4), 4));
 }
 
 /// Hazards 2 and 38.

@@ -16,7 +16,8 @@ use balsa_store::command::{
 use balsa_store::engine::StateEngine;
 use balsa_store::model::Model;
 use balsa_store::{
-    Change, Changed, FlushJob, MemoryEngine, Order, PastError, Scan, Store, StoreConfig, View,
+    Change, Changed, FlushJob, LeaseInfo, LeaseKind, LockStanding, MemoryEngine, Order, PastError, Scan,
+    Store, StoreConfig, View,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -181,7 +182,7 @@ fn any_txn() -> impl Strategy<Value = Txn> {
     ];
     let op = op.prop_map(|kind| TxnOp { kind: Some(kind) }).boxed();
     let ops = || prop::collection::vec(op.clone(), 0..4);
-    (prop::collection::vec(condition, 0..2), ops(), ops()).prop_map(|(conditions, then, otherwise)| Txn {
+    (prop::collection::vec(condition, 0..4), ops(), ops()).prop_map(|(conditions, then, otherwise)| Txn {
         conditions,
         then,
         otherwise,
@@ -433,7 +434,7 @@ impl<D: Disk> Rig<D> {
         assert_eq!(store.time_ms(), self.model.time_ms);
         assert_eq!(store.feature_level(), self.model.feature_level);
         assert_eq!(store.applied_index(), self.log.len() as u64);
-        check_leases(store, &self.model);
+        check_leases(store, &self.model, self.published.cleared);
     }
 
     /// Readers see what was published, and nothing newer.
@@ -492,21 +493,55 @@ fn gives_lease(command: &Command) -> bool {
     matches!(&command.operation, Some(Operation::Put(put)) if put.ttl_ms != 0)
 }
 
-/// Leases and locks, as they are applied.
-fn check_leases(store: &Store, model: &Model) {
+/// Leases and locks, as they are applied; of clears, that which was published.
+fn check_leases(store: &Store, model: &Model, cleared: u64) {
     let view = store.reader().view();
-    let found: Vec<_> =
-        view.leases_above(0, 100).iter().map(|at| (at.number, at.ttl_ms, at.deadline_ms)).collect();
+    let shown = |at: &LeaseInfo| (at.number, at.ttl_ms, at.deadline_ms, at.kind == LeaseKind::OfKey);
+    let found: Vec<_> = view.leases_above(0, 100).iter().map(shown).collect();
     let living = model.leases.iter().filter(|(_, lease)| !lease.ended);
-    let wanted: Vec<_> = living.map(|(number, lease)| (*number, lease.ttl_ms, lease.deadline_ms)).collect();
+    let wanted: Vec<_> =
+        living.map(|(number, lease)| (*number, lease.ttl_ms, lease.deadline_ms, lease.of_key)).collect();
     assert_eq!(found, wanted);
+    let mut above = 0;
+    for lease in wanted {
+        let page = view.leases_above(above, 1);
+        assert_eq!(page.iter().map(shown).collect::<Vec<_>>(), [lease], "above {above}");
+        above = lease.0;
+    }
+    for (number, lease) in &model.leases {
+        let valid = lease.keys.iter().filter(|(_, attached)| **attached > cleared);
+        let wanted: Vec<Bytes> = valid.map(|(key, _)| key.clone()).collect();
+        assert_eq!(view.keys_of_lease(*number, 100), wanted, "lease {number}");
+        assert_eq!(view.lease(*number).is_some(), !lease.ended, "lease {number}");
+    }
     let mut held = Vec::new();
     for name in ["lock", "lock/a"] {
-        let queue: Vec<u64> = view.lock(name.as_bytes()).map(|place| place.token).collect();
-        assert_eq!(queue, model.lock(&text(name)), "{name}");
-        held.extend(queue.first().map(|token| (text(name), *token)));
+        let queue: Vec<_> = view
+            .lock(name.as_bytes())
+            .map(|place| (place.token, place.lease, place.ttl_ms, place.shown))
+            .collect();
+        let wanted: Vec<_> = model.locks.get(name.as_bytes()).into_iter().flatten().collect();
+        let wanted = wanted.into_iter().map(|(token, place)| {
+            (*token, place.lease, place.ttl_ms, (place.key.clone(), place.value.clone()))
+        });
+        assert_eq!(queue, wanted.collect::<Vec<_>>(), "{name}");
+        assert_eq!(view.lock_length(name.as_bytes()), queue.len() as u64, "{name}");
+        for (at, (token, ..)) in queue.iter().enumerate() {
+            let wanted = if at == 0 { LockStanding::Held } else { LockStanding::Waits };
+            assert_eq!(view.lock_standing(&text(name), *token), wanted, "{name}");
+        }
+        assert_eq!(view.lock_standing(&text(name), 9999), LockStanding::Gone, "{name}");
+        held.extend(queue.first().map(|(token, ..)| (text(name), *token)));
     }
     assert_eq!(view.locks_above(b"", 10), held);
+    assert_eq!(view.locks_above(b"", 1), held[..held.len().min(1)]);
+    held.retain(|(name, _)| name > "lock");
+    assert_eq!(view.locks_above(b"lock", 10), held);
+    let stats = store.stats();
+    let keys: usize = model.leases.values().map(|lease| lease.keys.len()).sum();
+    let places: usize = model.locks.values().map(|queue| queue.len()).sum();
+    let wanted = (model.leases.len() as u64, keys as u64, places as u64);
+    assert_eq!((stats.leases, stats.leased_keys, stats.lock_places), wanted);
     let first = model.leases.values().map(|lease| lease.deadline_ms).min();
     let wait =
         model.locks.values().flat_map(|queue| queue.values().skip(1)).map(|place| place.wait_until_ms).min();
@@ -576,6 +611,24 @@ fn check_past(view: &View, model: &Model) {
         }
         back.reverse();
         assert_eq!(back, wanted, "at {revision}, backwards");
+        // A part of them, with its ends and without.
+        let (first, last) = (&b"a\0"[..], &b"b"[..]);
+        for with_ends in [true, false] {
+            let (start, end) = match with_ends {
+                true => (Bound::Included(first), Bound::Included(last)),
+                false => (Bound::Excluded(first), Bound::Excluded(last)),
+            };
+            let is_in =
+                |key: &[u8]| (first < key && key < last) || (with_ends && (key == first || key == last));
+            let part: Vec<_> = wanted.iter().filter(|(key, _)| is_in(key)).cloned().collect();
+            let scan = Scan::new(start, end);
+            let page = view.page_at(revision, scan, 100, usize::MAX).unwrap();
+            assert_eq!(page.items, part, "at {revision}, {with_ends}");
+            let scan = Scan { order: Order::Descending, ..scan };
+            let mut page = view.page_at(revision, scan, 100, usize::MAX).unwrap();
+            page.items.reverse();
+            assert_eq!(page.items, part, "at {revision}, {with_ends}, backwards");
+        }
     }
     if oldest > 0 {
         let refused = view.get_at(b"a", oldest - 1);
@@ -593,6 +646,11 @@ fn check_past(view: &View, model: &Model) {
         while after < newest {
             let page = view.changes(after, wanted, rows_max, bytes_max).unwrap();
             assert!(page.through > after, "a page goes further");
+            // All but the last revision fit.
+            let before = page.items.iter().filter(|change| change.revision < page.through);
+            let bytes: usize = before.clone().map(|change| bytes_of(&change.what)).sum();
+            assert!(only.is_some() || before.count() < rows_max, "at most {rows_max}: {page:?}");
+            assert!(bytes < bytes_max, "at most {bytes_max}: {page:?}");
             for Change { revision, what } in page.items {
                 assert!(after < revision && revision <= page.through);
                 match what {
@@ -612,5 +670,14 @@ fn check_past(view: &View, model: &Model) {
         let mut changes = model.changes_above(oldest);
         changes.retain(|(_, key), _| wanted(key));
         assert_eq!(found, changes);
+    }
+}
+
+/// What a change brings, in bytes.
+fn bytes_of(what: &Changed) -> usize {
+    match what {
+        Changed::Put { key, value } => key.len() + value.value.len(),
+        Changed::Delete { key } => key.len(),
+        Changed::Clear => 0,
     }
 }
