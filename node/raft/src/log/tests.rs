@@ -253,3 +253,28 @@ proptest! {
         }
     }
 }
+
+/// Each relation on its own is enough to stop the node.
+#[test]
+fn the_check_sees_every_relation_that_is_broken() {
+    let snapshot = SnapshotMeta { index: Index(1), term: Term(1), membership: Arc::default() };
+    let entries = (2..=5).map(|index| entry(index, 1, false)).collect();
+    let mut sound = Log::new(snapshot, entries, Index(2)).expect("a log without memberships");
+    (sound.handed_out, sound.commit) = (Index(3), Index(4));
+    (sound.stable, sound.unsent) = (Index(4), Index(5));
+    sound.check();
+    let broken: [(&str, fn(&mut Log)); 7] = [
+        ("compacted <= applied", |log| log.applied = Index(0)),
+        ("applied <= handed out", |log| log.applied = Index(4)),
+        ("handed out <= commit", |log| log.commit = Index(2)),
+        ("handed out <= stable", |log| log.stable = Index(2)),
+        ("commit <= last", |log| log.commit = Index(6)),
+        ("stable < unsent", |log| log.stable = Index(5)),
+        ("unsent <= last + 1", |log| log.unsent = Index(7)),
+    ];
+    for (relation, breaks) in broken {
+        let mut log = sound.clone();
+        breaks(&mut log);
+        assert!(std::panic::catch_unwind(|| log.check()).is_err(), "nothing says that {relation} is broken");
+    }
+}
