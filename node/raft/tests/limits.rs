@@ -5,7 +5,7 @@ mod harness;
 
 use balsa_raft::{
     Body, Change, Config, ConfigError, Entry, EntryKind, HardState, Index, Membership, MembershipError,
-    Message, NodeId, ProposeError, Raft, ReadError, ReadId, RestoreError, Restored, SnapshotMeta, Term,
+    Message, NodeId, ProposeError, Raft, ReadError, ReadId, RestoreError, Restored, Role, SnapshotMeta, Term,
     TransferError,
 };
 use bytes::Bytes;
@@ -163,6 +163,18 @@ fn waiting_reads_are_bounded_and_dropped_with_leadership() {
     assert_eq!(dropped, 3);
 }
 
+/// A leader goes on for any number of reads, as long as few wait at a time.
+#[test]
+fn the_places_of_confirmed_reads_come_back() {
+    let mut cluster = led_by_one(Config { max_pending_reads: 2, ..config() });
+    for read in 1..=10 {
+        assert_eq!(cluster.read(NodeId(1), ReadId(read)), Some(Ok(())), "read {read}");
+        cluster.settle();
+    }
+    let confirmed = cluster.events.iter().filter(|event| matches!(event, Event::ReadConfirmed(..))).count();
+    assert_eq!(confirmed, 10);
+}
+
 #[test]
 fn appends_in_flight_are_bounded() {
     let tight =
@@ -258,6 +270,49 @@ fn a_transfer_needs_a_target() {
     assert!(cluster.raft(NodeId(1)).is_some_and(Raft::is_transferring));
 }
 
+#[test]
+fn only_another_voter_takes_over_and_one_at_a_time() {
+    let learner = NodeId(4);
+    let mut cluster = Cluster::founded(config(), &Membership { learners: [learner].into(), ..three() });
+    while cluster.leader() != Some(NodeId(1)) {
+        cluster.input(NodeId(1), |raft| raft.tick());
+        cluster.settle();
+    }
+    for to in [NodeId(1), learner, NodeId(77)] {
+        let refused = cluster.input(NodeId(1), |raft| raft.transfer_leadership(Some(to)));
+        assert_eq!(refused, Some(Err(TransferError::NotAVoter { to })));
+    }
+    let to = NodeId(3);
+    for again in [Some(to), Some(to), None] {
+        assert_eq!(cluster.input(NodeId(1), |raft| raft.transfer_leadership(again)), Some(Ok(to)));
+    }
+    let other = cluster.input(NodeId(1), |raft| raft.transfer_leadership(Some(NodeId(2))));
+    assert_eq!(other, Some(Err(TransferError::InProgress { to })));
+}
+
+/// It steps down with the next Ready: what it took now would be in doubt for nothing.
+#[test]
+fn a_leader_whose_removal_has_committed_takes_nothing_more() {
+    let mut cluster = led_by_one(config());
+    let me = NodeId(1);
+    assert!(matches!(cluster.change(me, &[Change::Remove(me)], ""), Some(Ok(_))));
+    while !cluster.network.iter().all(|message| message.to == me) {
+        let at = cluster.network.iter().position(|message| message.to != me).expect("a message");
+        cluster.deliver(at);
+    }
+    cluster.persist(NodeId(2), usize::MAX);
+    cluster.persist(NodeId(3), usize::MAX);
+    for answer in std::mem::take(&mut cluster.network) {
+        cluster.input_only(me, |raft| raft.step(answer));
+    }
+    let raft = cluster.raft(me).expect("it runs");
+    assert!(raft.is_leader() && raft.commit_index() == raft.membership_index());
+    let proposed = cluster.input_only(me, |raft| raft.propose(Bytes::from_static(b"x")));
+    assert_eq!(proposed, Some(Err(ProposeError::Transferring)));
+    let changed = cluster.input_only(me, |raft| raft.propose_membership(&[], Bytes::new()));
+    assert_eq!(changed, Some(Err(MembershipError::Transferring)));
+}
+
 /// Also right after a quorum check, when those that answer all the time have not answered in the new period yet.
 #[test]
 fn a_leader_whose_followers_answer_always_has_a_target() {
@@ -316,6 +371,26 @@ fn an_own_vote_waits_for_its_own_write() {
         assert!(!cluster.raft(me).is_some_and(Raft::is_leader), "leads after {write} of 3 writes");
         cluster.persist(me, 1);
     }
+    assert!(cluster.raft(me).is_some_and(Raft::is_leader));
+}
+
+/// Nor does that of all earlier writes, while the vote is not even handed out.
+#[test]
+fn an_own_vote_waits_for_the_ready_that_hands_it_out() {
+    let mut cluster = Cluster::founded(config(), &Membership::of_voters([NodeId(1)]));
+    let me = NodeId(1);
+    cluster.input(me, |raft| raft.tick());
+    cluster.settle();
+    cluster.propose(me, "x");
+    let entry = cluster.node(me).pending[0].token;
+    let deposed =
+        Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
+    cluster.input_only(me, |raft| raft.step(deposed));
+    cluster.input_only(me, |raft| raft.tick());
+    cluster.input_only(me, |raft| raft.handle_persisted(entry));
+    assert_eq!(cluster.raft(me).map(Raft::role), Some(Role::Candidate));
+    cluster.drain(me);
+    cluster.settle();
     assert!(cluster.raft(me).is_some_and(Raft::is_leader));
 }
 
