@@ -6,7 +6,7 @@ mod support;
 use balsa_log::files::sim::{Fault, OpKind, SplitMix};
 use balsa_log::{Log, LogError, LogStart, LogWrite, SimDisk};
 use std::io::ErrorKind;
-use support::{Model, Step, folder, open, run, script, tell};
+use support::{Model, Step, folder, open, path, run, script, tell};
 
 /// Restarts after a fault and checks what is there.
 fn restart(disk: &SimDisk, mut model: Model, created: bool, seed: Option<u64>, context: &str) {
@@ -169,6 +169,22 @@ fn a_full_disk_refuses_entries_and_nothing_else() {
     disk.crash();
     let (_, recovered) = open(&disk).unwrap();
     model.recovered(&recovered, "after the disk was full");
+}
+
+/// On a full disk it could not be made again.
+#[test]
+fn the_reserve_is_durable_once_the_log_is_open() {
+    let disk = SimDisk::new();
+    let (_, log, _) = run(&disk, &[]);
+    drop(log);
+    disk.crash();
+    let (spare, folder) = (path("0000000000000000.spare"), folder(&disk));
+    folder.disk.remove(&spare).unwrap();
+    folder.disk.sync_dir(&folder.path).unwrap();
+    let (log, _) = open(&disk).unwrap();
+    drop(log);
+    disk.power_loss(&mut || 0);
+    assert_eq!(disk.contents(&spare).map(|bytes| bytes.len()), Some(8192));
 }
 
 #[test]

@@ -283,6 +283,14 @@ fn another_owner_or_version() {
         assert!(matches!(result, Err(OpenError::Identity { .. })));
     }
     assert!(matches!(open(&SimDisk::new()), Err(OpenError::Missing(_))));
+    // A segment of another version, with a sound header.
+    let file = live(&base).pop().unwrap();
+    let mut bytes = base.contents(&file).unwrap();
+    bytes[8] += 1;
+    let crc = crc32c::crc32c(&bytes[..56]);
+    bytes[56..60].copy_from_slice(&crc.to_le_bytes());
+    base.edit(&file, &bytes);
+    assert!(matches!(open(&base), Err(OpenError::Version { found: 2, supported: 1, .. })));
 }
 
 #[test]
