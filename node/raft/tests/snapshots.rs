@@ -25,17 +25,22 @@ fn founded() -> Cluster {
     Cluster::founded(Config::with_defaults(ME, 1), &three())
 }
 
-/// An append of entries from index 2 on, of term 2 like their leader.
-fn append(last: u64, commit: u64) -> Message {
+/// An append of entries up to `last`, of their leader's term.
+fn append_behind(prev: (u64, u64), term: u64, last: u64, commit: u64) -> Message {
     let entry = |index| Entry {
         index: Index(index),
-        term: Term(2),
+        term: Term(term),
         kind: EntryKind::Command,
         data: Bytes::from_static(b"x"),
     };
-    let (entries, commit) = ((2..=last).map(entry).collect(), Index(commit));
-    let body = Body::Append { prev_index: Index(1), prev_term: Term(1), entries, commit };
-    Message { from: OTHER, to: ME, term: Term(2), body }
+    let (entries, commit) = ((prev.0 + 1..=last).map(entry).collect(), Index(commit));
+    let body = Body::Append { prev_index: Index(prev.0), prev_term: Term(prev.1), entries, commit };
+    Message { from: OTHER, to: ME, term: Term(term), body }
+}
+
+/// The same, behind the first entry and of term 2.
+fn append(last: u64, commit: u64) -> Message {
+    append_behind((1, 1), 2, last, commit)
 }
 
 fn offer(cluster: &mut Cluster, term: u64, meta: &SnapshotMeta) -> Option<SnapshotDecision> {
@@ -102,4 +107,29 @@ fn a_stale_snapshot_is_answered_with_what_is_committed_and_durable() {
     let answered = |index| (Term(2), Body::SnapshotInstalled { match_index: Index(index) });
     assert!(sent(&cluster).contains(&answered(3)), "{:?}", sent(&cluster));
     assert!(!sent(&cluster).contains(&answered(5)));
+}
+
+#[test]
+fn a_snapshot_of_what_the_log_holds_is_not_needed() {
+    let mut cluster = founded();
+    cluster.input(ME, |raft| raft.step(append(5, 1)));
+    assert_eq!(offer(&mut cluster, 2, &meta(4, 2)), Some(SnapshotDecision::Stale));
+    assert_eq!(cluster.raft(ME).map(Raft::commit_index), Some(Index(4)));
+    // Of another history, it is.
+    assert_eq!(offer(&mut cluster, 3, &meta(5, 3)), Some(SnapshotDecision::Wanted));
+}
+
+/// What was on its way to the disk is not what the log holds behind a snapshot (hazard 3).
+#[test]
+fn a_late_completion_confirms_nothing_behind_a_snapshot() {
+    let mut cluster = founded();
+    cluster.input(ME, |raft| raft.step(append(8, 1)));
+    assert_eq!(offer(&mut cluster, 3, &meta(6, 3)), Some(SnapshotDecision::Wanted));
+    assert_eq!(cluster.input(ME, |raft| raft.install_snapshot(meta(6, 3))), Some(true));
+    cluster.input(ME, |raft| raft.step(append_behind((6, 3), 3, 9, 6)));
+    let stable = |cluster: &Cluster| cluster.raft(ME).map(|raft| raft.status().stable);
+    cluster.persist(ME, 1);
+    assert_eq!(stable(&cluster), Some(Index(6)));
+    cluster.persist(ME, usize::MAX);
+    assert_eq!(stable(&cluster), Some(Index(9)));
 }

@@ -278,3 +278,20 @@ fn the_check_sees_every_relation_that_is_broken() {
         assert!(std::panic::catch_unwind(|| log.check()).is_err(), "nothing says that {relation} is broken");
     }
 }
+
+/// What was handed out before a snapshot is never reported applied, and takes no room from what follows.
+#[test]
+fn a_snapshot_gives_the_room_back_that_was_handed_out() {
+    let mut log = Pair::new().log;
+    (1..=4).for_each(|index| assert!(!log.append(entry(index, 1, false))));
+    assert_eq!(log.take_unsent().len(), 4);
+    log.stable_to(Index(4));
+    log.commit_to(Index(2));
+    assert_eq!(log.take_apply(usize::MAX).len(), 2);
+    log.install_snapshot(&SnapshotMeta { index: Index(9), term: Term(2), membership: Arc::default() });
+    log.append(entry(10, 2, false));
+    assert_eq!(log.take_unsent().len(), 1);
+    log.stable_to(Index(10));
+    log.commit_to(Index(10));
+    assert_eq!(log.take_apply(1), [entry(10, 2, false)]);
+}
