@@ -200,6 +200,22 @@ mod tests {
         assert_eq!(free, expected.map(|(term, body)| message(term, body)));
     }
 
+    #[test]
+    fn an_acknowledgement_does_not_leave_with_one_that_waits_for_less() {
+        let mut pipeline = Pipeline::default();
+        let accepted = |index| Message {
+            from: NodeId(2),
+            to: NodeId(1),
+            term: Term(3),
+            body: Body::AppendAccepted { match_index: Index(index) },
+        };
+        let writes = [1, 2].map(|index| pipeline.begin(Some((Index(index), Index(index))), false, 0));
+        pipeline.hold(writes[0], accepted(1));
+        pipeline.hold(writes[1], accepted(2));
+        assert_eq!(pipeline.complete(writes[0]).free, [accepted(1)]);
+        assert_eq!(pipeline.complete(writes[1]).free, [accepted(2)]);
+    }
+
     /// However many writes came behind it (hazard 13).
     #[test]
     fn a_stall_is_counted_from_the_oldest_write_under_way() {

@@ -163,6 +163,25 @@ fn waiting_reads_are_bounded_and_dropped_with_leadership() {
     assert_eq!(dropped, 3);
 }
 
+/// Also those that wait for the leader's first entry, and those that arrived since the last Ready.
+#[test]
+fn reads_are_dropped_wherever_they_wait() {
+    let me = NodeId(1);
+    let deposed =
+        Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
+    let mut cluster = Cluster::founded(config(), &Membership::of_voters([me]));
+    cluster.input(me, |raft| raft.tick());
+    cluster.persist(me, 1);
+    assert_eq!(cluster.read(me, ReadId(1)), Some(Ok(())));
+    cluster.input(me, |raft| raft.step(deposed.clone()));
+    assert!(cluster.events.contains(&Event::ReadDropped(me, ReadId(1))), "{:?}", cluster.events);
+
+    let mut cluster = led_by_one(config());
+    assert_eq!(cluster.input_only(me, |raft| raft.read(ReadId(2))), Some(Ok(())));
+    cluster.input(me, |raft| raft.step(deposed));
+    assert!(cluster.events.contains(&Event::ReadDropped(me, ReadId(2))), "{:?}", cluster.events);
+}
+
 /// A leader goes on for any number of reads, as long as few wait at a time.
 #[test]
 fn the_places_of_confirmed_reads_come_back() {
