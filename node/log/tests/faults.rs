@@ -134,6 +134,8 @@ fn fill(disk: &SimDisk, model: &mut Model, log: &mut Log) {
     }
     assert_eq!(log.last_index(), model.now().last());
     assert!(log.failure().is_none());
+    // What could not be made takes no room.
+    assert!(disk.paths().iter().all(|path| path.extension().is_some_and(|e| e != "new")));
 }
 
 #[test]
