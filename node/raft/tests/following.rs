@@ -15,7 +15,7 @@ fn started(membership: &Membership) -> Raft {
         entries: vec![Raft::bootstrap_entry(membership)],
         ..Restored::blank()
     };
-    Raft::new(Config::with_defaults(ME, 1), restored).unwrap()
+    Raft::new(Config { election_stretch_max: 8, ..Config::with_defaults(ME, 1) }, restored).unwrap()
 }
 
 fn three() -> Membership {
@@ -75,4 +75,19 @@ fn a_learner_takes_over_from_nobody() {
     answers(&mut raft, LEADER, 2, Body::Heartbeat { commit: Index(1), context: 0 });
     assert_eq!(answers(&mut raft, LEADER, 2, Body::TimeoutNow { last_index: Index(1) }), []);
     assert_eq!((raft.role(), raft.term()), (Role::Follower, Term(2)));
+}
+
+/// A leader that pauses is waited for the next time. One that is gone is not: else each would be missed later than the one
+/// before.
+#[test]
+fn only_the_silence_of_a_leader_that_lives_stretches_the_timeout() {
+    for (next, term, stretched) in [(LEADER, 2, true), (THIRD, 3, false)] {
+        let mut raft = started(&three());
+        let least = raft.status().election_timeout_ticks;
+        let heartbeat = || Body::Heartbeat { commit: Index(1), context: 0 };
+        answers(&mut raft, LEADER, 2, heartbeat());
+        (0..least - 1).for_each(|_| raft.tick());
+        answers(&mut raft, next, term, heartbeat());
+        assert_eq!(raft.status().election_timeout_ticks > least, stretched, "{next} in term {term}");
+    }
 }
