@@ -2,7 +2,7 @@
 
 use balsa_raft::membership::DecodeError;
 use balsa_raft::quorum::{VoteResult, has_quorum, joint_reached, joint_vote};
-use balsa_raft::{Change, Membership, NodeId};
+use balsa_raft::{Change, ChangeError, Membership, NodeId};
 use bytes::Bytes;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -153,6 +153,17 @@ fn any_number_of_voters_has_a_majority() {
         assert!(!has_quorum(&membership, |id| id.0 <= minority), "{minority} of {count}");
         assert!(has_quorum(&membership, |id| id.0 <= minority + 1), "{} of {count}", minority + 1);
     }
+}
+
+#[test]
+fn a_change_that_names_nobody_is_refused() {
+    let before = Membership::of_voters([1, 2].map(NodeId));
+    let change = |change| before.change(&[change], Bytes::new());
+    let nobody = NodeId(0);
+    for zero in [Change::AddVoter(nobody), Change::AddLearner(nobody), Change::Remove(nobody)] {
+        assert_eq!(change(zero), Err(ChangeError::ZeroNode));
+    }
+    assert_eq!(change(Change::Remove(NodeId(3))), Err(ChangeError::UnknownMember(NodeId(3))));
 }
 
 #[test]
