@@ -146,9 +146,7 @@ fn clear_leftovers(segments: &mut Segments, listing: &Listing) -> Result<(), Log
         let path = segments.path(&segment::spare_name(sequence));
         let file = segments.folder.disk.open(&path).doing("open", &path)?;
         let len_bytes = file.len_bytes().doing("measure", &path)?;
-        if len_bytes == segments.config.segment_bytes
-            && segments.spares.len() < segments.config.recycle_segments
-        {
+        if len_bytes == segments.config.segment_bytes && segments.spares.len() < segments.spares_max() {
             segments.spares.push(sequence);
         } else {
             segments.folder.disk.remove(&path).doing("remove", &path)?;

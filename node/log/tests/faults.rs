@@ -4,9 +4,9 @@
 mod support;
 
 use balsa_log::files::sim::{Fault, OpKind, SplitMix};
-use balsa_log::{Log, LogError, LogStart, LogWrite, SimDisk};
+use balsa_log::{Log, LogConfig, LogError, LogStart, LogWrite, SimDisk};
 use std::io::ErrorKind;
-use support::{Model, Step, folder, open, run, script, tell};
+use support::{IDENTITY, Model, Step, config, folder, open, path, run, script, tell};
 
 /// Restarts after a fault and checks what is there.
 fn restart(disk: &SimDisk, mut model: Model, created: bool, seed: Option<u64>, context: &str) {
@@ -134,6 +134,8 @@ fn fill(disk: &SimDisk, model: &mut Model, log: &mut Log) {
     }
     assert_eq!(log.last_index(), model.now().last());
     assert!(log.failure().is_none());
+    // What could not be made takes no room.
+    assert!(disk.paths().iter().all(|path| path.extension().is_some_and(|e| e != "new")));
 }
 
 #[test]
@@ -169,6 +171,101 @@ fn a_full_disk_refuses_entries_and_nothing_else() {
     disk.crash();
     let (_, recovered) = open(&disk).unwrap();
     model.recovered(&recovered, "after the disk was full");
+}
+
+/// On a full disk it could not be made again.
+#[test]
+fn the_reserve_is_durable_once_the_log_is_open() {
+    let disk = SimDisk::new();
+    let (_, log, _) = run(&disk, &[]);
+    drop(log);
+    disk.crash();
+    let (spare, folder) = (path("0000000000000000.spare"), folder(&disk));
+    folder.disk.remove(&spare).unwrap();
+    folder.disk.sync_dir(&folder.path).unwrap();
+    let (log, _) = open(&disk).unwrap();
+    drop(log);
+    disk.power_loss(&mut || 0);
+    assert_eq!(disk.contents(&spare).map(|bytes| bytes.len()), Some(8192));
+}
+
+/// A start keeps the reserve, which it could not make again, and as many spares as it is to recycle.
+#[test]
+fn a_start_on_a_full_disk_keeps_the_reserve() {
+    let disk = SimDisk::new();
+    let (mut model, log, result) = run(&disk, &[Step::Append(30, 500), Step::Sync, Step::Release(1)]);
+    result.unwrap();
+    drop(log);
+    disk.crash();
+    let spares = || disk.paths().iter().filter(|path| path.extension().is_some_and(|e| e == "spare")).count();
+    assert_eq!(spares(), 2);
+    disk.set_capacity(Some(disk.used_bytes()));
+    for (recycle_segments, kept) in [(1, 2), (0, 1), (0, 1)] {
+        let config = LogConfig { recycle_segments, ..config() };
+        let (log, recovered) = Log::open(folder(&disk), config, IDENTITY).unwrap();
+        model.recovered(&recovered, "on a full disk");
+        assert_eq!(spares(), kept);
+        drop(log);
+        disk.crash();
+        disk.set_capacity(Some(disk.used_bytes()));
+    }
+}
+
+/// Votes may use it up; the next entries are taken only once there is another.
+#[test]
+fn the_reserve_is_made_again_before_entries_are_taken() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    let has_spare = || disk.paths().iter().any(|path| path.extension().is_some_and(|e| e == "spare"));
+    while has_spare() {
+        model.step(&mut log, Step::Vote).unwrap();
+        model.step(&mut log, Step::Sync).unwrap();
+    }
+    model.step(&mut log, Step::Append(1, 10)).unwrap();
+    assert!(has_spare());
+}
+
+/// To start needs no room, even where there is none for a marker any more.
+#[test]
+fn a_log_that_is_full_to_the_last_byte_opens() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[]);
+    let mut log = log.unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    let failed = loop {
+        let before = model.clone();
+        if let Err(error) = model.step(&mut log, Step::Vote).and_then(|()| model.step(&mut log, Step::Sync)) {
+            model = before;
+            break error;
+        }
+    };
+    assert!(matches!(failed, LogError::Io { doing: "allocate", .. }), "{failed}");
+    drop(log);
+    disk.crash();
+    let (log, recovered) = open(&disk).unwrap();
+    model.recovered(&recovered, "full to the last byte");
+    assert_eq!(log.ready_bytes(), 0);
+}
+
+/// What a crash kept a release from giving up, the next start gives up.
+#[test]
+fn a_start_retires_what_is_not_needed() {
+    let disk = SimDisk::new();
+    let (mut model, log, _) = run(&disk, &[Step::Append(12, 500), Step::Sync]);
+    let mut log = log.unwrap();
+    disk.set_hook(|op| match op.kind {
+        OpKind::Rename => Fault::Fail(ErrorKind::Other),
+        _ => Fault::None,
+    });
+    assert!(matches!(model.step(&mut log, Step::Release(1)), Err(LogError::Io { doing: "rename", .. })));
+    assert!(log.size_bytes() > 8192, "{} bytes", log.size_bytes());
+    drop(log);
+    disk.clear_faults();
+    disk.crash();
+    let (log, recovered) = open(&disk).unwrap();
+    model.recovered(&recovered, "after the crash");
+    assert!(log.size_bytes() <= 8192, "{} bytes", log.size_bytes());
 }
 
 #[test]

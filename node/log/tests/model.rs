@@ -148,6 +148,20 @@ fn the_log_does_not_grow_while_it_is_released() {
 }
 
 #[test]
+fn the_log_does_not_grow_while_it_begins_anew() {
+    let disk = SimDisk::new();
+    let mut model = Model::new();
+    let mut log = model.create(&disk).unwrap();
+    for _ in 0..100 {
+        for step in [Step::Append(5, 300), Step::Reset(1), Step::Sync] {
+            model.step(&mut log, step).unwrap();
+        }
+        assert!(log.disk_bytes() <= 4 * 8192, "{} bytes", log.disk_bytes());
+        assert!(disk.used_bytes() <= 4 * 8192, "{} bytes", disk.used_bytes());
+    }
+}
+
+#[test]
 fn several_appends_share_one_write_and_one_fsync() {
     let disk = SimDisk::new();
     let mut model = Model::new();

@@ -254,6 +254,39 @@ fn a_batch_behind_a_torn_one_does_not_come_back() {
     assert!(cut > 10, "{cut} torn tails");
 }
 
+/// A batch that is valid, at its place, and not the next one is of a past that was cut: it does not follow, though its entry
+/// would (hazard 24).
+#[test]
+fn a_batch_of_another_number_does_not_follow() {
+    let base = SimDisk::new();
+    let (begun, log, _) = run(&base, &[Step::Append(1, 100), Step::Mark]);
+    drop(log);
+    base.crash();
+    let go_on = |batches: &[(usize, usize)]| {
+        let (disk, mut model) = (base.fork(), begun.clone());
+        let mut log = open(&disk).unwrap().0;
+        for &(count, bytes) in batches {
+            model.step(&mut log, Step::Append(count, bytes)).unwrap();
+            model.step(&mut log, Step::Sync).unwrap();
+        }
+        (disk, model)
+    };
+    // The third batch of one is where the other has its second one; entry for entry, they go equally far.
+    let (past, _) = go_on(&[(1, 100), (1, 100), (1, 100)]);
+    let (now, model) = go_on(&[(2, 300), (1, 50)]);
+    let file = live(&now)[0].clone();
+    let sector = (content_end(&now, &file) - 1) as usize / 512 * 512;
+    let (past, mut bytes) = (past.contents(&file).unwrap(), now.contents(&file).unwrap());
+    assert_eq!(past[sector..][..4], bytes[sector..][..4], "a batch begins there in both");
+    bytes[sector..][..512].copy_from_slice(&past[sector..][..512]);
+    now.crash();
+    now.edit(&file, &bytes);
+    let (_, recovered) = open(&now).unwrap();
+    let mut cut = model.now().clone();
+    cut.entries.pop();
+    assert_eq!((View::of(&recovered), recovered.torn_tail_bytes), (cut, 512));
+}
+
 #[test]
 fn an_older_version_of_a_segment() {
     let (old, _) = {
@@ -283,6 +316,14 @@ fn another_owner_or_version() {
         assert!(matches!(result, Err(OpenError::Identity { .. })));
     }
     assert!(matches!(open(&SimDisk::new()), Err(OpenError::Missing(_))));
+    // A segment of another version, with a sound header.
+    let file = live(&base).pop().unwrap();
+    let mut bytes = base.contents(&file).unwrap();
+    bytes[8] += 1;
+    let crc = crc32c::crc32c(&bytes[..56]);
+    bytes[56..60].copy_from_slice(&crc.to_le_bytes());
+    base.edit(&file, &bytes);
+    assert!(matches!(open(&base), Err(OpenError::Version { found: 2, supported: 1, .. })));
 }
 
 #[test]

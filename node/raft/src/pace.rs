@@ -212,4 +212,13 @@ mod tests {
         }
         assert_eq!(pace.timeout(), MOST);
     }
+
+    #[test]
+    fn after_a_word_in_time_no_answer_is_late() {
+        let mut pace = pace();
+        pace.gave_up();
+        pace.was_silent(1, 1);
+        pace.late_answer(2);
+        assert_eq!(pace.timeout(), LEAST);
+    }
 }

@@ -164,4 +164,69 @@ mod tests {
         let free = pipeline.complete(hard_state).free;
         assert_eq!(free, [message(Body::HeartbeatReply { context: 100 })]);
     }
+
+    /// A vote must not leave with an earlier write of term and vote, nor an acknowledgement with an earlier write of entries.
+    #[test]
+    fn a_message_waits_for_the_newest_write_that_it_depends_on() {
+        let mut pipeline = Pipeline::default();
+        let term = pipeline.begin(None, true, 0);
+        let vote = pipeline.begin(None, true, 0);
+        let entries = pipeline.begin(Some((Index(1), Index(1))), false, 0);
+        let waits = |pipeline: &Pipeline| {
+            [After::Nothing, After::HardState, After::Log].map(|after| pipeline.waits_for(after))
+        };
+        assert_eq!(waits(&pipeline), [None, Some(vote), Some(entries)]);
+        pipeline.complete(term);
+        assert_eq!(waits(&pipeline), [None, Some(vote), Some(entries)]);
+        pipeline.complete(vote);
+        assert_eq!(waits(&pipeline), [None, None, Some(entries)]);
+        pipeline.complete(entries);
+        assert_eq!(waits(&pipeline), [None; 3]);
+    }
+
+    #[test]
+    fn of_acknowledgements_in_one_term_the_furthest_counts() {
+        let mut pipeline = Pipeline::default();
+        let write = pipeline.begin(Some((Index(1), Index(9))), true, 0);
+        let message = |term, body| Message { from: NodeId(2), to: NodeId(1), term: Term(term), body };
+        let accepted = |index| Body::AppendAccepted { match_index: Index(index) };
+        for (term, index, context) in [(3, 5, 2), (3, 4, 1), (4, 9, 1)] {
+            pipeline.hold(write, message(term, accepted(index)));
+            pipeline.hold(write, message(term, Body::HeartbeatReply { context }));
+        }
+        let free = pipeline.complete(write).free;
+        let reply = |context| Body::HeartbeatReply { context };
+        let expected = [(3, accepted(5)), (3, reply(2)), (4, accepted(9)), (4, reply(1))];
+        assert_eq!(free, expected.map(|(term, body)| message(term, body)));
+    }
+
+    #[test]
+    fn an_acknowledgement_does_not_leave_with_one_that_waits_for_less() {
+        let mut pipeline = Pipeline::default();
+        let accepted = |index| Message {
+            from: NodeId(2),
+            to: NodeId(1),
+            term: Term(3),
+            body: Body::AppendAccepted { match_index: Index(index) },
+        };
+        let writes = [1, 2].map(|index| pipeline.begin(Some((Index(index), Index(index))), false, 0));
+        pipeline.hold(writes[0], accepted(1));
+        pipeline.hold(writes[1], accepted(2));
+        assert_eq!(pipeline.complete(writes[0]).free, [accepted(1)]);
+        assert_eq!(pipeline.complete(writes[1]).free, [accepted(2)]);
+    }
+
+    /// However many writes came behind it (hazard 13).
+    #[test]
+    fn a_stall_is_counted_from_the_oldest_write_under_way() {
+        let mut pipeline = Pipeline::default();
+        let first = pipeline.begin(None, true, 3);
+        let second = pipeline.begin(None, true, 7);
+        assert_eq!(pipeline.oldest_since(), Some(3));
+        assert_eq!(pipeline.complete(first).since, Some(3));
+        assert_eq!(pipeline.oldest_since(), Some(7));
+        assert_eq!(pipeline.complete(first).since, None, "it is no news");
+        assert_eq!(pipeline.complete(second).since, Some(7));
+        assert_eq!(pipeline.oldest_since(), None);
+    }
 }

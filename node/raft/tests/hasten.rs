@@ -8,7 +8,10 @@ const OTHER: NodeId = NodeId(2);
 const THIRD: NodeId = NodeId(3);
 
 fn started() -> Raft {
-    let membership = Membership { voters: [ME, OTHER, THIRD].into(), ..Membership::default() };
+    started_in(Membership::of_voters([ME, OTHER, THIRD]))
+}
+
+fn started_in(membership: Membership) -> Raft {
     let restored = Restored {
         hard_state: HardState { term: Term(4), vote: Some(THIRD) },
         entries: vec![Raft::bootstrap_entry(&membership)],
@@ -46,4 +49,21 @@ fn it_asks_nobody_where_a_leader_is_known() {
     raft.maybe_hasten_first_election(|_| true);
     assert_eq!((raft.role(), raft.leader()), (Role::Follower, Some(THIRD)));
     assert_eq!(asks_pre_votes(&mut raft), 0);
+}
+
+#[test]
+fn one_that_has_asked_for_votes_waits_for_them() {
+    let mut raft = started();
+    raft.maybe_hasten_first_election(|_| true);
+    raft.step(Message { from: OTHER, to: ME, term: Term(5), body: Body::PreVoteReply { granted: true } });
+    raft.maybe_hasten_first_election(|_| true);
+    assert_eq!((raft.role(), raft.term()), (Role::Candidate, Term(5)));
+}
+
+#[test]
+fn a_learner_asks_nobody() {
+    let voters = [OTHER, THIRD].into();
+    let mut raft = started_in(Membership { voters, learners: [ME].into(), ..Membership::default() });
+    raft.maybe_hasten_first_election(|_| true);
+    assert_eq!((raft.role(), asks_pre_votes(&mut raft)), (Role::Follower, 0));
 }

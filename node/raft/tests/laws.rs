@@ -1,7 +1,8 @@
 //! Laws that hold for any input: of quorums and of membership changes.
 
+use balsa_raft::membership::DecodeError;
 use balsa_raft::quorum::{VoteResult, has_quorum, joint_reached, joint_vote};
-use balsa_raft::{Change, Membership, NodeId};
+use balsa_raft::{Change, ChangeError, Membership, NodeId};
 use bytes::Bytes;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -135,5 +136,55 @@ proptest! {
         if let Ok(membership) = Membership::decode(&Bytes::from(bytes)) {
             prop_assert!(membership.check());
         }
+    }
+}
+
+/// Also where there are more voters than are counted without an allocation.
+#[test]
+fn any_number_of_voters_has_a_majority() {
+    for count in 1..=20u64 {
+        let membership = Membership::of_voters((1..=count).map(NodeId));
+        let minority = count / 2;
+        // One has reached 1, one 2, and so on.
+        for reached in [|id: NodeId, _| id.0, |id: NodeId, count| count + 1 - id.0] {
+            let held = joint_reached(&membership, |id| reached(id, count));
+            assert_eq!(held, Some(count - minority), "of {count}");
+        }
+        assert!(!has_quorum(&membership, |id| id.0 <= minority), "{minority} of {count}");
+        assert!(has_quorum(&membership, |id| id.0 <= minority + 1), "{} of {count}", minority + 1);
+    }
+}
+
+#[test]
+fn a_change_that_names_nobody_is_refused() {
+    let before = Membership::of_voters([1, 2].map(NodeId));
+    let change = |change| before.change(&[change], Bytes::new());
+    let nobody = NodeId(0);
+    for zero in [Change::AddVoter(nobody), Change::AddLearner(nobody), Change::Remove(nobody)] {
+        assert_eq!(change(zero), Err(ChangeError::ZeroNode));
+    }
+    assert_eq!(change(Change::Remove(NodeId(3))), Err(ChangeError::UnknownMember(NodeId(3))));
+}
+
+#[test]
+fn a_membership_that_contradicts_itself_is_refused() {
+    let set = |ids: &[u64]| -> BTreeSet<NodeId> { ids.iter().copied().map(NodeId).collect() };
+    let simple = Membership { voters: set(&[1, 2]), learners: set(&[3]), ..Membership::default() };
+    let joint =
+        Membership { outgoing: set(&[2, 4]), learners_next: set(&[4]), auto_leave: true, ..simple.clone() };
+    let decoded = |membership: &Membership| Membership::decode(&membership.encode());
+    for sound in [simple.clone(), joint.clone()] {
+        assert_eq!(decoded(&sound), Ok(sound));
+    }
+    let cases = [
+        ("a voter learns", Membership { learners: set(&[1]), ..simple.clone() }),
+        ("an outgoing voter learns", Membership { learners: set(&[2]), voters: set(&[1]), ..joint.clone() }),
+        ("one that did not vote is to learn", Membership { learners_next: set(&[5]), ..joint.clone() }),
+        ("an incoming voter is to learn", Membership { learners_next: set(&[2]), ..joint }),
+        ("one is to learn, without a joint phase", Membership { learners_next: set(&[4]), ..simple.clone() }),
+        ("a joint phase that is none is left", Membership { auto_leave: true, ..simple }),
+    ];
+    for (case, membership) in cases {
+        assert_eq!(decoded(&membership), Err(DecodeError::Inconsistent), "{case}");
     }
 }

@@ -5,7 +5,7 @@ mod harness;
 
 use balsa_raft::{
     Body, Change, Config, ConfigError, Entry, EntryKind, HardState, Index, Membership, MembershipError,
-    Message, NodeId, ProposeError, Raft, ReadError, ReadId, RestoreError, Restored, SnapshotMeta, Term,
+    Message, NodeId, ProposeError, Raft, ReadError, ReadId, RestoreError, Restored, Role, SnapshotMeta, Term,
     TransferError,
 };
 use bytes::Bytes;
@@ -163,12 +163,44 @@ fn waiting_reads_are_bounded_and_dropped_with_leadership() {
     assert_eq!(dropped, 3);
 }
 
+/// Also those that wait for the leader's first entry, and those that arrived since the last Ready.
+#[test]
+fn reads_are_dropped_wherever_they_wait() {
+    let me = NodeId(1);
+    let deposed =
+        Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
+    let mut cluster = Cluster::founded(config(), &Membership::of_voters([me]));
+    cluster.input(me, |raft| raft.tick());
+    cluster.persist(me, 1);
+    assert_eq!(cluster.read(me, ReadId(1)), Some(Ok(())));
+    cluster.input(me, |raft| raft.step(deposed.clone()));
+    assert!(cluster.events.contains(&Event::ReadDropped(me, ReadId(1))), "{:?}", cluster.events);
+
+    let mut cluster = led_by_one(config());
+    assert_eq!(cluster.input_only(me, |raft| raft.read(ReadId(2))), Some(Ok(())));
+    cluster.input(me, |raft| raft.step(deposed));
+    assert!(cluster.events.contains(&Event::ReadDropped(me, ReadId(2))), "{:?}", cluster.events);
+}
+
+/// A leader goes on for any number of reads, as long as few wait at a time.
+#[test]
+fn the_places_of_confirmed_reads_come_back() {
+    let mut cluster = led_by_one(Config { max_pending_reads: 2, ..config() });
+    for read in 1..=10 {
+        assert_eq!(cluster.read(NodeId(1), ReadId(read)), Some(Ok(())), "read {read}");
+        cluster.settle();
+    }
+    let confirmed = cluster.events.iter().filter(|event| matches!(event, Event::ReadConfirmed(..))).count();
+    assert_eq!(confirmed, 10);
+}
+
 #[test]
 fn appends_in_flight_are_bounded() {
     let tight =
         Config { max_append_bytes: 100, max_inflight_appends: 4, max_inflight_bytes: 1 << 20, ..config() };
     let few_bytes = Config { max_inflight_appends: 1_000, max_inflight_bytes: 400, ..tight.clone() };
-    for config in [tight, few_bytes] {
+    // Entries of 72 bytes, one a message.
+    for (config, most) in [(tight, 4), (few_bytes, 6)] {
         let mut cluster = led_by_one(config);
         for number in 0..100 {
             cluster.propose(NodeId(1), &format!("proposal {number:30}"));
@@ -177,9 +209,7 @@ fn appends_in_flight_are_bounded() {
             let to_peer = cluster.network.iter().filter(|message| message.to == NodeId(to));
             to_peer.filter(|message| matches!(message.body, Body::Append { .. })).count()
         };
-        // Entries of 72 bytes, one a message: four of them by either limit, or six by bytes.
-        assert!((4..=6).contains(&appends(&cluster, 2)), "{} in flight", appends(&cluster, 2));
-        assert!((4..=6).contains(&appends(&cluster, 3)), "{} in flight", appends(&cluster, 3));
+        assert_eq!((appends(&cluster, 2), appends(&cluster, 3)), (most, most));
         cluster.settle();
         assert_eq!(cluster.raft(NodeId(3)).map(Raft::last_index), Some(Index(102)));
     }
@@ -258,6 +288,29 @@ fn a_transfer_needs_a_target() {
     assert!(cluster.raft(NodeId(1)).is_some_and(Raft::is_transferring));
 }
 
+/// It steps down with the next Ready: what it took now would be in doubt for nothing.
+#[test]
+fn a_leader_whose_removal_has_committed_takes_nothing_more() {
+    let mut cluster = led_by_one(config());
+    let me = NodeId(1);
+    assert!(matches!(cluster.change(me, &[Change::Remove(me)], ""), Some(Ok(_))));
+    while !cluster.network.iter().all(|message| message.to == me) {
+        let at = cluster.network.iter().position(|message| message.to != me).expect("a message");
+        cluster.deliver(at);
+    }
+    cluster.persist(NodeId(2), usize::MAX);
+    cluster.persist(NodeId(3), usize::MAX);
+    for answer in std::mem::take(&mut cluster.network) {
+        cluster.input_only(me, |raft| raft.step(answer));
+    }
+    let raft = cluster.raft(me).expect("it runs");
+    assert!(raft.is_leader() && raft.commit_index() == raft.membership_index());
+    let proposed = cluster.input_only(me, |raft| raft.propose(Bytes::from_static(b"x")));
+    assert_eq!(proposed, Some(Err(ProposeError::Transferring)));
+    let changed = cluster.input_only(me, |raft| raft.propose_membership(&[], Bytes::new()));
+    assert_eq!(changed, Some(Err(MembershipError::Transferring)));
+}
+
 /// Also right after a quorum check, when those that answer all the time have not answered in the new period yet.
 #[test]
 fn a_leader_whose_followers_answer_always_has_a_target() {
@@ -268,6 +321,26 @@ fn a_leader_whose_followers_answer_always_has_a_target() {
         assert_eq!(now.transfer_leadership(None), Ok(NodeId(2)), "after {ticks} ticks");
         cluster.settle();
     }
+}
+
+#[test]
+fn a_change_is_under_way_until_it_has_committed_and_is_not_joint() {
+    let under_way = |cluster: &Cluster| cluster.raft(NodeId(1)).is_some_and(Raft::is_changing_membership);
+    let mut cluster = led_by_one(config());
+    assert!(!under_way(&cluster));
+    assert!(matches!(cluster.change(NodeId(1), &[Change::AddLearner(NodeId(4))], ""), Some(Ok(_))));
+    assert!(under_way(&cluster));
+    cluster.settle();
+    assert!(!under_way(&cluster));
+    // One that has applied the entry that enters a joint phase, and has not heard of the one that leaves it.
+    let joint = Membership { outgoing: [NodeId(1)].into(), ..three() };
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        entries: vec![Raft::bootstrap_entry(&joint)],
+        applied: Index(1),
+        ..Restored::blank()
+    };
+    assert!(Raft::new(config(), restored).is_ok_and(|raft| raft.is_changing_membership()));
 }
 
 /// A newer version's entry stops the node; it is not skipped (hazard 49).
@@ -319,6 +392,26 @@ fn an_own_vote_waits_for_its_own_write() {
     assert!(cluster.raft(me).is_some_and(Raft::is_leader));
 }
 
+/// Nor does that of all earlier writes, while the vote is not even handed out.
+#[test]
+fn an_own_vote_waits_for_the_ready_that_hands_it_out() {
+    let mut cluster = Cluster::founded(config(), &Membership::of_voters([NodeId(1)]));
+    let me = NodeId(1);
+    cluster.input(me, |raft| raft.tick());
+    cluster.settle();
+    cluster.propose(me, "x");
+    let entry = cluster.node(me).pending[0].token;
+    let deposed =
+        Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
+    cluster.input_only(me, |raft| raft.step(deposed));
+    cluster.input_only(me, |raft| raft.tick());
+    cluster.input_only(me, |raft| raft.handle_persisted(entry));
+    assert_eq!(cluster.raft(me).map(Raft::role), Some(Role::Candidate));
+    cluster.drain(me);
+    cluster.settle();
+    assert!(cluster.raft(me).is_some_and(Raft::is_leader));
+}
+
 /// What follows the entries of an append was not compared with the leader's log (hazard 6).
 #[test]
 fn a_follower_commits_no_more_than_was_verified() {
@@ -359,6 +452,11 @@ fn nonsense_is_ignored() {
     for body in bodies {
         let message = Message { from: NodeId(1), to: follower, term, body };
         cluster.input(follower, |raft| raft.step(message));
+    }
+    let own = Body::Heartbeat { commit: Index(2), context: 0 };
+    for node in [NodeId(1), follower] {
+        let own = Message { from: node, to: node, term, body: own.clone() };
+        cluster.input(node, |raft| raft.step(own));
     }
     let elsewhere =
         Message { from: NodeId(1), to: NodeId(3), term: Term(9), body: Body::HeartbeatReply { context: 0 } };

@@ -1,7 +1,9 @@
 //! Slow links and slow disks: a cluster elects and keeps a leader where the least election timeout is too short for
 //! them, by stretching it, and not where it may not.
 
-use balsa_raft::{Config, Entry, Membership, Message, NodeId, PersistToken, Raft, Restored, Term};
+use balsa_raft::{
+    Body, Config, Entry, Membership, Message, NodeId, PersistToken, Raft, Restored, Role, Term,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 const NODES: u64 = 3;
@@ -115,4 +117,48 @@ fn a_timeout_that_may_not_stretch_does_not() {
             (1..=20).filter(|seed| World::new(link, disk, hiccup, 1, *seed).settles(3_000, 600)).count();
         assert!(settled < 10, "{name}: {settled} of 20 settled without adapting: these worlds prove nothing");
     }
+}
+
+/// An answer that comes after its asker has given up has it wait longer the next time: whatever the question was, and also when
+/// the asker has moved on to the next term.
+#[test]
+fn a_late_answer_stretches_the_timeout() {
+    fn step(raft: &mut Raft, term: u64, body: Body) {
+        raft.step(Message { from: NodeId(2), to: NodeId(1), term: Term(term), body });
+        if let Some(persist) = raft.take_ready().persist {
+            raft.handle_persisted(persist.token);
+        }
+    }
+    fn tick_until(raft: &mut Raft, role: Role) {
+        while raft.role() != role {
+            raft.tick();
+        }
+    }
+    let least = Config::with_defaults(NodeId(1), 1).election_ticks;
+    let candidate = || {
+        let mut raft = World::new(1, 0, 1, 8, 1).nodes.remove(&NodeId(1)).expect("a node");
+        tick_until(&mut raft, Role::PreCandidate);
+        step(&mut raft, 2, Body::PreVoteReply { granted: true });
+        assert_eq!((raft.role(), raft.status().election_timeout_ticks), (Role::Candidate, least));
+        raft
+    };
+    let stretched = |raft: &Raft| raft.status().election_timeout_ticks == 2 * least;
+
+    let mut raft = candidate();
+    tick_until(&mut raft, Role::PreCandidate);
+    step(&mut raft, 2, Body::VoteReply { granted: true });
+    assert!(stretched(&raft), "a vote, in its term");
+
+    let mut raft = candidate();
+    tick_until(&mut raft, Role::PreCandidate);
+    step(&mut raft, 3, Body::PreVoteReply { granted: true });
+    step(&mut raft, 2, Body::VoteReply { granted: true });
+    assert!(stretched(&raft), "a vote of the term before");
+
+    let mut raft = candidate();
+    step(&mut raft, 2, Body::VoteReply { granted: true });
+    assert_eq!(raft.role(), Role::Leader);
+    tick_until(&mut raft, Role::Follower);
+    step(&mut raft, 2, Body::HeartbeatReply { context: 0 });
+    assert!(stretched(&raft), "of a peer that was led");
 }

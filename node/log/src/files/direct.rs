@@ -106,6 +106,28 @@ mod tests {
     }
 
     #[test]
+    fn all_pieces_go_where_they_belong_from_aligned_memory() {
+        let file = tempfile::tempfile().unwrap();
+        let direct = Direct { file, memory: Mutex::default(), refused: AtomicBool::new(false) };
+        // Odd lengths and places go another way.
+        for (bytes, offset) in [(SECTOR_BYTES - 1, 0), (SECTOR_BYTES, 1)] {
+            let write = |_: &[u8], _| panic!("{bytes} bytes at {offset} are no sectors");
+            assert!(!direct.write_pieces(&vec![7; bytes], offset, write).unwrap());
+        }
+        let offset = 3 * SECTOR_BYTES;
+        let bytes: Vec<u8> =
+            (0..2 * PIECE_BYTES + SECTOR_BYTES).map(|at| (at / SECTOR_BYTES % 251) as u8).collect();
+        let mut disk = vec![0; offset + bytes.len()];
+        let write = |piece: &[u8], at| {
+            assert_eq!(piece.as_ptr().align_offset(MEMORY_ALIGN_BYTES), 0);
+            disk[at as usize..][..piece.len()].copy_from_slice(piece);
+            Ok(())
+        };
+        assert!(direct.write_pieces(&bytes, offset as u64, write).unwrap());
+        assert!(disk[offset..] == bytes);
+    }
+
+    #[test]
     fn other_failures_are_told() {
         let file = tempfile::tempfile().unwrap();
         let direct = Direct { file, memory: Mutex::default(), refused: AtomicBool::new(false) };

@@ -253,3 +253,45 @@ proptest! {
         }
     }
 }
+
+/// Each relation on its own is enough to stop the node.
+#[test]
+fn the_check_sees_every_relation_that_is_broken() {
+    let snapshot = SnapshotMeta { index: Index(1), term: Term(1), membership: Arc::default() };
+    let entries = (2..=5).map(|index| entry(index, 1, false)).collect();
+    let mut sound = Log::new(snapshot, entries, Index(2)).expect("a log without memberships");
+    (sound.handed_out, sound.commit) = (Index(3), Index(4));
+    (sound.stable, sound.unsent) = (Index(4), Index(5));
+    sound.check();
+    let broken: [(&str, fn(&mut Log)); 7] = [
+        ("compacted <= applied", |log| log.applied = Index(0)),
+        ("applied <= handed out", |log| log.applied = Index(4)),
+        ("handed out <= commit", |log| log.commit = Index(2)),
+        ("handed out <= stable", |log| log.stable = Index(2)),
+        ("commit <= last", |log| log.commit = Index(6)),
+        ("stable < unsent", |log| log.stable = Index(5)),
+        ("unsent <= last + 1", |log| log.unsent = Index(7)),
+    ];
+    for (relation, breaks) in broken {
+        let mut log = sound.clone();
+        breaks(&mut log);
+        assert!(std::panic::catch_unwind(|| log.check()).is_err(), "nothing says that {relation} is broken");
+    }
+}
+
+/// What was handed out before a snapshot is never reported applied, and takes no room from what follows.
+#[test]
+fn a_snapshot_gives_the_room_back_that_was_handed_out() {
+    let mut log = Pair::new().log;
+    (1..=4).for_each(|index| assert!(!log.append(entry(index, 1, false))));
+    assert_eq!(log.take_unsent().len(), 4);
+    log.stable_to(Index(4));
+    log.commit_to(Index(2));
+    assert_eq!(log.take_apply(usize::MAX).len(), 2);
+    log.install_snapshot(&SnapshotMeta { index: Index(9), term: Term(2), membership: Arc::default() });
+    log.append(entry(10, 2, false));
+    assert_eq!(log.take_unsent().len(), 1);
+    log.stable_to(Index(10));
+    log.commit_to(Index(10));
+    assert_eq!(log.take_apply(1), [entry(10, 2, false)]);
+}
