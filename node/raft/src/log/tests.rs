@@ -263,7 +263,8 @@ fn the_check_sees_every_relation_that_is_broken() {
     (sound.handed_out, sound.commit) = (Index(3), Index(4));
     (sound.stable, sound.unsent) = (Index(4), Index(5));
     sound.check();
-    let broken: [(&str, fn(&mut Log)); 7] = [
+    type Breaks = fn(&mut Log);
+    let broken: [(&str, Breaks); 7] = [
         ("compacted <= applied", |log| log.applied = Index(0)),
         ("applied <= handed out", |log| log.applied = Index(4)),
         ("handed out <= commit", |log| log.commit = Index(2)),
