@@ -85,7 +85,7 @@ async fn next_bytes(answer: &mut reqwest::Response, endpoint: &str) -> Result<Op
     }
 }
 
-/// Checks bytes that arrived; gives the header if it is among them.
+/// The failure where an endpoint sends what is no sound backup.
 fn foreign(endpoint: &str, what: &dyn std::fmt::Display) -> ReadError {
     ReadError { cause: Cause::Foreign { endpoint: endpoint.to_owned(), what: what.to_string() } }
 }

@@ -372,9 +372,8 @@ fn an_installed_snapshot_takes_nothing_back() {
     assert_eq!(cluster.raft(NodeId(2)).map(Raft::commit_index), Some(Index(4)));
 }
 
-/// The completion of an earlier write does not make a vote durable (hazard 4).
-#[test]
-fn an_own_vote_waits_for_its_own_write() {
+/// A leader without others, whose entry is not written yet, and what makes it one no more.
+fn alone_with_an_entry() -> (Cluster, NodeId, Message) {
     let mut cluster = Cluster::founded(config(), &Membership::of_voters([NodeId(1)]));
     let me = NodeId(1);
     cluster.input(me, |raft| raft.tick());
@@ -382,6 +381,13 @@ fn an_own_vote_waits_for_its_own_write() {
     cluster.propose(me, "x");
     let deposed =
         Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
+    (cluster, me, deposed)
+}
+
+/// The completion of an earlier write does not make a vote durable (hazard 4).
+#[test]
+fn an_own_vote_waits_for_its_own_write() {
+    let (mut cluster, me, deposed) = alone_with_an_entry();
     cluster.input(me, |raft| raft.step(deposed));
     cluster.input(me, |raft| raft.tick());
     assert_eq!(cluster.node(me).pending.len(), 3, "an entry, a term, a vote");
@@ -395,14 +401,8 @@ fn an_own_vote_waits_for_its_own_write() {
 /// Nor does that of all earlier writes, while the vote is not even handed out.
 #[test]
 fn an_own_vote_waits_for_the_ready_that_hands_it_out() {
-    let mut cluster = Cluster::founded(config(), &Membership::of_voters([NodeId(1)]));
-    let me = NodeId(1);
-    cluster.input(me, |raft| raft.tick());
-    cluster.settle();
-    cluster.propose(me, "x");
+    let (mut cluster, me, deposed) = alone_with_an_entry();
     let entry = cluster.node(me).pending[0].token;
-    let deposed =
-        Message { from: NodeId(2), to: me, term: Term(9), body: Body::VoteReply { granted: false } };
     cluster.input_only(me, |raft| raft.step(deposed));
     cluster.input_only(me, |raft| raft.tick());
     cluster.input_only(me, |raft| raft.handle_persisted(entry));

@@ -104,6 +104,15 @@ fn heartbeat(engine: &mut Engine<Numbers>, now_ms: u64) {
     says(engine, now_ms, Body::Heartbeat { commit: Index(0), context: 0 });
 }
 
+/// A follower with a connection to its leader; its store has applied nothing.
+fn connected() -> Engine<Numbers> {
+    let mut engine = follower();
+    heartbeat(&mut engine, 0);
+    engine.handle(0, Event::Connected(LEADER));
+    engine.finish();
+    engine
+}
+
 fn write(engine: &mut Engine<Numbers>, repeatable: bool) -> Vec<Effect<Numbers>> {
     let write =
         Event::Write { ticket: 5, command: Bytes::from_static(&[0; 9]), repeatable, deadline_ms: 100 };
@@ -140,22 +149,20 @@ fn a_write_that_never_left_was_not_applied() {
 
 #[test]
 fn a_repeatable_write_that_may_have_arrived_stays_unknown_whatever_becomes_of_its_next_attempt() {
-    let connected = || {
-        let mut engine = follower();
-        heartbeat(&mut engine, 0);
-        engine.handle(0, Event::Connected(LEADER));
+    let forwarding = || {
+        let mut engine = connected();
         let id = forwarded_id(&write(&mut engine, true)).unwrap();
         (engine, id)
     };
 
     // The connection breaks, and no leader is reached before the deadline.
-    let (mut engine, _) = connected();
+    let (mut engine, _) = forwarding();
     engine.handle(1, Event::Disconnected(LEADER));
     assert!(answers(engine.finish()).is_empty());
     assert!(matches!(at_deadline(&mut engine)[..], [WriteError::Unknown { .. }]));
 
     // The leader lost track of it, takes it again, and refuses that.
-    let (mut engine, id) = connected();
+    let (mut engine, id) = forwarding();
     let reply =
         |id, result| Event::Message { from: LEADER, message: PeerMessage::ForwardReply { id, result } };
     engine.handle(1, reply(id, ForwardResult::Unknown));
@@ -164,7 +171,7 @@ fn a_repeatable_write_that_may_have_arrived_stays_unknown_whatever_becomes_of_it
     assert!(matches!(answers(engine.finish())[..], [WriteError::Unknown { .. }]));
 
     // Refused the first time, it was certainly not applied.
-    let (mut engine, id) = connected();
+    let (mut engine, id) = forwarding();
     engine.handle(1, reply(id, ForwardResult::Overloaded));
     assert!(matches!(answers(engine.finish())[..], [WriteError::Overloaded { .. }]));
 }

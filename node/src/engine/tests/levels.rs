@@ -137,9 +137,7 @@ fn a_node_that_is_told_so_holds_the_level_back() {
 
 #[test]
 fn a_follower_forwards_once_it_knows_of_the_level_and_a_leader_that_does_not_asks_it_to_try_again() {
-    let mut node = Node::start(3);
-    node.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
-    node.give(Event::Connected(LEADER));
+    let mut node = Node::following(3);
     writes(&mut node);
     let forwarded = |node: &Node| {
         node.sent.iter().any(|(to, message)| *to == LEADER && matches!(message, PeerMessage::Forward { .. }))

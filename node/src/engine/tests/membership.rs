@@ -61,6 +61,14 @@ impl Node {
         node
     }
 
+    /// A follower of voter 2, among 1 to `count`, with a connection to it.
+    pub(super) fn following(count: u64) -> Node {
+        let mut node = Node::start(count);
+        node.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
+        node.give(Event::Connected(LEADER));
+        node
+    }
+
     /// The leader of voters 1 to `count`, all of whom have just said that they are up to date.
     pub(super) fn leading(count: u64) -> Node {
         Node::start(count).takes_over(count)
@@ -88,7 +96,12 @@ impl Node {
     }
 
     pub(super) fn hears(&mut self, from: u64, body: Body) {
-        let message = Message { from: NodeId(from), to: ME, term: self.engine.raft().term(), body };
+        self.hears_in(self.engine.raft().term(), from, body);
+    }
+
+    /// A message of another term than the node's own.
+    pub(super) fn hears_in(&mut self, term: Term, from: u64, body: Body) {
+        let message = Message { from: NodeId(from), to: ME, term, body };
         self.says(from, PeerMessage::Raft(message));
     }
 
@@ -221,9 +234,7 @@ fn a_second_change_waits_for_its_turn_and_is_told_the_truth_if_that_never_comes(
 
 #[test]
 fn a_follower_whose_request_meets_another_change_asks_again() {
-    let mut node = Node::start(3);
-    node.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
-    node.give(Event::Connected(LEADER));
+    let mut node = Node::following(3);
     node.ask(1, remove(3));
     let asked = |node: &mut Node| {
         let sent = std::mem::take(&mut node.sent);
@@ -338,8 +349,7 @@ fn a_leader_that_is_to_be_removed_hands_over_and_the_next_one_removes_it() {
     assert_eq!(node.voters(), [1, 2, 3].into(), "not by itself");
     let next = Term(node.engine.raft().term().0 + 1);
     let last = node.engine.raft().last_index();
-    let raft = |body| PeerMessage::Raft(Message { from: LEADER, to: ME, term: next, body });
-    node.says(2, raft(Body::Heartbeat { commit: last, context: 0 }));
+    node.hears_in(next, 2, Body::Heartbeat { commit: last, context: 0 });
     let forwarded = node.sent.iter().rev().find_map(|(to, message)| match message {
         PeerMessage::Admin { id, request } => Some((*to, *id, request.clone())),
         _ => None,
@@ -353,10 +363,10 @@ fn a_leader_that_is_to_be_removed_hands_over_and_the_next_one_removes_it() {
     let left = Membership { context: directory.to_context(), ..Membership::of_voters([LEADER, OTHER]) };
     let entry = Entry { index: last.next(), term: next, kind: EntryKind::Membership, data: left.encode() };
     let prev_term = node.engine.raft().term_at(last).unwrap();
-    node.says(2, raft(Body::Append { prev_index: last, prev_term, entries: vec![entry], commit: last }));
+    node.hears_in(next, 2, Body::Append { prev_index: last, prev_term, entries: vec![entry], commit: last });
     assert_eq!(node.engine.status().phase, Phase::Running, "it is not committed");
     assert!(node.removed.is_empty());
-    node.says(2, raft(Body::Heartbeat { commit: last.next(), context: 0 }));
+    node.hears_in(next, 2, Body::Heartbeat { commit: last.next(), context: 0 });
     assert_eq!(node.removed, [false], "it was removed while it ran");
     let status = node.engine.status();
     assert_eq!((status.phase, status.leader), (Phase::Removed, None));

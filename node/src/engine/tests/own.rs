@@ -62,8 +62,7 @@ fn what_was_lost_with_its_term_is_proposed_again() {
         let noop = Entry { index: kept.next(), term: term.next(), kind: EntryKind::Noop, data: Bytes::new() };
         let body =
             Body::Append { prev_index: kept, prev_term: term, entries: vec![noop], commit: kept.next() };
-        let message = Message { from: LEADER, to: ME, term: term.next(), body };
-        node.says(2, PeerMessage::Raft(message));
+        node.hears_in(term.next(), 2, body);
         node.hears(2, Body::TimeoutNow { last_index: kept.next() });
         node.hears(2, Body::VoteReply { granted: true });
         node.all_answer(&[2, 3]);

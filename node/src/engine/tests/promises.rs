@@ -57,9 +57,7 @@ fn what_promises_something_waits_for_its_write() {
 /// Hazard 32.
 #[test]
 fn a_write_without_a_name_is_unknown_once_its_connection_broke_and_is_not_sent_again() {
-    let mut engine = follower();
-    heartbeat(&mut engine, 0);
-    engine.handle(0, Event::Connected(LEADER));
+    let mut engine = connected();
     assert!(forwarded_id(&write(&mut engine, false)).is_some());
     engine.handle(1, Event::Disconnected(LEADER));
     engine.handle(2, Event::Connected(LEADER));

@@ -6,15 +6,6 @@ use crate::engine::handle::ReadError;
 
 type Answered = (u64, Result<(), ReadError>);
 
-/// A follower with a connection to its leader; its store has applied nothing.
-fn connected() -> Engine<Numbers> {
-    let mut engine = follower();
-    heartbeat(&mut engine, 0);
-    engine.handle(0, Event::Connected(LEADER));
-    engine.finish();
-    engine
-}
-
 fn read(engine: &mut Engine<Numbers>, ticket: u64, deadline_ms: u64) {
     engine.handle(0, Event::Read { ticket, deadline_ms });
 }
@@ -113,8 +104,7 @@ fn a_leader_that_is_deposed_asks_the_next_one_and_says_so_to_who_asked_it() {
     node.says(3, PeerMessage::ReadIndex { id: 77 });
     node.sent.clear();
     let next = node.engine.raft().term().next();
-    let body = Body::Heartbeat { commit: Index(1), context: 0 };
-    node.says(2, PeerMessage::Raft(Message { from: LEADER, to: ME, term: next, body }));
+    node.hears_in(next, 2, Body::Heartbeat { commit: Index(1), context: 0 });
     node.give(Event::Tick);
     let to_other = PeerMessage::ReadIndexReply { id: 77, index: None };
     assert!(node.sent.contains(&(OTHER, to_other)), "{:?}", node.sent);
@@ -197,8 +187,7 @@ fn who_leads_once_more_passes_for_fresh_once_more() {
     let mut node = Node::leading(3);
     node.give(Event::Tick); // it asks whether it leads still, and hears of the next leader
     let next = node.engine.raft().term().next();
-    let body = Body::Heartbeat { commit: Index(1), context: 0 };
-    node.says(2, PeerMessage::Raft(Message { from: LEADER, to: ME, term: next, body }));
+    node.hears_in(next, 2, Body::Heartbeat { commit: Index(1), context: 0 });
     node.hears(2, Body::TimeoutNow { last_index: node.engine.raft().last_index() });
     node.hears(2, Body::VoteReply { granted: true });
     node.all_answer(&[2]);

@@ -136,9 +136,7 @@ fn a_node_tells_all_others_when_its_disk_is_low_and_when_it_is_no_more() {
 
 #[test]
 fn a_follower_passes_on_why_there_is_no_room() {
-    let mut engine = follower();
-    heartbeat(&mut engine, 0);
-    engine.handle(0, Event::Connected(LEADER));
+    let mut engine = connected();
     let id = forwarded_id(&write(&mut engine, true)).unwrap();
     let result = ForwardResult::StorageFull("the disks are full".into());
     engine.handle(1, Event::Message { from: LEADER, message: PeerMessage::ForwardReply { id, result } });

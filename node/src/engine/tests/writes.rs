@@ -13,11 +13,6 @@ fn writes(node: &mut Node) {
     node.give(Event::Write { ticket: 7, command, repeatable: true, deadline_ms: 1_000_000 });
 }
 
-/// Another leader, of this term, says something.
-fn deposed(node: &mut Node, from: NodeId, term: Term, body: Body) {
-    node.says(from.0, PeerMessage::Raft(Message { from, to: ME, term, body }));
-}
-
 /// No-ops of this term from one index to another, all committed.
 fn commits(prev: (Index, Term), to: Index, term: Term) -> Body {
     let entries = (prev.0.0 + 1..=to.0).map(|index| Entry {
@@ -48,10 +43,10 @@ fn what_lost_its_index_was_not_applied() {
     writes(&mut node);
     node.says(3, PeerMessage::Forward { id: 9, command: Bytes::from_static(&[0; 9]) });
     let then = next(&node);
-    deposed(&mut node, LEADER, then, commits((last, term), Index(last.0 + 1), then));
+    node.hears_in(then, 2, commits((last, term), Index(last.0 + 1), then));
     assert_eq!(node.writes, [Err(WriteError::Overwritten)]);
     assert!(replied(&node, 9).is_empty(), "its index is not committed");
-    deposed(&mut node, LEADER, then, commits((Index(last.0 + 1), then), Index(last.0 + 2), then));
+    node.hears_in(then, 2, commits((Index(last.0 + 1), then), Index(last.0 + 2), then));
     assert_eq!(replied(&node, 9), [&ForwardResult::Refused]);
 }
 
@@ -63,19 +58,17 @@ fn what_a_snapshot_passed_by_may_have_been_applied() {
     writes(&mut node);
     node.says(3, PeerMessage::Forward { id: 9, command: Bytes::from_static(&[0; 9]) });
     let (then, at) = (next(&node), Index(last.0 + 5));
-    deposed(&mut node, LEADER, then, Body::Heartbeat { commit: Index(1), context: 0 });
+    node.hears_in(then, 2, Body::Heartbeat { commit: Index(1), context: 0 });
     let meta = SnapshotMeta { index: at, term: then, membership: Arc::new(membership()) };
     node.give(Event::SnapshotInstalled { meta, time_ms: 1, outlook: Outlook::default() });
-    deposed(&mut node, LEADER, then, commits((at, then), at.next(), then));
+    node.hears_in(then, 2, commits((at, then), at.next(), then));
     assert!(matches!(node.writes[..], [Err(WriteError::Unknown { .. })]), "{:?}", node.writes);
     assert_eq!(replied(&node, 9), [&ForwardResult::Unknown]);
 }
 
 #[test]
 fn a_later_attempt_that_lost_its_index_says_nothing_of_the_first() {
-    let mut node = Node::start(3);
-    node.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
-    node.give(Event::Connected(LEADER));
+    let mut node = Node::following(3);
     writes(&mut node);
     node.give(Event::Disconnected(LEADER)); // it may have arrived there
     node.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
@@ -84,15 +77,13 @@ fn a_later_attempt_that_lost_its_index_says_nothing_of_the_first() {
     let (last, then) = (node.engine.raft().last_index(), next(&node));
     assert!(node.engine.raft().is_leader() && last == Index(3), "a no-op and the write: {last}");
     let first = node.engine.raft().term_at(Index(1)).unwrap();
-    deposed(&mut node, OTHER, then, commits((Index(1), first), last, then));
+    node.hears_in(then, 3, commits((Index(1), first), last, then));
     assert!(matches!(node.writes[..], [Err(WriteError::Unknown { .. })]), "{:?}", node.writes);
 }
 
 #[test]
 fn what_certainly_did_not_leave_is_sent_again_whatever_it_is() {
-    let mut engine = follower();
-    heartbeat(&mut engine, 0);
-    engine.handle(0, Event::Connected(LEADER));
+    let mut engine = connected();
     let id = forwarded_id(&write(&mut engine, false)).unwrap();
     let message = PeerMessage::Forward { id, command: Bytes::new() };
     engine.handle(1, Event::NotSent { to: LEADER, message });
@@ -121,9 +112,7 @@ fn writes_have_a_bound_and_their_places_come_back() {
 #[test]
 fn what_met_its_deadline_after_it_was_proposed_or_forwarded_is_unknown() {
     let mut leading = Node::leading(3);
-    let mut following = Node::start(3);
-    following.hears(2, Body::Heartbeat { commit: Index(0), context: 0 });
-    following.give(Event::Connected(LEADER));
+    let mut following = Node::following(3);
     for node in [&mut leading, &mut following] {
         writes(node);
         node.now_ms = 999_999;
