@@ -82,6 +82,9 @@ pub enum Command {
         /// How many replicas there are to be then; nothing: as many as now
         #[arg(long)]
         replicas: Option<u32>,
+        /// Slots whose volumes cannot be looked at (lost, or damaged), by commas: go on without what they hold
+        #[arg(long, value_delimiter = ',', value_name = "SLOTS")]
+        give_up: Vec<u32>,
     },
 }
 
@@ -118,8 +121,8 @@ pub async fn run(args: Args) -> Outcome<()> {
             );
             Ok(())
         }
-        Command::Recover { yes, replicas } => {
-            let plan = recover::plan(&context.observe().await?, replicas)?;
+        Command::Recover { yes, replicas, give_up } => {
+            let plan = recover::plan(&context.observe().await?, replicas, &give_up)?;
             println!("{plan}");
             match yes {
                 true => recover::execute(&context, &plan, patience, &mut Progress::start()).await,

@@ -122,7 +122,10 @@ impl Context {
         }
         while let Some(Ok((ordinal, told))) = asking.join_next().await {
             if let Some(pod) = observed.pods.iter_mut().find(|pod| pod.ordinal == ordinal) {
-                pod.told = told.ok();
+                (pod.told, pod.silence) = match told {
+                    Ok(told) => (Some(told), None),
+                    Err(Failure(why)) => (None, Some(why)),
+                };
             }
         }
         Ok(observed)
@@ -163,6 +166,7 @@ impl Context {
             restarts: container.map_or(0, |container| u32::try_from(container.restart_count).unwrap_or(0)),
             node: spec.and_then(|spec| spec.node_name.clone()),
             told: None,
+            silence: None,
         })
     }
 

@@ -57,8 +57,10 @@ pub struct Pod {
     pub restarts: u32,
     /// The Kubernetes node that it is on.
     pub node: Option<String>,
-    /// What its node says of the cluster; `None`: it does not answer.
+    /// What its node says of the cluster; `None`: it did not answer, or could not be asked.
     pub told: Option<ClusterAnswer>,
+    /// Why there is no answer of its node, in the words of who was asked.
+    pub silence: Option<String>,
 }
 
 /// A claim of a volume.
@@ -107,6 +109,18 @@ impl Observed {
         slots == (0..size).collect::<Vec<_>>()
             && leader.members.iter().all(|member| Some(member.slot) == but || is_well(member))
             && (0..size).all(|ordinal| Some(ordinal) == but || ready(ordinal))
+    }
+
+    /// The Pods that look as if they ran, and whose node said nothing: with the reason.
+    pub fn silent(&self) -> impl Iterator<Item = (&Pod, &str)> {
+        let runs = |pod: &&Pod| pod.trouble.is_none() && !pod.being_deleted;
+        self.pods.iter().filter(runs).filter_map(|pod| Some((pod, pod.silence.as_deref()?)))
+    }
+
+    /// The slots of the voters, as far as anybody says.
+    pub fn voters(&self) -> Vec<u32> {
+        let voters = self.members().iter().filter(|member| member.membership == MembershipKind::Voter);
+        voters.map(|member| member.slot).collect()
     }
 
     /// In short, for progress: who is there and who leads.

@@ -19,6 +19,7 @@ pub(crate) fn installation(replicas: u32, members: &str, leader: Option<u32>) ->
         image: "balsa:1".into(),
         ready: leader.is_some() && answers(ordinal),
         told: answers(ordinal).then(|| told(ordinal, leader, &members)),
+        silence: (!answers(ordinal)).then(|| "connection refused".to_owned()),
         node: Some(format!("node-{ordinal}")),
         ..Pod::default()
     });

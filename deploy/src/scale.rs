@@ -63,6 +63,17 @@ pub fn plan(observed: &Observed, to: u32) -> Outcome<Plan> {
             ));
         }
     }
+    if from == 0 {
+        let volumes = observed.claims.iter().filter(|claim| claim.bound).count();
+        let needed = volumes / 2 + 1;
+        if volumes > 0 && (to as usize) < needed {
+            return refuse(format!(
+                "the cluster sleeps, and {volumes} volumes are there: if all are members', {needed} are needed for a quorum, \
+                 and only with one can members be removed. `scale {volumes}` wakes them all, and a smaller size comes then. If \
+                 the cluster fell asleep with {to}, `kubectl scale --replicas={to}` wakes it"
+            ));
+        }
+    }
     let advice = match to {
         1 => Some("one member survives no loss at all".to_owned()),
         even if even % 2 == 0 => {
@@ -133,6 +144,12 @@ mod tests {
                 _ => panic!("{members} to {to}: {plan:?}"),
             }
         }
+        let mut asleep = installation(3, "0 1 2", None);
+        asleep.set.as_mut().unwrap().replicas = 0;
+        asleep.pods.clear();
+        let why = plan(&asleep, 1).unwrap_err().to_string();
+        assert!(why.contains("2 are needed") && why.contains("`scale 3` wakes"), "{why}");
+        assert!(plan(&asleep, 2).is_ok() && plan(&asleep, 3).is_ok());
         let mut deleting = installation(3, "0 1 2", Some(0));
         deleting.set.as_mut().unwrap().deletes_volumes = true;
         assert!(plan(&deleting, 0).unwrap_err().to_string().contains("all data with them"));

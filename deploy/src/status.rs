@@ -184,6 +184,14 @@ fn findings(observed: &Observed) -> Vec<Finding> {
             say(severity, format!("The node of slot {} waits for {waits}.", pod.ordinal), "");
         }
     }
+    for (pod, why) in observed.silent() {
+        let what = format!("The node of slot {} could not be asked: {why}.", pod.ordinal);
+        say(
+            Severity::Warning,
+            what,
+            "Asking takes the right to proxy to Pods, the right --port, and a NetworkPolicy that lets the API server in.",
+        );
+    }
     let missing = (0..set.replicas).filter(|ordinal| observed.pod(*ordinal).is_none()).count();
     if missing > 0 {
         let what = format!("{missing} of {} Pods are not there.", set.replicas);
@@ -194,7 +202,7 @@ fn findings(observed: &Observed) -> Vec<Finding> {
         );
     }
     match observed.leader() {
-        None => no_leader(observed, &mut say),
+        None => no_leader(observed, set.replicas, &mut say),
         Some(leader) => with_leader(leader, set.replicas, &mut say),
     }
     if set.partition > 0 {
@@ -208,13 +216,30 @@ fn findings(observed: &Observed) -> Vec<Finding> {
     found
 }
 
-fn no_leader(observed: &Observed, say: &mut impl FnMut(Severity, String, &str)) {
+fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, String, &str)) {
+    let ready: Vec<String> =
+        observed.pods.iter().filter(|pod| pod.ready).map(|pod| pod.ordinal.to_string()).collect();
+    if !ready.is_empty() {
+        let what = format!(
+            "Whether the cluster is well is not known: no node that was asked leads, but Pod {} is ready, and so knows a leader.",
+            ready.join(", ")
+        );
+        say(Severity::Critical, what, "Mend the way to the nodes, then look again. Do not recover anything.");
+        return;
+    }
     let running = observed.pods.iter().filter_map(|pod| pod.told.as_ref());
     let members = running.clone().filter(|told| told.phase == Phase::Running).count();
-    let voters =
-        observed.members().iter().filter(|member| member.membership == MembershipKind::Voter).count();
+    let slots = observed.voters();
+    let voters = slots.len();
     if voters == 0 {
-        if let Some(cluster) = &observed.mark {
+        if observed.silent().next().is_some() {
+            let next = "Mend the way to the nodes, then look again. Do not recover anything.";
+            say(
+                Severity::Critical,
+                "Whether the cluster is well is not known: no member answers.".into(),
+                next,
+            );
+        } else if let Some(cluster) = &observed.mark {
             let next = "If the volumes come back, so does the cluster. If all are lost: restore a backup, or delete the \
                         data of the mark's ConfigMap to found an empty cluster.";
             say(
@@ -229,7 +254,10 @@ fn no_leader(observed: &Observed, say: &mut impl FnMut(Severity, String, &str)) 
     }
     let needed = voters / 2 + 1;
     let what = format!("There is no leader. {members} members answer, and {needed} of {voters} are needed.");
-    let next = if members < needed {
+    let wanted = slots.iter().filter(|slot| **slot < replicas).count();
+    let next = if wanted < needed {
+        "Fewer Pods are wanted than a quorum needs: `kubectl scale` back to the members' size."
+    } else if members < needed {
         "Bring Pods and volumes back. If they are lost for good, `recover` says what it can save, and does it with --yes."
     } else {
         "An election takes about a second; if this lasts, look at the nodes' logs."
@@ -391,6 +419,8 @@ mod tests {
             ("0", Some(0), 1, Severity::Note, "survives no loss"),
             ("", None, 0, Severity::Note, "The cluster sleeps"),
             ("", None, 1, Severity::Critical, "Cluster c1 was founded here"),
+            ("0 1?", None, 1, Severity::Critical, "Fewer Pods are wanted than a quorum needs"),
+            ("0 1 2?", Some(0), 3, Severity::Critical, "slot 2 could not be asked: connection refused"),
         ];
         for (members, leader, replicas, worst, words) in table {
             let report = diagnose(&installation(replicas, members, leader));
@@ -400,6 +430,13 @@ mod tests {
         }
         let well = diagnose(&installation(3, "0 1 2", Some(1))).to_string();
         assert!(well.contains("leader    slot 1") && well.ends_with("All is well."), "{well}");
+        let mut unasked = installation(3, "0 1 2", Some(1));
+        for pod in &mut unasked.pods {
+            (pod.told, pod.silence) = (None, Some("pods/proxy is forbidden".into()));
+        }
+        let unknown = diagnose(&unasked).to_string();
+        assert!(unknown.contains("slot 0 could not be asked: pods/proxy is forbidden"), "{unknown}");
+        assert!(unknown.contains("is not known") && !unknown.contains("There is no leader"), "{unknown}");
         let mut held = installation(3, "0 1 2", Some(1));
         held.set.as_mut().unwrap().partition = 2;
         assert!(diagnose(&held).to_string().contains("held back"));

@@ -4,8 +4,11 @@
 use balsa_node::config::{Config, LogFormat, ServeArgs, Settings};
 use balsa_node::dev::{self, DevArgs};
 use balsa_node::kubernetes::pre_stop;
-use balsa_node::{repair, server};
+use balsa_node::repair::{self, RepairError};
+use balsa_node::server;
+use balsa_wire::repair::RecoveryLook;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +45,8 @@ enum Command {
     Restore(RestoreArgs),
     /// Give up what this data folder holds, and keep it aside: its node starts as a blank one
     SetAside(RepairArgs),
+    /// Delete what recover, set-aside and removals kept aside in a data folder; its node may run
+    ClearAside(ClearArgs),
     /// Run a cluster of nodes on this machine, each a process of its own
     Dev(DevArgs),
 }
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         Command::Recover { repair, json } => recover(repair, json),
         Command::Restore(args) => restore(args),
         Command::SetAside(args) => set_aside(&args),
+        Command::ClearAside(args) => clear_aside(&args),
         Command::Dev(args) => run(1, dev::run(args, terminated())),
     };
     match outcome {
@@ -96,12 +102,26 @@ struct RepairArgs {
 
 fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
     let config = Config::from_settings(Settings { data: Some(args.data), ..Settings::default() });
-    let recovery = repair::recover(&config, args.yes).map_err(|error| error.to_string());
-    let said = recovery.and_then(|recovery| match json {
-        true => serde_json::to_string(&recovery.to_answer()).map_err(|error| error.to_string()),
-        false => Ok(recovery.to_string()),
-    });
+    let recovery = repair::recover(&config, args.yes);
+    let said = match (json, args.yes) {
+        (false, _) => recovery.map(|recovery| recovery.to_string()).map_err(|error| error.to_string()),
+        (true, true) => {
+            recovery.map_err(|error| error.to_string()).and_then(|recovery| to_json(&recovery.to_answer()))
+        }
+        (true, false) => match recovery {
+            Ok(recovery) => to_json(&RecoveryLook::Member(recovery.to_answer())),
+            Err(RepairError::Begun) => to_json(&RecoveryLook::Begun),
+            Err(error @ RepairError::Nothing(_)) => {
+                to_json(&RecoveryLook::Nothing { why: error.to_string() })
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    };
     tell(said, args.report.as_deref())
+}
+
+fn to_json(said: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(said).map_err(|error| error.to_string())
 }
 
 /// What is restored, and where.
@@ -137,7 +157,7 @@ fn restore(args: RestoreArgs) -> Result<(), String> {
     let restored = restored.map_err(|error| error.to_string())?;
     match args.json {
         true => {
-            println!("{}", serde_json::to_string(&restored.to_answer()).map_err(|error| error.to_string())?)
+            println!("{}", to_json(&restored.to_answer())?)
         }
         false => println!("{restored}"),
     }
@@ -154,6 +174,30 @@ fn set_aside(args: &RepairArgs) -> Result<(), String> {
         }
     });
     tell(said, args.report.as_deref())
+}
+
+/// What is deleted for good.
+#[derive(Args)]
+struct ClearArgs {
+    /// The data folder
+    #[arg(long, env = "BALSA_DATA", value_name = "DIR", default_value = "balsa-data")]
+    data: PathBuf,
+    /// Do it; without this, it only says what it would delete
+    #[arg(long)]
+    yes: bool,
+}
+
+fn clear_aside(args: &ClearArgs) -> Result<(), String> {
+    let kept = repair::clear_aside(&args.data, args.yes).map_err(|error| error.to_string())?;
+    for kept in &kept {
+        println!("{}{}", if args.yes { "deleted " } else { "" }, kept.display());
+    }
+    match (kept.is_empty(), args.yes) {
+        (true, _) => println!("nothing is kept aside in {}", args.data.display()),
+        (false, true) => {}
+        (false, false) => println!("nothing was done: say --yes to delete it for good"),
+    }
+    Ok(())
 }
 
 /// Prints what came of a repair, and writes it to the file where it is to be reported.

@@ -49,6 +49,16 @@ async fn a_survivor_goes_on_with_all_it_has_and_lost_members_join_it() -> Outcom
     }
     let written = cluster.ask_well(1, Ask::put("/c", "{\"value\":1}")).await?.text();
     assert!(written.contains("\"revision\":10000000"), "{written}");
+
+    // What was kept aside goes when told, beside nodes that run.
+    for (node, kept) in [(1, "removed-"), (2, "recovered-")] {
+        let listed = cluster.repair(node, "clear-aside", &[]).await?;
+        assert!(listed.contains(kept) && listed.contains("nothing was done"), "{listed}");
+        let cleared = cluster.repair(node, "clear-aside", &["--yes"]).await?;
+        assert!(cleared.contains("deleted") && cleared.contains(kept), "{cleared}");
+        let listed = cluster.repair(node, "clear-aside", &[]).await?;
+        assert!(listed.contains("nothing is kept aside"), "{listed}");
+    }
     cluster.wait_until_digests_agree().await.map(|_| ())
 }
 

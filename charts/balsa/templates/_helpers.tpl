@@ -18,6 +18,9 @@
 {{- end }}
 
 {{- define "balsa.serviceAccount" -}}
+{{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.create is false, and serviceAccount.name is empty: name the account that the nodes are to have" -}}
+{{- end -}}
 {{ .Values.serviceAccount.name | default (include "balsa.fullname" .) }}
 {{- end }}
 
@@ -57,7 +60,8 @@ app.kubernetes.io/component: failover-test
 {{- end -}}
 {{- end }}
 
-{{/* How many found: fixed by the first install. */}}
+{{/* How many found: fixed by the first install. Where there is no cluster to look at, nobody can tell an install from a
+cluster that was scaled in since: so fewer replicas than founders are taken, and the notes say what that means. */}}
 {{- define "balsa.initialSize" -}}
 {{- $live := include "balsa.live" . | fromJson -}}
 {{- if $live.initialSize -}}
@@ -66,15 +70,10 @@ app.kubernetes.io/component: failover-test
 {{- end -}}
 {{ $live.initialSize }}
 {{- else if .Values.initialSize -}}
-{{- if lt (int .Values.replicaCount) (int .Values.initialSize) -}}
-{{- if not (lookup "v1" "Service" .Release.Namespace (include "balsa.headless" .)) -}}
-{{- fail (printf "replicaCount is %v, but initialSize is %v: a cluster is founded only when all of its founders are there" .Values.replicaCount .Values.initialSize) -}}
-{{- end -}}
-{{- end -}}
 {{ .Values.initialSize }}
 {{- else -}}
 {{- if lt (int .Values.replicaCount) 1 -}}
-{{- fail "replicaCount is 0: nobody is there to found the cluster; install with 1 or more" -}}
+{{- fail "replicaCount is 0: nobody is there to found the cluster; install with 1 or more, or say how many founded it, as initialSize" -}}
 {{- end -}}
 {{ min (int .Values.replicaCount) 9 }}
 {{- end -}}

@@ -2,7 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The answer of `balsa-node recover --json`. Identities are hexadecimal.
+/// What `balsa-node recover --json` says of a data folder while it changes nothing. A folder that cannot be judged, such as
+/// one whose log is damaged, is an error instead.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "holds", rename_all = "snake_case")]
+pub enum RecoveryLook {
+    /// A member whose data can go on.
+    Member(RecoveryAnswer),
+    /// A recovery that was begun and has not ended: it has chosen this folder, and is to be ended here.
+    Begun,
+    /// Nothing that could go on, for certain.
+    Nothing {
+        /// Why that is certain.
+        why: String,
+    },
+}
+
+/// What `balsa-node recover --json --yes` has done, and what it looks at before. Identities are hexadecimal.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RecoveryAnswer {
     /// The cluster that lost its quorum.

@@ -17,7 +17,7 @@ use balsa_log::Folder;
 use balsa_raft::NodeId;
 
 /// What the names of set-aside folders begin with; the removed identity follows.
-const PREFIX: &str = "removed-";
+pub const PREFIX: &str = "removed-";
 /// What moves, beside the log.
 const STATE: &str = "state";
 

@@ -1,16 +1,19 @@
-//! Repair of a data folder that no process runs on: `balsa-node recover`, `restore` and `set-aside`.
+//! Repair of a data folder that no process runs on: `balsa-node recover`, `restore` and `set-aside`; and `clear-aside`, which
+//! deletes what the others kept.
 //!
 //! For a person (or the deploy tooling) who knows what no node can know: that the quorum is lost for good, or that a backup
 //! is to live again. Each says first what it would do, and does it only when told to; each can be cut off at any moment and
 //! run again.
 
 mod backup_file;
+mod clear_aside;
 mod heir;
 mod progress;
 mod recover;
 mod restore;
 mod set_aside;
 
+pub use clear_aside::clear_aside;
 pub use recover::{Recovery, recover};
 pub use restore::{Restoration, restore};
 pub use set_aside::set_aside;
@@ -70,6 +73,12 @@ pub enum RepairError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// The folder holds nothing that could be recovered, for certain.
+    #[error("{0}: there is nothing to recover")]
+    Nothing(&'static str),
+    /// A recovery has chosen this folder already.
+    #[error("a recovery of this folder was begun and has not ended: say --yes")]
+    Begun,
     /// There is nothing to repair, or it must not be.
     #[error("{0}")]
     Refused(String),

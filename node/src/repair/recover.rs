@@ -35,7 +35,7 @@ use std::sync::Arc;
 /// The record of a recovery that was begun.
 pub(super) const FILE: &str = "recovering.json";
 /// What the names of folders begin with that keep a recovered member's old log; its identity follows.
-const PREFIX: &str = "recovered-";
+pub(super) const PREFIX: &str = "recovered-";
 
 /// A recovery on record: it was begun and has not ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -156,9 +156,7 @@ pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
         }
         work.begin(&found, member)?;
     } else if !really {
-        return Err(RepairError::Refused(
-            "a recovery of this folder was begun and has not ended: say --yes".into(),
-        ));
+        return Err(RepairError::Begun);
     }
     while let Some(begun) = work.begun()? {
         if work.take_step(&begun)? == Step::End {
@@ -177,22 +175,27 @@ impl Work<'_> {
 
     /// What is here, before anything was done, and how the cluster knows this node.
     fn look(&self) -> Result<(Recovery, Member), RepairError> {
-        let refuse = |why: &str| Err(RepairError::Refused(why.to_owned()));
         let Some(own) = identity::load(&self.0.folder)? else {
-            return refuse("this data folder holds no identity: there is nothing to recover");
+            return Err(match self.0.has_log()? {
+                false => RepairError::Nothing("this data folder holds no identity"),
+                true => RepairError::Refused(
+                    "this data folder holds a log but no identity.json, which says whose log it is"
+                        .to_owned(),
+                ),
+            });
         };
         let Some(old_cluster) = own.cluster.filter(|_| own.begun) else {
-            return refuse("this node was never a member of a cluster: there is nothing to recover");
+            return Err(RepairError::Nothing("this node was never a member of a cluster"));
         };
         if own.removed {
-            return refuse(
-                "this member was removed from its cluster: its state is an old one. Recover one that was not",
-            );
+            return Err(RepairError::Nothing(
+                "this member was removed from its cluster, and its state is an old one",
+            ));
         }
         let recovered = self.open_log(LogIdentity { cluster: old_cluster.0, node: own.node.0 })?;
         let directory = last_directory(&recovered)?;
         let Some(member) = directory.get(own.node).cloned() else {
-            return refuse("this node's log does not know it as a member: recover another one");
+            return Err(RepairError::Nothing("this node's log does not know it as a member"));
         };
         let last = recovered
             .entries

@@ -15,11 +15,19 @@ const FOREIGN: &str = "monitoring.coreos.com/";
 /// Settings that make no cluster, and a word of why.
 const REFUSED: [(&[&str], &str); 6] = [
     (&["replicaCount=0"], "nobody is there to found"),
-    (&["replicaCount=2", "initialSize=3"], "only when all of its founders are there"),
+    (&["serviceAccount.create=false"], "name the account that the nodes are to have"),
     (&["initialSize=10"], "initialSize"),
     (&["config.slot=3"], "config"),
     (&["persistence.size=lots"], "persistence"),
     (&["replicas=3"], "replicas"),
+];
+
+/// Settings that make sense where the chart is rendered without a cluster to look at, and what they must give: a cluster
+/// that was founded by three, scaled in and asleep; an account of somebody else's making.
+const TAKEN: [(&[&str], &str); 3] = [
+    (&["replicaCount=1", "initialSize=3"], "replicas: 1\n"),
+    (&["replicaCount=0", "initialSize=3"], "replicas: 0\n"),
+    (&["serviceAccount.create=false", "serviceAccount.name=ours"], "serviceAccountName: ours\n"),
 ];
 
 /// Runs the bar; gives its figures.
@@ -56,10 +64,19 @@ async fn check(namespace: &Namespace) -> Outcome<String> {
             "the chart gives something else for {changed:?}: look at it, and record it with BALSA_BLESS=1"
         )
     })?;
-    for (settings, why) in REFUSED {
+    let render_with = async |settings: &[&str]| {
         let mut arguments = vec!["template", NAME, chart];
         settings.iter().for_each(|setting| arguments.extend(["--set", *setting]));
-        let said = lab.call("helm", &arguments, "", LIMIT).await;
+        lab.call("helm", &arguments, "", LIMIT).await
+    };
+    for (settings, words) in TAKEN {
+        let rendered = render_with(settings).await?;
+        ensure(rendered.contains(words), || {
+            format!("the chart makes of {settings:?} no `{words}`: {rendered}")
+        })?;
+    }
+    for (settings, why) in REFUSED {
+        let said = render_with(settings).await;
         let Err(Failure(said)) = said else {
             return Err(Failure(format!("the chart takes {settings:?}")));
         };

@@ -59,6 +59,9 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     namespace.kubectl(&["patch", &statefulset, "--patch", &retention("Retain")]).await?;
     deploy(namespace, &["scale", "0"]).await?;
     says(namespace, &["status"], "The cluster sleeps").await?;
+    // Five volumes are there, and one Pod would neither serve nor remove anybody.
+    refuses(namespace, &["scale", "1"], "3 are needed for a quorum").await?;
+    says(namespace, &["recover"], "The cluster sleeps").await?;
     deploy(namespace, &["scale", &size]).await?;
     ensure(status(namespace).await?["cluster"] == cluster, || "another cluster woke".into())?;
     ensure_kept(namespace).await?;

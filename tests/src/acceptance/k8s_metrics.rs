@@ -78,9 +78,11 @@ async fn has_data(prometheus: &Prometheus, what: &str, expression: &str) -> Outc
     .await
 }
 
-/// The expression with every comparison giving 0 or 1, so that one that does not hold is told from one without data.
+/// The expression with every comparison giving 0 or 1, so that one that does not hold is told from one without data. Of one
+/// that holds where others do not (`unless`), only what it is about.
 fn judged(expression: &str) -> String {
     let mut judged = String::new();
+    let expression = expression.split("unless").next().unwrap_or_default();
     for word in expression.split_inclusive(char::is_whitespace) {
         judged.push_str(word);
         if matches!(word.trim(), "==" | "!=" | ">" | "<" | ">=" | "<=") {
@@ -127,5 +129,6 @@ mod tests {
     fn a_comparison_that_does_not_hold_still_has_data() {
         let alert = "max(a) == 0 and (\n  b <= floor(c / 2) + 1\n)";
         assert_eq!(judged(alert), "max(a) == bool 0 and (\n  b <= bool floor(c / 2) + 1\n)");
+        assert_eq!(judged("max(a) unless b or absent(c)"), "max(a) ");
     }
 }

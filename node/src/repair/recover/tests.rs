@@ -147,6 +147,12 @@ fn what_must_not_be_recovered_is_refused() {
         assert!(refusal(home.path()).contains("stop the node first"));
     }
     let own = identity::load(&folder(home.path())).unwrap().unwrap();
+    std::fs::rename(home.path().join("identity.json"), home.path().join("i")).unwrap();
+    let unnamed = recover(&config(home.path()), false).unwrap_err();
+    assert!(
+        matches!(&unnamed, RepairError::Refused(why) if why.contains("a log but no identity")),
+        "{unnamed}"
+    );
     identity::save(&folder(home.path()), &Identity { removed: true, ..own.clone() }).unwrap();
     assert!(refusal(home.path()).contains("was removed from its cluster"));
     identity::save(&folder(home.path()), &Identity { begun: false, ..own }).unwrap();

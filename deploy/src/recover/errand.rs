@@ -1,0 +1,178 @@
+//! A command of the node's own binary on a volume that no node uses.
+
+use crate::context::{CONTAINER, Context};
+use crate::{Failure, Outcome};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateTerminated, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
+};
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use std::time::{Duration, Instant};
+
+/// The file that becomes a Pod's termination message.
+const REPORT: &str = "/dev/termination-log";
+
+/// A Pod that runs one command of the node's binary on one volume.
+pub(super) struct Errand<'a> {
+    context: &'a Context,
+    name: String,
+    claim: &'a str,
+}
+
+impl<'a> Errand<'a> {
+    pub(super) fn new(context: &'a Context, ordinal: u32, claim: &'a str) -> Errand<'a> {
+        Errand { context, name: format!("{}-recover-{ordinal}", context.name), claim }
+    }
+
+    /// Runs it to its end; gives what it said. The Pod is gone afterwards, whatever came of it.
+    pub(super) async fn run(&self, arguments: &[&str], patience: Duration) -> Outcome<String> {
+        self.remove(patience).await?; // what a run that was cut off left
+        let set =
+            self.context.sets().get(&self.context.name).await.map_err(|error| Failure(error.to_string()))?;
+        let template = set.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
+        let pod = errand_pod(&self.name, self.claim, template, arguments)?;
+        let pods = self.context.pods();
+        pods.create(&PostParams::default(), &pod).await.map_err(|error| Failure(error.to_string()))?;
+        let ended = self.wait_for_end(patience).await;
+        self.remove(patience).await?;
+        outcome(&ended?)
+    }
+
+    async fn wait_for_end(&self, patience: Duration) -> Outcome<Pod> {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            let pod =
+                self.context.pods().get(&self.name).await.map_err(|error| Failure(error.to_string()))?;
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                return Ok(pod);
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        Err(Failure(format!("{} did not get to run: is its volume's node gone?", self.name)))
+    }
+
+    async fn remove(&self, patience: Duration) -> Outcome<()> {
+        let until = Instant::now() + patience;
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let pods = self.context.pods();
+        while pods.get_opt(&self.name).await.map_err(|error| Failure(error.to_string()))?.is_some() {
+            if Instant::now() > until {
+                return Err(Failure(format!("Pod {} does not go", self.name)));
+            }
+            let _ = pods.delete(&self.name, &now).await; // gone meanwhile, or asked again
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+}
+
+/// What an errand's Pod said in its end: its termination message, which is part of the Pod. Its log may be out of reach.
+fn outcome(pod: &Pod) -> Outcome<String> {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let ended: Option<&ContainerStateTerminated> =
+        containers.iter().find_map(|container| container.state.as_ref()?.terminated.as_ref());
+    let Some(ended) = ended else {
+        let why = status.and_then(|status| status.message.clone().or_else(|| status.reason.clone()));
+        return Err(Failure(why.unwrap_or_else(|| "its Pod ended, and Kubernetes does not say how".into())));
+    };
+    let said = ended.message.as_deref().unwrap_or_default().trim().to_owned();
+    match ended.exit_code {
+        0 => Ok(said),
+        code if said.is_empty() => {
+            let reason = ended.reason.as_deref().unwrap_or("without a reason");
+            Err(Failure(format!("it ended with exit code {code} ({reason}) and said nothing")))
+        }
+        _ => Err(Failure(said)),
+    }
+}
+
+/// The Pod of an errand: as the StatefulSet's, so that image, user and restrictions are the same, with another command.
+fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) -> Outcome<Pod> {
+    let mut spec = template;
+    let container = spec.containers.into_iter().find(|container| container.name == CONTAINER);
+    let container =
+        container.ok_or_else(|| Failure(format!("the StatefulSet has no container {CONTAINER}")))?;
+    let volume = claim.split_once('-').map_or(claim, |(volume, _)| volume).to_owned();
+    let program = container.command.iter().flatten().chain(container.args.iter().flatten()).next().cloned();
+    let program =
+        program.filter(|program| program.ends_with("balsa-node")).unwrap_or_else(|| "/balsa-node".to_owned());
+    let arguments = arguments.iter().copied().chain(["--report", REPORT]);
+    spec.containers = vec![Container {
+        command: Some(vec![program]),
+        args: Some(arguments.map(str::to_owned).collect()),
+        termination_message_path: Some(REPORT.to_owned()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        lifecycle: None,
+        liveness_probe: None,
+        readiness_probe: None,
+        startup_probe: None,
+        ports: None,
+        ..container
+    }];
+    spec.restart_policy = Some("Never".into());
+    spec.termination_grace_period_seconds = Some(1);
+    spec.affinity = None;
+    spec.topology_spread_constraints = None;
+    let source = PersistentVolumeClaimVolumeSource { claim_name: claim.to_owned(), read_only: None };
+    let data = Volume { name: volume, persistent_volume_claim: Some(source), ..Volume::default() };
+    spec.volumes.get_or_insert_default().push(data);
+    Ok(Pod {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        spec: Some(spec),
+        status: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
+
+    #[test]
+    fn an_errand_runs_the_node_s_own_binary_on_the_volume() {
+        let container = Container {
+            name: CONTAINER.into(),
+            image: Some("i".into()),
+            args: Some(vec!["serve".into()]),
+            ..Container::default()
+        };
+        let template = PodSpec { containers: vec![container], ..PodSpec::default() };
+        let pod = errand_pod("kv-recover-1", "data-kv-1", template, &["recover", "--json"]).unwrap();
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.containers[0].command, Some(vec!["/balsa-node".to_owned()]));
+        let arguments = ["recover", "--json", "--report", "/dev/termination-log"].map(str::to_owned);
+        assert_eq!(spec.containers[0].args, Some(arguments.to_vec()));
+        assert_eq!(spec.containers[0].termination_message_path.as_deref(), Some("/dev/termination-log"));
+        let volumes = spec.volumes.unwrap();
+        assert_eq!(volumes[0].name, "data");
+        assert_eq!(
+            volumes[0].persistent_volume_claim.as_ref().map(|claim| claim.claim_name.as_str()),
+            Some("data-kv-1")
+        );
+        assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+    }
+    #[test]
+    fn what_an_errand_said_is_part_of_its_pod() {
+        let ended = |exit_code, message: Option<&str>| {
+            let terminated = ContainerStateTerminated {
+                exit_code,
+                message: message.map(str::to_owned),
+                reason: Some("Error".into()),
+                ..ContainerStateTerminated::default()
+            };
+            let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+            let container = ContainerStatus { state: Some(state), ..ContainerStatus::default() };
+            let status = PodStatus { container_statuses: Some(vec![container]), ..PodStatus::default() };
+            outcome(&Pod { status: Some(status), ..Pod::default() })
+        };
+        assert_eq!(ended(0, Some("{}\n")), Ok("{}".to_owned()));
+        assert_eq!(ended(1, Some("it is blank")), Err(Failure("it is blank".into())));
+        let silent = ended(137, None).unwrap_err().to_string();
+        assert!(silent.contains("137 (Error)"), "{silent}");
+        let evicted =
+            PodStatus { message: Some("The node was low on memory".into()), ..PodStatus::default() };
+        let evicted = outcome(&Pod { status: Some(evicted), ..Pod::default() }).unwrap_err().to_string();
+        assert!(evicted.contains("low on memory"), "{evicted}");
+    }
+}
