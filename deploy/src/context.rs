@@ -105,13 +105,12 @@ impl Context {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
         let claims =
             claims.list(&ListParams::default()).await.map_err(|error| failed("list claims", &error))?;
-        let marks: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mark = marks.get_opt(&self.mark_name()).await.map_err(|error| failed("read the mark", &error))?;
+        let mark = self.mark().await?;
         let mut observed = Observed {
             set: set.as_ref().map(read_set),
             pods: pods.iter().filter_map(|pod| self.read_pod(pod)).collect(),
             claims: claims.iter().filter_map(|claim| self.read_claim(claim)).collect(),
-            mark: mark.and_then(|mark| mark.data).and_then(|mut data| data.remove("cluster")),
+            mark,
         };
         observed.pods.sort_by_key(|pod| pod.ordinal);
         observed.claims.sort_by_key(|claim| claim.ordinal);
@@ -258,12 +257,40 @@ impl Context {
         patched.map(|_| ()).map_err(|error| failed(doing, &error))
     }
 
+    /// The cluster that the mark of the founding names.
+    pub async fn mark(&self) -> Outcome<Option<String>> {
+        self.read_mark("cluster").await
+    }
+
     /// Writes the mark of the founding.
     pub async fn set_mark(&self, cluster: &str) -> Outcome<()> {
-        let marks: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let patch = Patch::Merge(json!({"data": {"cluster": cluster}}));
-        let patched = marks.patch(&self.mark_name(), &patch_params(), &patch).await;
+        self.write_mark(json!({"cluster": cluster})).await
+    }
+
+    /// Has the mark say that no disk of this cluster is to start again.
+    pub async fn give_up(&self, cluster: &str) -> Outcome<()> {
+        let before = self.read_mark("given_up").await?.unwrap_or_default();
+        let mut all: Vec<&str> = before.split(',').filter(|id| !id.is_empty()).collect();
+        if !all.contains(&cluster) {
+            all.push(cluster);
+        }
+        self.write_mark(json!({"given_up": all.join(",")})).await
+    }
+
+    async fn read_mark(&self, key: &str) -> Outcome<Option<String>> {
+        let mark = self.marks().get_opt(&self.mark_name()).await;
+        let mark = mark.map_err(|error| failed("read the mark", &error))?;
+        Ok(mark.and_then(|mark| mark.data).and_then(|mut data| data.remove(key)))
+    }
+
+    async fn write_mark(&self, data: Value) -> Outcome<()> {
+        let patch = Patch::Merge(json!({"data": data}));
+        let patched = self.marks().patch(&self.mark_name(), &patch_params(), &patch).await;
         patched.map(|_| ()).map_err(|error| failed("write the mark", &error))
+    }
+
+    fn marks(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// Deletes a Pod, as a drain would or with no grace at all.
@@ -300,8 +327,13 @@ fn read_set(set: &StatefulSet) -> Set {
         is_current: status.observed_generation == set.metadata.generation,
         being_deleted: set.metadata.deletion_timestamp.is_some(),
         available: number(status.available_replicas).unwrap_or(0),
+        initial_size: number_in(set, "balsa.kv/initial-size"),
         deletes_volumes: retention.as_deref() == Some("Delete"),
     }
+}
+
+fn number_in(set: &StatefulSet, annotation: &str) -> Option<u32> {
+    set.metadata.annotations.as_ref()?.get(annotation)?.parse().ok()
 }
 
 /// Why a Pod does not run.

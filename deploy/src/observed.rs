@@ -34,6 +34,8 @@ pub struct Set {
     pub being_deleted: bool,
     /// Pods that have been ready for as long as the StatefulSet wants before the next one is touched.
     pub available: u32,
+    /// How many found the cluster, as the chart recorded it.
+    pub initial_size: Option<u32>,
     /// Volumes of Pods that are scaled in are deleted with them.
     pub deletes_volumes: bool,
 }

@@ -3,12 +3,15 @@
 //! 1. All Pods are stopped: `replicas: 0`, which removes no member.
 //! 2. On each volume a Pod runs the node's own `recover`, which changes nothing and says how far that member's log goes.
 //! 3. One that cannot be looked at may have most: then nothing is done, unless a person gave its slot up.
-//! 4. On the volume that has most `recover` runs once more and makes a cluster of one of it; on the others `set-aside` keeps
+//!    Nothing is done either where the volumes are a quorum: they need no more than to be started.
+//! 4. The mark of the founding says that the old cluster is given up: from here on no disk of it starts, whenever it is found
+//!    again.
+//! 5. On the volume that has most `recover` runs once more and makes a cluster of one of it; on the others `set-aside` keeps
 //!    what they hold and leaves them blank.
-//! 5. The mark of the founding names the new cluster, and the Pods start: the others join by themselves.
+//! 6. The mark names the new cluster, and the Pods start: the others join by themselves.
 //!
-//! Cut off at any moment it can be run again: the volume that was chosen says so, and once it went on it has by far the
-//! highest index.
+//! Cut off at any moment it can be run again: the volume that was chosen says so, and once it went on it is of a later
+//! generation than the others.
 
 mod errand;
 
@@ -23,6 +26,9 @@ use errand::Errand;
 use std::fmt;
 use std::time::Duration;
 
+/// How long the volume of a slot that was given up is waited for: it is most likely gone.
+const GIVEN_UP_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
@@ -36,8 +42,8 @@ pub struct Plan {
     pub silent: Vec<(u32, String)>,
     /// No Pods are wanted now: nothing may be lost at all.
     pub asleep: bool,
-    /// Replicas afterwards.
-    pub replicas: u32,
+    /// Replicas afterwards; `None`: as many as the cluster had voters.
+    pub replicas: Option<u32>,
 }
 
 impl fmt::Display for Plan {
@@ -63,13 +69,14 @@ impl fmt::Display for Plan {
         for (ordinal, why) in &self.silent {
             writeln!(f, "   (the node of slot {ordinal} could not be asked: {why})")?;
         }
-        writeln!(f, "4. keep aside what the others hold, and start {} Pods, which join it.", self.replicas)?;
+        let pods =
+            self.replicas.map_or_else(|| "as many Pods as voted".to_owned(), |size| format!("{size} Pods"));
+        writeln!(f, "4. keep aside what the others hold, and start {pods}, which join it.")?;
         if self.asleep {
             writeln!(
                 f,
-                "The cluster sleeps: no Pods are wanted. If no volume was lost, `scale {}` wakes it, and there is nothing \
-                 to recover.",
-                self.replicas
+                "The cluster sleeps: no Pods are wanted. If no volume was lost, `scale` wakes it, and there is nothing to \
+                 recover."
             )?;
         }
         write!(
@@ -112,8 +119,7 @@ pub fn plan(observed: &Observed, replicas: Option<u32>, given_up: &[u32]) -> Out
     let running = |told: &&balsa_wire::cluster::ClusterAnswer| told.phase == Phase::Running;
     let answering = observed.pods.iter().filter_map(|pod| pod.told.as_ref()).filter(running);
     let answering = answering.map(|told| (told.slot, told.term, told.last_index)).collect();
-    let known = claims.iter().map(|(ordinal, _)| ordinal + 1).max().unwrap_or(1);
-    let replicas = replicas.unwrap_or(if set.replicas > 0 { set.replicas } else { known });
+    let replicas = replicas.or((set.replicas > 0).then_some(set.replicas));
     let silent = observed.silent().map(|(pod, why)| (pod.ordinal, why.to_owned())).collect();
     let asleep = set.replicas == 0;
     Ok(Plan { claims, answering, given_up: given_up.to_vec(), silent, asleep, replicas })
@@ -166,9 +172,24 @@ fn quorum_may_be_there(observed: &Observed, replicas: u32) -> Option<String> {
     None
 }
 
-/// Which of the volumes goes on: one that was chosen before; else that with the highest term, then index, of the last
-/// entry. Only where each was looked at: the one that could not be may have most.
-pub fn choose(looks: &[(u32, Outcome<RecoveryLook>)]) -> Outcome<u32> {
+/// What follows from the volumes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The slot whose volume has most.
+    pub survivor: u32,
+    /// It is to be made a cluster of one, and its old cluster is given up, where that is known already. `None`: the volumes
+    /// of its cluster are a quorum: a run before this one did that.
+    pub goes_on: Option<Option<String>>,
+    /// The slots whose volumes are set aside.
+    pub aside: Vec<u32>,
+    /// How many voted.
+    pub voters: u32,
+}
+
+/// Which of the volumes goes on: one that was chosen before; else of the latest generation, of the cluster that the mark
+/// names, that with the highest term, then index, of the last entry. Only where each was looked at, since one that could not
+/// be may have most; and only where they are no quorum.
+pub fn choose<'a>(looks: &'a [(u32, Outcome<RecoveryLook>)], mark: Option<&str>) -> Outcome<Choice> {
     let unseen: Vec<String> = looks
         .iter()
         .filter_map(|(ordinal, look)| Some(format!("slot {ordinal} ({})", look.as_ref().err()?)))
@@ -183,25 +204,55 @@ pub fn choose(looks: &[(u32, Outcome<RecoveryLook>)]) -> Outcome<u32> {
             slots.join(",")
         )));
     }
-    let of = |wanted: fn(&RecoveryLook) -> Option<(u64, u64)>| {
-        let found =
-            looks.iter().filter_map(move |(ordinal, look)| Some((wanted(look.as_ref().ok()?)?, *ordinal)));
-        found.max_by_key(|(has, ordinal)| (*has, std::cmp::Reverse(*ordinal))).map(|(_, ordinal)| ordinal)
+    if let Some((survivor, _)) = looks.iter().find(|(_, look)| matches!(look, Ok(RecoveryLook::Begun))) {
+        let others: Vec<u32> = looks.iter().map(|(slot, _)| *slot).filter(|slot| slot != survivor).collect();
+        let voters = looks.iter().map(|(slot, _)| slot + 1).max().unwrap_or(1);
+        return Ok(Choice { survivor: *survivor, goes_on: Some(None), aside: others, voters });
+    }
+    let member = |(slot, look): &'a (u32, Outcome<RecoveryLook>)| match look {
+        Ok(RecoveryLook::Member(found)) => Some((*slot, found)),
+        _ => None,
     };
-    let begun = of(|look| matches!(look, RecoveryLook::Begun).then_some((0, 0)));
-    let most = || {
-        of(|look| match look {
-            RecoveryLook::Member(found) => Some((found.last_term, found.last_index)),
-            _ => None,
-        })
+    let members: Vec<(u32, &RecoveryAnswer)> = looks.iter().filter_map(member).collect();
+    let has_most = |(slot, found): &&(u32, &RecoveryAnswer)| {
+        let is_marked = mark == Some(found.cluster.as_str());
+        (found.generation, is_marked, found.last_term, found.last_index, std::cmp::Reverse(*slot))
     };
-    begun.or_else(most).ok_or_else(|| {
-        Failure(
+    let Some((survivor, found)) = members.iter().max_by_key(has_most) else {
+        return Err(Failure(
             "no volume holds what can be recovered. Nothing was changed but that all Pods are stopped: `scale` starts them, \
              a backup restores"
                 .into(),
-        )
+        ));
+    };
+    let (own, foreign): (Vec<_>, Vec<_>) =
+        members.iter().partition(|(_, other)| other.cluster == found.cluster);
+    let voting =
+        found.voters.iter().filter(|voter| own.iter().any(|(_, other)| other.node == **voter)).count();
+    let is_quorum = voting > found.voters.len() / 2;
+    if is_quorum && foreign.is_empty() {
+        return Err(Failure(format!(
+            "{voting} of the {} voters of cluster {} have their volumes: that is a quorum, and nothing is lost. Nothing was \
+             changed but that all Pods are stopped: `scale {}` starts them, and their logs say what keeps them from serving. \
+             To go on all the same without some of them, give their slots up with --give-up",
+            found.voters.len(),
+            found.cluster,
+            own.iter().map(|(slot, _)| slot + 1).max().unwrap_or(1).max(count(found.voters.len()))
+        )));
+    }
+    Ok(Choice {
+        survivor: *survivor,
+        goes_on: (!is_quorum).then(|| Some(found.cluster.clone())),
+        aside: match is_quorum {
+            true => foreign.iter().map(|(slot, _)| *slot).collect(),
+            false => looks.iter().map(|(slot, _)| *slot).filter(|slot| slot != survivor).collect(),
+        },
+        voters: count(found.voters.len()).max(1),
     })
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// Does it.
@@ -213,7 +264,10 @@ pub async fn execute(
 ) -> Outcome<()> {
     progress.say("stopping all Pods");
     context.set_replicas(0).await?;
-    progress.wait(context, "all Pods to stop", patience, |seen| seen.pods.is_empty()).await?;
+    let stopped = |seen: &Observed| seen.pods.iter().all(|pod| plan.given_up.contains(&pod.ordinal));
+    if let Err(Failure(why)) = progress.wait(context, "all Pods to stop", patience, stopped).await {
+        return Err(Failure(format!("{why}. {}", what_stops_a_pod(&context.observe().await?))));
+    }
     let mut looks = Vec::new();
     for (ordinal, claim) in plan.claims.iter().filter(|(ordinal, _)| !plan.given_up.contains(ordinal)) {
         progress.say(&format!("looking at {claim}"));
@@ -229,35 +283,43 @@ pub async fn execute(
         });
         looks.push((*ordinal, look));
     }
-    let survivor = choose(&looks)?;
-    let (chosen, others): (Vec<_>, Vec<_>) =
-        plan.claims.iter().partition(|(ordinal, _)| *ordinal == survivor);
-    for (ordinal, claim) in chosen {
-        let new = go_on_with(context, *ordinal, claim, patience).await?;
-        progress.say(&format!("slot {ordinal} goes on as cluster {new}"));
+    let Choice { survivor, goes_on, aside, voters } = choose(&looks, context.mark().await?.as_deref())?;
+    let claim_of = |wanted: u32| plan.claims.iter().find(|(ordinal, _)| *ordinal == wanted);
+    if let (Some(old), Some((ordinal, claim))) = (goes_on, claim_of(survivor)) {
+        if let Some(old) = old {
+            context.give_up(&old).await?;
+        }
+        let done = go_on_with(context, *ordinal, claim, patience).await?;
+        let new = done.new_cluster.unwrap_or_default();
+        context.give_up(&done.cluster).await?; // where it was begun before, only now is it known which that was
         context.set_mark(&new).await?;
+        progress.say(&format!("slot {ordinal} goes on as cluster {new}"));
     }
     let mut stuck = Vec::new();
-    for (ordinal, claim) in others {
+    for (ordinal, claim) in aside.iter().chain(&plan.given_up).filter_map(|slot| claim_of(*slot)) {
+        let patience = match plan.given_up.contains(ordinal) {
+            true => patience.min(GIVEN_UP_PATIENCE),
+            false => patience,
+        };
         match Errand::new(context, *ordinal, claim).run(&["set-aside", "--yes"], patience).await {
             Ok(said) => progress.say(&format!("slot {ordinal}: {}", said.trim())),
             Err(Failure(why)) => {
                 stuck.push(*ordinal);
                 progress.say(&format!(
-                    "slot {ordinal} could not be set aside, and its node will not start on that volume: {why}. Delete its \
-                     claim once it holds nothing that you want"
+                    "slot {ordinal} could not be set aside ({why}): its node will stop when it finds that its cluster was \
+                     given up. Delete its claim and its Pod once it holds nothing that you want"
                 ));
             }
         }
     }
-    progress.say(&format!("starting {} Pods", plan.replicas));
-    context.set_replicas(plan.replicas).await?;
+    let replicas = plan.replicas.unwrap_or(voters).max(survivor + 1);
+    progress.say(&format!("starting {replicas} Pods"));
+    context.set_replicas(replicas).await?;
     let leads = |seen: &Observed| seen.leader().is_some();
     progress.wait(context, "the recovered member to lead", patience, leads).await?;
     progress.say("the cluster serves again");
-    let whole = plan.replicas;
     let joined = |seen: &Observed| {
-        let joining = (0..whole).filter(|slot| !stuck.contains(slot));
+        let joining = (0..replicas).filter(|slot| !stuck.contains(slot));
         let well: Vec<u32> = seen.leader().into_iter().flat_map(well_slots).collect();
         joining.into_iter().all(|slot| well.contains(&slot))
     };
@@ -277,13 +339,35 @@ async fn look_at(context: &Context, ordinal: u32, claim: &str, patience: Duratio
     serde_json::from_str(&said).map_err(not_understood)
 }
 
-/// Makes a cluster of the volume; gives its id.
-async fn go_on_with(context: &Context, ordinal: u32, claim: &str, patience: Duration) -> Outcome<String> {
+/// Makes a cluster of the volume.
+async fn go_on_with(
+    context: &Context,
+    ordinal: u32,
+    claim: &str,
+    patience: Duration,
+) -> Outcome<RecoveryAnswer> {
     let said = Errand::new(context, ordinal, claim).run(&["recover", "--json", "--yes"], patience).await?;
     let done: RecoveryAnswer = serde_json::from_str(&said).map_err(|error| {
         Failure(format!("the recovery of slot {ordinal} is not understood ({error}): {said}"))
     })?;
-    done.new_cluster.ok_or_else(|| Failure(format!("slot {ordinal} was not recovered: {said}")))
+    match done.new_cluster {
+        Some(_) => Ok(done),
+        None => Err(Failure(format!("slot {ordinal} was not recovered: {said}"))),
+    }
+}
+
+/// What to do about Pods that do not stop.
+fn what_stops_a_pod(observed: &Observed) -> String {
+    let pod = |pod: &crate::observed::Pod| match &pod.node {
+        Some(node) => format!("{} on {node}", pod.ordinal),
+        None => pod.ordinal.to_string(),
+    };
+    let left: Vec<String> = observed.pods.iter().map(pod).collect();
+    format!(
+        "Left: Pod {}. A machine that does not answer keeps its Pod. If it is off for good, delete the Pod with `kubectl delete \
+         pod NAME --force`; if its volume went with it, give its slot up with --give-up. Then run this again",
+        left.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -295,7 +379,7 @@ mod tests {
         use crate::sample::installation;
         let lost = installation(3, "0 1? 2?", None);
         let found = plan(&lost, None, &[]).unwrap();
-        assert_eq!((found.claims.len(), found.replicas), (3, 3));
+        assert_eq!((found.claims.len(), found.replicas), (3, Some(3)));
         assert_eq!(found.answering, [(0, 4, 100)]);
         let text = found.to_string();
         assert!(text.contains("slot 0: term 4, last index 100") && text.contains("Say --yes"), "{text}");
@@ -304,8 +388,9 @@ mod tests {
         let mut asleep = Observed { pods: Vec::new(), ..installation(3, "0 1 2", None) };
         asleep.set.as_mut().unwrap().replicas = 0;
         let found = plan(&asleep, Some(5), &[]).unwrap();
-        assert_eq!(found.replicas, 5);
-        assert!(found.to_string().contains("`scale 5` wakes it"), "{found}");
+        assert_eq!(found.replicas, Some(5));
+        assert!(found.to_string().contains("`scale` wakes it"), "{found}");
+        assert_eq!(plan(&asleep, None, &[]).unwrap().replicas, None);
         let mut deleting = lost.clone();
         deleting.set.as_mut().unwrap().deletes_volumes = true;
         assert!(plan(&deleting, None, &[]).unwrap_err().to_string().contains("is Delete"));
@@ -345,18 +430,59 @@ mod tests {
         assert!(refused(&few).contains("--replicas=3"));
     }
 
+    fn found(cluster: &str, slot: u32, generation: u64, last: (u64, u64)) -> (u32, Outcome<RecoveryLook>) {
+        let answer = RecoveryAnswer {
+            cluster: cluster.into(),
+            node: format!("{cluster}{slot}"),
+            last_term: last.0,
+            last_index: last.1,
+            generation,
+            voters: (0..5).map(|slot| format!("{cluster}{slot}")).collect(),
+            ..RecoveryAnswer::default()
+        };
+        (slot, Ok(RecoveryLook::Member(answer)))
+    }
+
+    fn nothing(slot: u32) -> (u32, Outcome<RecoveryLook>) {
+        (slot, Ok(RecoveryLook::Nothing { why: "it is blank".into() }))
+    }
+
     #[test]
     fn the_volume_with_most_goes_on() {
-        let found = |last_term, last_index| {
-            Ok(RecoveryLook::Member(RecoveryAnswer { last_term, last_index, ..RecoveryAnswer::default() }))
-        };
-        let nothing = || Ok(RecoveryLook::Nothing { why: "it is blank".into() });
-        assert_eq!(choose(&[(0, found(3, 9)), (1, found(4, 7)), (2, found(4, 8))]), Ok(2));
-        assert_eq!(choose(&[(0, nothing()), (1, found(4, 8)), (2, found(4, 8))]), Ok(1));
-        assert_eq!(choose(&[(0, found(9, 9)), (1, Ok(RecoveryLook::Begun))]), Ok(1), "chosen before");
-        assert!(choose(&[(0, nothing())]).unwrap_err().to_string().contains("no volume holds"));
-        let unseen = choose(&[(0, found(3, 9)), (1, Err(Failure("its log is damaged".into())))]);
+        let chosen = |looks: &[_], mark| choose(looks, mark).map(|choice| (choice.survivor, choice.aside));
+        let a = |slot, term, index| found("a", slot, 0, (term, index));
+        assert_eq!(chosen(&[a(0, 3, 9), a(1, 4, 7)], None), Ok((1, vec![0])));
+        assert_eq!(chosen(&[nothing(0), a(1, 4, 8), a(2, 4, 8)], None), Ok((1, vec![0, 2])));
+        assert_eq!(choose(&[a(0, 3, 9)], None).unwrap().goes_on, Some(Some("a".into())));
+        // Cut off in the middle: that one is ended.
+        let begun = choose(&[a(0, 9, 9), (1, Ok(RecoveryLook::Begun))], None).unwrap();
+        assert_eq!((begun.survivor, begun.goes_on, begun.aside), (1, Some(None), vec![0]));
+        assert!(choose(&[nothing(0)], None).unwrap_err().to_string().contains("no volume holds"));
+        let unseen = choose(&[a(0, 3, 9), (1, Err(Failure("its log is damaged".into())))], None);
         let why = unseen.unwrap_err().to_string();
         assert!(why.contains("slot 1 (its log is damaged)") && why.contains("--give-up 1"), "{why}");
+    }
+
+    #[test]
+    fn a_later_generation_and_the_marked_cluster_come_before_terms() {
+        let (old, new) = (found("a", 1, 0, (9, 5_000)), found("b", 0, 1, (6, 1_000_000_000_100)));
+        assert_eq!(choose(&[new.clone(), old.clone()], None).unwrap().survivor, 0);
+        let (this, that) = (found("b", 0, 1, (6, 100)), found("c", 1, 1, (9, 200)));
+        assert_eq!(choose(&[this, that], Some("b")).unwrap().survivor, 0);
+    }
+
+    #[test]
+    fn a_quorum_of_volumes_is_woken_and_not_recovered() {
+        let a = |slot| found("a", slot, 0, (4, 8));
+        let why = choose(&[a(0), a(1), a(2), nothing(3)], None).unwrap_err().to_string();
+        assert!(why.contains("3 of the 5 voters") && why.contains("`scale 5` starts them"), "{why}");
+        assert!(choose(&[a(0), a(1)], None).is_ok());
+        // A run that was cut off behind the survivor's recovery: the others are still to be set aside.
+        let mut alone = found("b", 2, 1, (5, 1_000_000_000_000));
+        if let Ok(RecoveryLook::Member(answer)) = &mut alone.1 {
+            answer.voters = vec!["b2".into()];
+        }
+        let rest = choose(&[a(0), a(1), alone], None).unwrap();
+        assert_eq!((rest.survivor, rest.goes_on, rest.aside), (2, None, vec![0, 1]));
     }
 }

@@ -169,6 +169,12 @@ fn findings(observed: &Observed) -> Vec<Finding> {
         );
     }
     if set.replicas == 0 {
+        for pod in &observed.pods {
+            let on = pod.node.as_deref().map(|node| format!(" on {node}")).unwrap_or_default();
+            let what = format!("Pod {}{on} has not stopped yet.", pod.ordinal);
+            let next = "A machine that does not answer keeps its Pod. If it is off for good: `kubectl delete pod NAME --force`.";
+            say(Severity::Warning, what, next);
+        }
         say(Severity::Note, "The cluster sleeps: no Pods are wanted.".into(), "Wake it with `scale N`.");
         return found;
     }
@@ -217,8 +223,8 @@ fn findings(observed: &Observed) -> Vec<Finding> {
 }
 
 fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, String, &str)) {
-    let ready: Vec<String> =
-        observed.pods.iter().filter(|pod| pod.ready).map(|pod| pod.ordinal.to_string()).collect();
+    let unasked = observed.pods.iter().filter(|pod| pod.ready && pod.silence.is_some());
+    let ready: Vec<String> = unasked.map(|pod| pod.ordinal.to_string()).collect();
     if !ready.is_empty() {
         let what = format!(
             "Whether the cluster is well is not known: no node that was asked leads, but Pod {} is ready, and so knows a leader.",
@@ -239,6 +245,16 @@ fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, 
                 "Whether the cluster is well is not known: no member answers.".into(),
                 next,
             );
+        } else if let Some(claim) =
+            observed.claims.iter().rev().find(|claim| claim.bound && claim.ordinal >= replicas)
+        {
+            let what = format!(
+                "No member answers, and there is a volume of slot {}, for which no Pod is wanted.",
+                claim.ordinal
+            );
+            let next =
+                format!("If that slot was a member: `kubectl scale --replicas={}`.", claim.ordinal + 1);
+            say(Severity::Critical, what, &next);
         } else if let Some(cluster) = &observed.mark {
             let next = "If the volumes come back, so does the cluster. If all are lost: restore a backup, or delete the \
                         data of the mark's ConfigMap to found an empty cluster.";
@@ -246,6 +262,16 @@ fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, 
                 Severity::Critical,
                 format!("Cluster {cluster} was founded here, and none of its members answers."),
                 next,
+            );
+        } else if let Some(founders) =
+            observed.set.as_ref().and_then(|set| set.initial_size).filter(|size| *size > replicas)
+        {
+            let what =
+                format!("{founders} nodes are to found the cluster, and only {replicas} Pods are wanted.");
+            say(
+                Severity::Critical,
+                what,
+                &format!("`kubectl scale --replicas={founders}`; a smaller size can come after."),
             );
         } else {
             say(Severity::Note, "The cluster is being founded.".into(), "");
@@ -437,6 +463,23 @@ mod tests {
         let unknown = diagnose(&unasked).to_string();
         assert!(unknown.contains("slot 0 could not be asked: pods/proxy is forbidden"), "{unknown}");
         assert!(unknown.contains("is not known") && !unknown.contains("There is no leader"), "{unknown}");
+        let mut unfounded = installation(1, "", None);
+        unfounded.mark = None;
+        assert!(!diagnose(&unfounded).to_string().contains("are to found"));
+        unfounded.set.as_mut().unwrap().initial_size = Some(3);
+        let few = diagnose(&unfounded).to_string();
+        assert!(few.contains("only 1 Pods are wanted") && few.contains("--replicas=3"), "{few}");
+        let mut beyond = installation(1, "", None);
+        beyond.claims = installation(3, "0 1 2", None).claims;
+        let text = diagnose(&beyond).to_string();
+        assert!(text.contains("a volume of slot 2") && !text.contains("found an empty"), "{text}");
+        let mut stopping = installation(3, "0 1 2", None);
+        stopping.set.as_mut().unwrap().replicas = 0;
+        assert!(diagnose(&stopping).to_string().contains("Pod 2 on node-2 has not stopped yet"));
+        // A leader was lost a moment ago: its followers are ready, and answer.
+        let mut election = installation(3, "0 1 2", None);
+        election.pods.iter_mut().for_each(|pod| pod.ready = true);
+        assert!(diagnose(&election).to_string().contains("An election takes about a second"));
         let mut held = installation(3, "0 1 2", Some(1));
         held.set.as_mut().unwrap().partition = 2;
         assert!(diagnose(&held).to_string().contains("held back"));

@@ -284,6 +284,7 @@ async fn live(
         reason = fatal.reported() => Err(ServeError::Fatal(reason)),
         () = shutdown => Ok(End::Stopped),
         why = life::among_strangers(own_cluster, own_slot, &settings, &api_handle) => Err(ServeError::Member(why)),
+        why = life::given_up(own_cluster, kubernetes_api.as_ref()) => Err(ServeError::Member(why)),
         recorded = returned(&folder, &mut told_removed, kubernetes_api.as_ref(), own_slot) => recorded.map(|()| End::Returned),
     };
     if outcome.is_ok() {

@@ -33,6 +33,12 @@ pub struct RecoveryAnswer {
     pub last_index: u64,
     /// The revision of its state.
     pub revision: u64,
+    /// How often this data was recovered or restored: a higher one succeeds a lower one, whatever the terms say.
+    #[serde(default)]
+    pub generation: u64,
+    /// The identities that vote, by the end of its log; empty in the middle of a change of them.
+    #[serde(default)]
+    pub voters: Vec<String>,
     /// The cluster that it goes on as; `None`: nothing was done.
     pub new_cluster: Option<String>,
     /// The identity that it goes on under.

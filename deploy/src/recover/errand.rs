@@ -19,8 +19,9 @@ pub(super) struct Errand<'a> {
 }
 
 impl<'a> Errand<'a> {
+    /// Its Pod's name ends in no ordinal: no StatefulSet has a Pod of that name.
     pub(super) fn new(context: &'a Context, ordinal: u32, claim: &'a str) -> Errand<'a> {
-        Errand { context, name: format!("{}-recover-{ordinal}", context.name), claim }
+        Errand { context, name: format!("{}-{ordinal}-recover", context.name), claim }
     }
 
     /// Runs it to its end; gives what it said. The Pod is gone afterwards, whatever came of it.

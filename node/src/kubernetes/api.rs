@@ -13,6 +13,7 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::json;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct Api {
 pub struct Mark {
     /// The cluster that was founded; `None`: none was.
     pub cluster: Option<ClusterId>,
+    /// Clusters that were given up: a recovery made another of what was left of them.
+    pub given_up: Vec<ClusterId>,
     /// The version of the object that was read: a change of it is conditional on that.
     version: String,
 }
@@ -90,10 +93,13 @@ struct ConfigMapObject {
     data: Option<MarkData>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct MarkData {
     #[serde(default, with = "optional_cluster")]
     cluster: Option<ClusterId>,
+    /// By commas.
+    #[serde(default)]
+    given_up: String,
 }
 
 impl Api {
@@ -272,9 +278,13 @@ fn read_stateful_set(body: &Bytes) -> Seen {
 }
 
 fn read_mark(body: &Bytes) -> Result<Mark, String> {
-    let object: ConfigMapObject = serde_json::from_slice(body)
-        .map_err(|error| format!("the founding mark is not understood: {error}"))?;
-    Ok(Mark { cluster: object.data.and_then(|data| data.cluster), version: object.metadata.resource_version })
+    let not_understood = |error: &dyn Display| format!("the founding mark is not understood: {error}");
+    let object: ConfigMapObject = serde_json::from_slice(body).map_err(|error| not_understood(&error))?;
+    let MarkData { cluster, given_up } = object.data.unwrap_or_default();
+    let ids = given_up.split(',').map(str::trim).filter(|id| !id.is_empty());
+    let ids = ids.map(|id| u64::from_str_radix(id, 16).map(ClusterId));
+    let given_up = ids.collect::<Result<_, _>>().map_err(|error| not_understood(&error))?;
+    Ok(Mark { cluster, given_up, version: object.metadata.resource_version })
 }
 
 /// What the API server says, in a sentence: its `message`, where it sent a Status object.
@@ -335,5 +345,10 @@ mod tests {
             mark(r#"{"metadata":{},"data":{"cluster":"?"}}"#).is_err(),
             "a damaged mark is not read as none"
         );
+        let given_up = |text: &'static str| read_mark(&Bytes::from(text)).map(|mark| mark.given_up);
+        let two = r#"{"metadata":{},"data":{"cluster":"3","given_up":"1, 00000000000000ff"}}"#;
+        assert_eq!(given_up(two), Ok(vec![ClusterId(1), ClusterId(255)]));
+        assert_eq!(given_up(r#"{"metadata":{},"data":{"cluster":"3"}}"#), Ok(Vec::new()));
+        assert!(given_up(r#"{"metadata":{},"data":{"given_up":"x"}}"#).is_err());
     }
 }

@@ -137,6 +137,9 @@ async fn mark(api: &Api, cluster: ClusterId) -> Result<(), String> {
     if read.cluster == Some(cluster) {
         return Ok(());
     }
+    if read.given_up.contains(&cluster) {
+        return Err(format!("cluster {cluster} was given up")); // this node is about to stop
+    }
     match read.cluster {
         Some(other) => {
             tracing::warn!(%cluster, %other, "the mark of the founding named another cluster than the one that leads here")

@@ -6,6 +6,7 @@
 
 mod become_member;
 pub mod founding;
+mod given_up;
 pub mod identity;
 pub mod incarnation;
 mod join;
@@ -15,5 +16,6 @@ mod strangers;
 
 pub use become_member::{ControlCall, Lobby, Member, MemberError, Settings, become_member};
 pub(crate) use become_member::{answer_as_member, mint_id, tell_to_begin};
+pub use given_up::given_up;
 pub use lock::{FolderLock, LockError};
 pub use strangers::among_strangers;

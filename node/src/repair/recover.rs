@@ -27,6 +27,7 @@ use crate::life::identity::{self, hex_id};
 use balsa_log::{Folder, Log, LogIdentity, RealDisk, Recovered};
 use balsa_raft::membership::Membership;
 use balsa_raft::{EntryKind, Index, NodeId, Term};
+use balsa_store::SUCCESSION_STEP;
 use balsa_wire::repair::RecoveryAnswer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -63,6 +64,8 @@ pub struct Recovery {
     pub last: (Term, Index),
     /// The revision of its state, before the rest of its log is applied.
     pub revision: u64,
+    /// Who votes, by the end of its log; empty in the middle of a change of that.
+    pub voters: Vec<NodeId>,
     /// The other members of its cluster, as slot and address: they are given up.
     pub others: Vec<(u32, String)>,
     /// The new cluster and its node; `None`: nothing was done yet.
@@ -79,6 +82,8 @@ impl Recovery {
             last_term: self.last.0.0,
             last_index: self.last.1.0,
             revision: self.revision,
+            generation: self.last.1.0 / SUCCESSION_STEP,
+            voters: self.voters.iter().map(ToString::to_string).collect(),
             new_cluster: self.new.map(|(cluster, _)| cluster.to_string()),
             new_node: self.new.map(|(_, node)| node.to_string()),
         }
@@ -87,7 +92,7 @@ impl Recovery {
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recovery { old_cluster, old_node, slot, last: (term, index), revision, others, new } = self;
+        let Recovery { old_cluster, old_node, slot, last: (term, index), revision, others, new, .. } = self;
         writeln!(f, "cluster       {old_cluster}")?;
         writeln!(f, "member        {old_node}, slot {slot}")?;
         writeln!(f, "last entry    term {term}, index {index}, state at revision {revision}")?;
@@ -193,7 +198,7 @@ impl Work<'_> {
             ));
         }
         let recovered = self.open_log(LogIdentity { cluster: old_cluster.0, node: own.node.0 })?;
-        let directory = last_directory(&recovered)?;
+        let (membership, directory) = last_membership(&recovered)?;
         let Some(member) = directory.get(own.node).cloned() else {
             return Err(RepairError::Nothing("this node's log does not know it as a member"));
         };
@@ -208,6 +213,10 @@ impl Work<'_> {
             slot: member.slot,
             last,
             revision: self.0.open_store()?.position().revision,
+            voters: match membership.is_joint() {
+                true => Vec::new(),
+                false => membership.voters.iter().copied().collect(),
+            },
             others: others.map(|other| (other.slot, other.peer_address.clone())).collect(),
             new: None,
         };
@@ -305,6 +314,7 @@ impl Work<'_> {
             slot: begun.heir.slot,
             last: (Term(leap.0), Index(leap.1)),
             revision: leap.2,
+            voters: vec![NodeId(begun.heir.new_node)],
             others: Vec::new(),
             new: Some(begun.heir.names()),
         }
@@ -312,7 +322,7 @@ impl Work<'_> {
 }
 
 /// The members as the end of the log has them: a change that is in it counts, committed or not.
-fn last_directory(recovered: &Recovered) -> Result<Directory, RepairError> {
+fn last_membership(recovered: &Recovered) -> Result<(Membership, Directory), RepairError> {
     let entries = recovered.entries.iter().rev();
     let last = entries.filter(|entry| entry.kind == EntryKind::Membership).map(|entry| &entry.data).next();
     let encoded = last.unwrap_or(&recovered.start.membership);
@@ -320,7 +330,8 @@ fn last_directory(recovered: &Recovered) -> Result<Directory, RepairError> {
         RepairError::Refused(format!("the membership in the log is damaged: {error}"))
     };
     let membership = Membership::decode(encoded).map_err(|error| damaged(&error))?;
-    Directory::from_context(&membership.context).map_err(|error| damaged(&error))
+    let directory = Directory::from_context(&membership.context).map_err(|error| damaged(&error))?;
+    Ok((membership, directory))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! For the members that a recovered cluster left behind: their disks belong to a cluster that is no more, and a node
 //! would stop on them. Blank, they join the cluster that goes on.
 
-use super::RepairError;
+use super::{RepairError, recover, under_way};
 use crate::engine::boot;
 use crate::life::identity::{self, Identity};
 use crate::life::{FolderLock, set_aside as removal};
@@ -15,6 +15,13 @@ use std::sync::Arc;
 pub fn set_aside(path: &Path, really: bool) -> Result<Option<PathBuf>, RepairError> {
     let _lock = FolderLock::try_take(path)?;
     let folder = Folder { disk: Arc::new(RealDisk), path: path.to_owned() };
+    if under_way(&folder)? == Some("restore") {
+        return Err(RepairError::Refused(
+            "a restore into this folder was begun and has not ended: end it with `balsa-node restore --yes`, or empty the \
+             folder"
+                .to_owned(),
+        ));
+    }
     let Some(own) = identity::load(&folder)? else {
         return match balsa_log::Log::exists(&boot::log_folder(&folder)) {
             Ok(false) => Ok(None),
@@ -31,6 +38,12 @@ pub fn set_aside(path: &Path, really: bool) -> Result<Option<PathBuf>, RepairErr
     let own = Identity { removed: true, ..own };
     identity::save(&folder, &own)?;
     removal::move_data(&folder, &own)?;
+    if under_way(&folder)?.is_some() {
+        // A recovery that was cut off is given up with the rest: its record would call for its end on what comes next.
+        folder.disk.rename(&path.join(recover::FILE), &kept.path.join(recover::FILE))?;
+        folder.disk.sync_dir(&kept.path)?;
+        folder.disk.sync_dir(path)?;
+    }
     identity::discard(&folder)?;
     Ok(Some(kept.path))
 }
@@ -70,5 +83,12 @@ mod tests {
         let aside = Folder { path: kept, ..folder.clone() };
         assert_eq!(identity::load(&aside).unwrap(), Some(Identity { removed: true, ..own }));
         assert!(set_aside(home.path(), true).unwrap().is_none(), "a second time there is nothing left");
+
+        std::fs::write(home.path().join("restoring.json"), "{}").unwrap();
+        let why = set_aside(home.path(), true).unwrap_err().to_string();
+        assert!(
+            why.contains("restore --yes"),
+            "what a restore has put there is not taken for nothing: {why}"
+        );
     }
 }

@@ -8,6 +8,7 @@ use balsa_tests::cluster::{Cluster, PATIENCE, eventually};
 use balsa_tests::failure::Outcome;
 use balsa_tests::http::Ask;
 use balsa_wire::cluster::{ClusterAnswer, Health, Phase, Role};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 async fn start(nodes: usize) -> Outcome<(ApiServer, Cluster)> {
@@ -108,6 +109,37 @@ async fn a_founded_cluster_leaves_its_mark_and_a_lost_disk_heals() -> Outcome<()
     cluster.hand_to((leader + 1) % 3, 0).await?;
     eventually("the mark to be there again", PATIENCE, async || Ok(api.state().mark.clone().map(|_| ())))
         .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_given_up_stops_and_does_not_come_back() -> Outcome<()> {
+    let (api, mut cluster) = start(3).await?;
+    let own = cluster.wait_for_voters(0, 3).await?.cluster.unwrap_or_default();
+    let mark = json!({"cluster": "00000000000000bb", "given_up": format!("0000000000000007,{own}")});
+    // Two that run on, and one that comes back.
+    cluster.kill(2)?;
+    api.state().mark = Some(mark.clone());
+    for node in [0, 1, 2] {
+        if node == 2 {
+            cluster.restart(node)?;
+        }
+        let status = cluster.process(node).wait_for_end(PATIENCE).await?;
+        let said = cluster.process(node).last_words(3);
+        assert!(!status.success() && said.contains("was given up"), "node {node}: {said}");
+    }
+    // A majority that comes back: whoever leads does not take the mark for its own.
+    for node in 0..3 {
+        cluster.restart(node)?;
+    }
+    for node in 0..3 {
+        cluster.process(node).wait_for_end(PATIENCE).await?;
+    }
+    assert_eq!(api.state().mark, Some(mark));
+    api.state().mark = None;
+    for node in 0..3 {
+        cluster.restart(node)?;
+    }
+    cluster.wait_for_voters(0, 3).await.map(|_| ()) // nothing was lost by it
 }
 
 #[tokio::test(flavor = "multi_thread")]

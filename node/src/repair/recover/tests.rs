@@ -103,6 +103,8 @@ fn it_says_what_it_would_do_and_does_it_once() {
     let told = recover(&config, false).unwrap();
     assert_eq!((told.old_cluster, told.slot, told.new), (ClusterId(7), 0, None));
     assert_eq!((told.last, told.revision), ((Term(4), Index(5)), 2));
+    assert_eq!(told.voters, [0xa, 0xb, 0xc].map(NodeId));
+    assert_eq!(told.to_answer().generation, 0);
     assert_eq!(told.others, [(1, "kv-1:3300".to_owned()), (2, "kv-2:3300".to_owned())]);
     let text = told.to_string();
     assert!(text.contains("term 4, index 5") && text.contains("Say --yes"), "{text}");
@@ -111,6 +113,33 @@ fn it_says_what_it_would_do_and_does_it_once() {
     let own = check(home.path());
     assert_eq!(done.new, Some((own.cluster.unwrap(), own.node)));
     assert_eq!(done.revision, 4 + SUCCESSION_STEP);
+    let again = recover(&config, false).unwrap().to_answer();
+    assert_eq!(
+        (again.generation, again.voters.len()),
+        (1, 1),
+        "its end is in the next generation: {again:?}"
+    );
+}
+
+#[test]
+fn a_recovery_that_was_cut_off_can_be_set_aside_and_leaves_a_blank_folder() {
+    for cut in 0..5 {
+        let home = tempfile::tempdir().unwrap();
+        member(home.path());
+        let config = config(home.path());
+        let work = Work(Place { config: &config, folder: folder(home.path()), file: FILE });
+        let (found, member) = work.look().unwrap();
+        work.begin(&found, member).unwrap();
+        for _ in 0..cut {
+            let begun = work.begun().unwrap().unwrap();
+            work.take_step(&begun).unwrap();
+        }
+        assert!(crate::repair::set_aside(home.path(), true).unwrap().is_some());
+        assert_eq!(under_way(&work.0.folder).unwrap(), None, "after {cut} steps");
+        assert_eq!(identity::load(&work.0.folder).unwrap(), None);
+        assert!(!work.0.has_log().unwrap() && !home.path().join("state").exists(), "after {cut} steps");
+        assert!(matches!(recover(&config, false), Err(RepairError::Nothing(_))));
+    }
 }
 
 #[test]
