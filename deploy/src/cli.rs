@@ -3,10 +3,10 @@
 use crate::context::Context;
 use crate::progress::Progress;
 use crate::status::{Severity, diagnose};
-use crate::{Failure, Outcome, backup, failover, recover, render, scale, upgrade};
+use crate::{Failure, Outcome, backup, failover, recover, render, restore, scale, upgrade};
 use balsa_wire::backup::BackupAnswer;
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Looks after a Balsa cluster on Kubernetes.
@@ -74,6 +74,17 @@ pub enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Make a cluster of a backup, in an installation that sleeps and whose volumes hold nothing
+    Restore {
+        /// The backup, as `backup` or `balsa backup` wrote it
+        file: PathBuf,
+        /// Do it; without this, it only checks the backup and says what it would do
+        #[arg(long)]
+        yes: bool,
+        /// How many replicas there are to be then; nothing: as many as the chart has found a cluster
+        #[arg(long)]
+        replicas: Option<u32>,
+    },
     /// Quorum lost for good: what can be saved; with --yes, save it
     Recover {
         /// Do it: stops all Pods, and gives up what only the lost members have
@@ -111,15 +122,19 @@ pub async fn run(args: Args) -> Outcome<()> {
         Command::Backup { file } => {
             let ordinal = backup::plan(&context.observe().await?)?;
             let whole = backup::execute(&context, ordinal, &file, &mut Progress::start()).await?;
-            let BackupAnswer { backup, bytes } = &whole;
-            println!(
-                "{}: revision {}, {} keys, {bytes} bytes, cluster {}",
-                file.display(),
-                backup.revision,
-                backup.keys,
-                backup.cluster
-            );
+            tell_of(&file, &whole);
             Ok(())
+        }
+        Command::Restore { file, yes, replicas } => {
+            tell_of(&file, &restore::check(&file)?);
+            let plan = restore::plan(&context.observe().await?, replicas)?;
+            match yes {
+                true => restore::execute(&context, &plan, &file, patience, &mut Progress::start()).await,
+                false => {
+                    println!("{plan}");
+                    Ok(())
+                }
+            }
         }
         Command::Recover { yes, replicas, give_up } => {
             let plan = recover::plan(&context.observe().await?, replicas, &give_up)?;
@@ -130,6 +145,16 @@ pub async fn run(args: Args) -> Outcome<()> {
             }
         }
     }
+}
+
+fn tell_of(file: &Path, BackupAnswer { backup, bytes }: &BackupAnswer) {
+    println!(
+        "{}: revision {}, {} keys, {bytes} bytes, cluster {}",
+        file.display(),
+        backup.revision,
+        backup.keys,
+        backup.cluster
+    );
 }
 
 async fn status(context: &Context, json: bool) -> Outcome<()> {

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Client, Config, config::KubeConfigOptions};
 use serde_json::{Value, json};
@@ -291,6 +291,26 @@ impl Context {
 
     fn marks(&self) -> Api<ConfigMap> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Sees to it that there is a claim of a volume for this ordinal, as the StatefulSet would make it; gives its name.
+    pub async fn ensure_claim(&self, ordinal: u32) -> Outcome<String> {
+        let set =
+            self.sets().get(&self.name).await.map_err(|error| failed("read the StatefulSet", &error))?;
+        let templates = set.spec.and_then(|spec| spec.volume_claim_templates).unwrap_or_default();
+        let Some(mut claim) = templates.into_iter().next() else {
+            return Err(Failure("the StatefulSet has no template of a volume's claim".into()));
+        };
+        let template = claim.metadata.name.take().unwrap_or_default();
+        let name = format!("{template}-{}", self.pod_name(ordinal));
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
+        let doing = format!("claim a volume as {name}");
+        if claims.get_opt(&name).await.map_err(|error| failed(&doing, &error))?.is_none() {
+            (claim.metadata.name, claim.status) = (Some(name.clone()), None);
+            let made = claims.create(&PostParams::default(), &claim).await;
+            made.map_err(|error| failed(&doing, &error))?;
+        }
+        Ok(name)
     }
 
     /// Deletes a Pod, as a drain would or with no grace at all.

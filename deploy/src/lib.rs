@@ -2,11 +2,11 @@
 //!
 //! Every command is a pure plan and a thin execution, so that a controller with a custom resource can drive the same
 //! functions: [`observed`] is all that is known of an installation at one moment, a plan is a function of it
-//! ([`status`], [`scale`], [`upgrade`], [`backup`], [`recover`]), and [`context`] is the only module that talks to a
+//! ([`status`], [`scale`], [`upgrade`], [`backup`], [`recover`], [`restore`]), and [`context`] is the only module that talks to a
 //! cluster.
 //!
-//! Modules in reading order: [`observed`], [`status`], [`scale`], [`upgrade`], [`backup`], [`recover`], [`failover`],
-//! [`render`], [`context`], [`progress`], [`cli`].
+//! Modules in reading order: [`observed`], [`status`], [`scale`], [`upgrade`], [`backup`], [`recover`], [`restore`],
+//! [`failover`],//! [`render`], [`context`], [`progress`], [`cli`].
 //!
 //! What this crate never does: change membership (the nodes follow their StatefulSet by themselves), delete a volume, or
 //! go on where a step failed.
@@ -19,6 +19,9 @@ pub mod upgrade;
 
 pub mod backup;
 pub mod recover;
+pub mod restore;
+
+mod errand;
 
 pub mod failover;
 

@@ -13,16 +13,14 @@
 //! Cut off at any moment it can be run again: the volume that was chosen says so, and once it went on it is of a later
 //! generation than the others.
 
-mod errand;
-
 use crate::context::Context;
+use crate::errand::Errand;
 use crate::observed::{Observed, is_well};
 use crate::progress::Progress;
 use crate::scale::KEEP_VOLUMES;
 use crate::{Failure, Outcome};
 use balsa_wire::cluster::{ClusterAnswer, Phase};
 use balsa_wire::repair::{RecoveryAnswer, RecoveryLook};
-use errand::Errand;
 use std::fmt;
 use std::time::Duration;
 
@@ -313,15 +311,26 @@ pub async fn execute(
         }
     }
     let replicas = plan.replicas.unwrap_or(voters).max(survivor + 1);
+    wake(context, replicas, &stuck, patience, progress).await
+}
+
+/// Starts the Pods of a cluster of one, and waits until those at all other slots have joined, but for the `stuck`.
+pub(crate) async fn wake(
+    context: &Context,
+    replicas: u32,
+    stuck: &[u32],
+    patience: Duration,
+    progress: &mut Progress,
+) -> Outcome<()> {
     progress.say(&format!("starting {replicas} Pods"));
     context.set_replicas(replicas).await?;
     let leads = |seen: &Observed| seen.leader().is_some();
-    progress.wait(context, "the recovered member to lead", patience, leads).await?;
+    progress.wait(context, "the member to lead", patience, leads).await?;
     progress.say("the cluster serves again");
     let joined = |seen: &Observed| {
-        let joining = (0..replicas).filter(|slot| !stuck.contains(slot));
+        let mut joining = (0..replicas).filter(|slot| !stuck.contains(slot));
         let well: Vec<u32> = seen.leader().into_iter().flat_map(well_slots).collect();
-        joining.into_iter().all(|slot| well.contains(&slot))
+        joining.all(|slot| well.contains(&slot))
     };
     let seen = progress.wait(context, "the others to join", patience, joined).await?;
     progress.say(&format!("done: {}", seen.summary()));
@@ -332,8 +341,13 @@ fn well_slots(leader: &ClusterAnswer) -> impl Iterator<Item = u32> {
     leader.members.iter().filter(|member| is_well(member)).map(|member| member.slot)
 }
 
-/// What the volume holds; changes nothing.
-async fn look_at(context: &Context, ordinal: u32, claim: &str, patience: Duration) -> Outcome<RecoveryLook> {
+/// What a volume holds; changes nothing.
+pub(crate) async fn look_at(
+    context: &Context,
+    ordinal: u32,
+    claim: &str,
+    patience: Duration,
+) -> Outcome<RecoveryLook> {
     let said = Errand::new(context, ordinal, claim).run(&["recover", "--json"], patience).await?;
     let not_understood = |error| Failure(format!("its answer is not understood ({error}): {}", said.trim()));
     serde_json::from_str(&said).map_err(not_understood)

@@ -4,7 +4,7 @@
 use balsa_node::config::{Config, LogFormat, ServeArgs, Settings};
 use balsa_node::dev::{self, DevArgs};
 use balsa_node::kubernetes::pre_stop;
-use balsa_node::repair::{self, RepairError};
+use balsa_node::repair::{self, Incoming, RepairError};
 use balsa_node::server;
 use balsa_wire::repair::RecoveryLook;
 use clap::{Args, Parser, Subcommand};
@@ -127,7 +127,7 @@ fn to_json(said: &impl Serialize) -> Result<String, String> {
 /// What is restored, and where.
 #[derive(Args)]
 struct RestoreArgs {
-    /// The backup, as `balsa backup` wrote it; all of it is checked first
+    /// The backup, as `balsa backup` wrote it; `-`: from standard input. All of it is checked first
     file: PathBuf,
     #[command(flatten)]
     repair: RepairArgs,
@@ -153,15 +153,17 @@ fn restore(args: RestoreArgs) -> Result<(), String> {
         peer_advertise: Some(args.peer_advertise),
         ..Settings::default()
     };
-    let restored = repair::restore(&Config::from_settings(settings), &args.file, args.repair.yes);
-    let restored = restored.map_err(|error| error.to_string())?;
-    match args.json {
-        true => {
-            println!("{}", to_json(&restored.to_answer())?)
-        }
-        false => println!("{restored}"),
-    }
-    Ok(())
+    let config = Config::from_settings(settings);
+    let restored = match args.file.as_os_str() == "-" {
+        true => Incoming::take(&mut std::io::stdin().lock(), &config.data)
+            .and_then(|incoming| repair::restore(&config, incoming.path(), args.repair.yes)),
+        false => repair::restore(&config, &args.file, args.repair.yes),
+    };
+    let said = restored.map_err(|error| error.to_string()).and_then(|restored| match args.json {
+        true => to_json(&restored.to_answer()),
+        false => Ok(restored.to_string()),
+    });
+    tell(said, args.repair.report.as_deref())
 }
 
 fn set_aside(args: &RepairArgs) -> Result<(), String> {

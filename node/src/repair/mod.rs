@@ -8,12 +8,14 @@
 mod backup_file;
 mod clear_aside;
 mod heir;
+mod incoming;
 mod progress;
 mod recover;
 mod restore;
 mod set_aside;
 
 pub use clear_aside::clear_aside;
+pub use incoming::Incoming;
 pub use recover::{Recovery, recover};
 pub use restore::{Restoration, restore};
 pub use set_aside::set_aside;

@@ -16,8 +16,8 @@
 //! In this order. What is left to do is read from the disk ([`next_step`], pure), so that a run that was cut off is
 //! ended by the next.
 
-use super::RepairError;
 use super::heir::{Heir, Leap, Place};
+use super::{RepairError, under_way};
 use crate::config::Config;
 use crate::engine::boot::{self, BootError};
 use crate::engine::directory::{Directory, Member};
@@ -180,6 +180,9 @@ impl Work<'_> {
 
     /// What is here, before anything was done, and how the cluster knows this node.
     fn look(&self) -> Result<(Recovery, Member), RepairError> {
+        if under_way(&self.0.folder)?.is_some() {
+            return Err(RepairError::Nothing("a restore into this data folder was begun and has not ended"));
+        }
         let Some(own) = identity::load(&self.0.folder)? else {
             return Err(match self.0.has_log()? {
                 false => RepairError::Nothing("this data folder holds no identity"),

@@ -1,12 +1,14 @@
 //! `k8s-deploy`: the commands of the deploy tool on a cluster that it rendered itself: `render`, `status`, `scale`, `backup`,
-//! and the refusals. Its `upgrade` is for `k8s-upgrade`, its `recover` for `k8s-quorum-loss`, its `failover-test` for `k8s-install`.
+//! `restore`, and the refusals. Its `upgrade` is for `k8s-upgrade`, its `recover` for `k8s-quorum-loss`, its `failover-test` for `k8s-install`.
 
+use crate::binary;
 use crate::cluster::eventually;
 use crate::failure::{Context, Failure, Outcome, ensure};
 use crate::http::{Ask, send};
 use crate::k8s::{Forward, NAME, Namespace, Release, deploy};
 use balsa_wire::backup::Reader;
 use serde_json::Value;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long one step may take.
@@ -31,7 +33,9 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     let cluster = status(namespace).await?["cluster"].clone();
     put(namespace).await?;
 
-    let backup_bytes = back_up(namespace, &cluster).await?;
+    let folder = tempfile::tempdir().context("make a folder for a backup")?;
+    let backup = folder.path().join("balsa.backup");
+    let backup_bytes = back_up(namespace, &cluster, &backup).await?;
 
     let mut walked = FOUNDERS.to_string();
     let started = Instant::now();
@@ -65,10 +69,38 @@ async fn use_the_tool(namespace: &Namespace) -> Outcome<String> {
     deploy(namespace, &["scale", &size]).await?;
     ensure(status(namespace).await?["cluster"] == cluster, || "another cluster woke".into())?;
     ensure_kept(namespace).await?;
+    let restored = restore_here(namespace, &release, binary::text(&backup)?, &cluster).await?;
     Ok(format!(
-        "rendered and founded, a whole backup of {backup_bytes} bytes, {walked} in {:.0} s, asleep and awake with all data",
-        scaled.as_secs_f64()
+        "rendered and founded, a whole backup of {backup_bytes} bytes, {walked} in {:.0} s, asleep and awake with all data, \
+         restored in {:.0} s",
+        scaled.as_secs_f64(),
+        restored.as_secs_f64()
     ))
+}
+
+/// In the place of what is here: only once all sleep, and no volume holds anything.
+async fn restore_here(
+    namespace: &Namespace,
+    release: &Release<'_>,
+    backup: &str,
+    old: &Value,
+) -> Outcome<Duration> {
+    refuses(namespace, &["restore", backup, "--yes"], "Pods are wanted").await?;
+    deploy(namespace, &["scale", "0"]).await?;
+    refuses(namespace, &["restore", backup, "--yes"], "is not blank: it holds a member").await?;
+    says(namespace, &["recover"], "The cluster sleeps").await?;
+    refuses(namespace, &["recover", "--yes"], "that is a quorum, and nothing is lost").await?;
+    namespace.kubectl(&["delete", "persistentvolumeclaims", "--all"]).await?;
+    says(namespace, &["restore", backup], "Say --yes").await?;
+    let started = Instant::now();
+    deploy(namespace, &["restore", backup, "--yes"]).await?;
+    let restored = started.elapsed();
+    release.wait_until_whole(FOUNDERS, PATIENCE).await?;
+    ensure(status(namespace).await?["cluster"] != *old, || {
+        "the restored cluster has the old one's id".into()
+    })?;
+    ensure_kept(namespace).await?;
+    Ok(restored)
 }
 
 /// Until then an update waits before it touches a Pod.
@@ -82,11 +114,9 @@ async fn wait_until_available(namespace: &Namespace, replicas: &str) -> Outcome<
 }
 
 /// Takes a backup, and reads it from its first byte to its last; gives its length.
-async fn back_up(namespace: &Namespace, cluster: &Value) -> Outcome<u64> {
-    let folder = tempfile::tempdir().context("make a folder for a backup")?;
-    let file = folder.path().join("balsa.backup");
-    deploy(namespace, &["backup", crate::binary::text(&file)?]).await?;
-    let bytes = std::fs::read(&file).context("read the backup")?;
+async fn back_up(namespace: &Namespace, cluster: &Value, file: &Path) -> Outcome<u64> {
+    deploy(namespace, &["backup", binary::text(file)?]).await?;
+    let bytes = std::fs::read(file).context("read the backup")?;
     let mut reader = Reader::default();
     let header = reader.check(&bytes).context("check the backup")?;
     reader.finish().context("see the backup's end")?;

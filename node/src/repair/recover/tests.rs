@@ -186,6 +186,8 @@ fn what_must_not_be_recovered_is_refused() {
     assert!(refusal(home.path()).contains("was removed from its cluster"));
     identity::save(&folder(home.path()), &Identity { begun: false, ..own }).unwrap();
     assert!(refusal(home.path()).contains("never a member"));
+    std::fs::write(home.path().join("restoring.json"), "{}").unwrap();
+    assert!(refusal(home.path()).contains("a restore into this data folder"));
 }
 
 #[test]

@@ -1,55 +1,137 @@
 //! A command of the node's own binary on a volume that no node uses.
 
 use crate::context::{CONTAINER, Context};
+use crate::progress::Progress;
 use crate::{Failure, Outcome};
 use k8s_openapi::api::core::v1::{
     Container, ContainerStateTerminated, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
 };
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{AttachParams, DeleteParams, ObjectMeta, PostParams};
+use std::fmt::Display;
+use std::io::Read;
+use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 
 /// The file that becomes a Pod's termination message.
 const REPORT: &str = "/dev/termination-log";
+/// Bytes of an input that are sent at once.
+const SEND_BYTES: usize = 64 << 10;
+/// A word of progress comes with each so many bytes.
+const PROGRESS_BYTES: u64 = 256 << 20;
 
 /// A Pod that runs one command of the node's binary on one volume.
-pub(super) struct Errand<'a> {
+pub(crate) struct Errand<'a> {
     context: &'a Context,
     name: String,
+    ordinal: u32,
     claim: &'a str,
 }
 
 impl<'a> Errand<'a> {
     /// Its Pod's name ends in no ordinal: no StatefulSet has a Pod of that name.
-    pub(super) fn new(context: &'a Context, ordinal: u32, claim: &'a str) -> Errand<'a> {
-        Errand { context, name: format!("{}-{ordinal}-recover", context.name), claim }
+    pub(crate) fn new(context: &'a Context, ordinal: u32, claim: &'a str) -> Errand<'a> {
+        Errand { context, name: format!("{}-{ordinal}-recover", context.name), ordinal, claim }
     }
 
     /// Runs it to its end; gives what it said. The Pod is gone afterwards, whatever came of it.
-    pub(super) async fn run(&self, arguments: &[&str], patience: Duration) -> Outcome<String> {
-        self.remove(patience).await?; // what a run that was cut off left
-        let set =
-            self.context.sets().get(&self.context.name).await.map_err(|error| Failure(error.to_string()))?;
-        let template = set.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
-        let pod = errand_pod(&self.name, self.claim, template, arguments)?;
-        let pods = self.context.pods();
-        pods.create(&PostParams::default(), &pod).await.map_err(|error| Failure(error.to_string()))?;
+    pub(crate) async fn run(&self, arguments: &[&str], patience: Duration) -> Outcome<String> {
+        self.start(arguments, patience, false).await?;
         let ended = self.wait_for_end(patience).await;
         self.remove(patience).await?;
         outcome(&ended?)
     }
 
+    /// The same, with a file as its standard input.
+    pub(crate) async fn run_on(
+        &self,
+        arguments: &[&str],
+        input: &Path,
+        patience: Duration,
+        progress: &mut Progress,
+    ) -> Outcome<String> {
+        self.start(arguments, patience, true).await?;
+        let sent = self.send(input, patience, progress).await;
+        let ended = self.wait_for_end(patience).await;
+        self.remove(patience).await?;
+        // What it says itself tells more than that its input broke.
+        match (sent, outcome(&ended?)) {
+            (_, Ok(said)) => Ok(said),
+            (Err(Failure(broke)), Err(Failure(why))) => Err(Failure(format!("{why} ({broke})"))),
+            (Ok(()), Err(why)) => Err(why),
+        }
+    }
+
+    async fn start(&self, arguments: &[&str], patience: Duration, has_input: bool) -> Outcome<()> {
+        self.remove(patience).await?; // what a run that was cut off left
+        let set =
+            self.context.sets().get(&self.context.name).await.map_err(|error| Failure(error.to_string()))?;
+        let template = set.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
+        let mut pod = errand_pod(&self.name, self.claim, self.member(), template, arguments)?;
+        for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+            (container.stdin, container.stdin_once) = (Some(has_input), Some(has_input));
+        }
+        let pods = self.context.pods();
+        pods.create(&PostParams::default(), &pod).await.map_err(|error| Failure(error.to_string()))?;
+        Ok(())
+    }
+
+    fn member(&self) -> (String, u32) {
+        (self.context.pod_name(self.ordinal), self.ordinal)
+    }
+
+    async fn send(&self, input: &Path, patience: Duration, progress: &mut Progress) -> Outcome<()> {
+        self.wait_until(patience, "run", |phase| matches!(phase, "Running" | "Succeeded" | "Failed")).await?;
+        let broke = |error: &dyn Display| Failure(format!("{} was not sent: {error}", input.display()));
+        let mut file = std::fs::File::open(input).map_err(|error| broke(&error))?;
+        let only_input = AttachParams::default().stdin(true).stdout(false).stderr(false);
+        let attached = self.context.pods().attach(&self.name, &only_input).await;
+        let mut attached = attached.map_err(|error| broke(&error))?;
+        let mut pipe = attached.stdin().ok_or_else(|| broke(&"its Pod takes no input"))?;
+        let (mut buffer, mut sent) = (vec![0; SEND_BYTES], 0);
+        loop {
+            let bytes = match file.read(&mut buffer).map_err(|error| broke(&error))? {
+                0 => break,
+                bytes => &buffer[..bytes],
+            };
+            let written = tokio::time::timeout(patience, pipe.write_all(bytes)).await;
+            written.map_err(|_| broke(&"it stood still"))?.map_err(|error| broke(&error))?;
+            sent += bytes.len() as u64;
+            if sent / PROGRESS_BYTES > 0 {
+                progress.say(&format!("{} MiB are sent", sent / PROGRESS_BYTES * (PROGRESS_BYTES >> 20)));
+            }
+        }
+        pipe.flush().await.map_err(|error| broke(&error))?;
+        self.wait_for_end(patience).await.map(|_| ()) // attached until then: what is left in the pipe still goes through
+    }
+
     async fn wait_for_end(&self, patience: Duration) -> Outcome<Pod> {
+        self.wait_until(patience, "end", |phase| matches!(phase, "Succeeded" | "Failed")).await
+    }
+
+    async fn wait_until(
+        &self,
+        patience: Duration,
+        what: &str,
+        reached: impl Fn(&str) -> bool,
+    ) -> Outcome<Pod> {
         let until = Instant::now() + patience;
-        while Instant::now() < until {
+        loop {
             let pod =
                 self.context.pods().get(&self.name).await.map_err(|error| Failure(error.to_string()))?;
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            if matches!(phase, Some("Succeeded" | "Failed")) {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+            if reached(phase) {
                 return Ok(pod);
+            }
+            if Instant::now() >= until {
+                return Err(Failure(format!(
+                    "Pod {} did not {what} within {} s (it is {phase}): is the machine of its volume gone?",
+                    self.name,
+                    patience.as_secs()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        Err(Failure(format!("{} did not get to run: is its volume's node gone?", self.name)))
     }
 
     async fn remove(&self, patience: Duration) -> Outcome<()> {
@@ -89,7 +171,14 @@ fn outcome(pod: &Pod) -> Outcome<String> {
 }
 
 /// The Pod of an errand: as the StatefulSet's, so that image, user and restrictions are the same, with another command.
-fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) -> Outcome<Pod> {
+/// What the member's own Pod has by its name and labels, it is given as values.
+fn errand_pod(
+    name: &str,
+    claim: &str,
+    (member, ordinal): (String, u32),
+    template: PodSpec,
+    arguments: &[&str],
+) -> Outcome<Pod> {
     let mut spec = template;
     let container = spec.containers.into_iter().find(|container| container.name == CONTAINER);
     let container =
@@ -99,7 +188,15 @@ fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) ->
     let program =
         program.filter(|program| program.ends_with("balsa-node")).unwrap_or_else(|| "/balsa-node".to_owned());
     let arguments = arguments.iter().copied().chain(["--report", REPORT]);
+    let own = [("POD_NAME", member), ("BALSA_SLOT", ordinal.to_string())];
+    let mut env = container.env.clone().unwrap_or_default();
+    for variable in &mut env {
+        if let Some((_, value)) = own.iter().find(|(name, _)| *name == variable.name) {
+            (variable.value, variable.value_from) = (Some(value.clone()), None);
+        }
+    }
     spec.containers = vec![Container {
+        env: Some(env),
         command: Some(vec![program]),
         args: Some(arguments.map(str::to_owned).collect()),
         termination_message_path: Some(REPORT.to_owned()),
@@ -128,7 +225,7 @@ fn errand_pod(name: &str, claim: &str, template: PodSpec, arguments: &[&str]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
+    use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, EnvVar, EnvVarSource, PodStatus};
 
     #[test]
     fn an_errand_runs_the_node_s_own_binary_on_the_volume() {
@@ -136,11 +233,23 @@ mod tests {
             name: CONTAINER.into(),
             image: Some("i".into()),
             args: Some(vec!["serve".into()]),
+            env: Some(vec![
+                EnvVar {
+                    name: "POD_NAME".into(),
+                    value_from: Some(EnvVarSource::default()),
+                    ..EnvVar::default()
+                },
+                EnvVar { name: "BALSA_DATA".into(), value: Some("d".into()), ..EnvVar::default() },
+            ]),
             ..Container::default()
         };
         let template = PodSpec { containers: vec![container], ..PodSpec::default() };
-        let pod = errand_pod("kv-recover-1", "data-kv-1", template, &["recover", "--json"]).unwrap();
-        let spec = pod.spec.unwrap();
+        let pod =
+            errand_pod("kv-1-recover", "data-kv-1", ("kv-1".into(), 1), template, &["recover", "--json"]);
+        let spec = pod.unwrap().spec.unwrap();
+        let env = spec.containers[0].env.clone().unwrap();
+        assert_eq!((env[0].value.as_deref(), env[0].value_from.as_ref()), (Some("kv-1"), None));
+        assert_eq!(env[1].value.as_deref(), Some("d"));
         assert_eq!(spec.containers[0].command, Some(vec!["/balsa-node".to_owned()]));
         let arguments = ["recover", "--json", "--report", "/dev/termination-log"].map(str::to_owned);
         assert_eq!(spec.containers[0].args, Some(arguments.to_vec()));
