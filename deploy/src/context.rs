@@ -2,7 +2,7 @@
 //!
 //! Nodes are asked through the API server's proxy to their Pods, so this works from wherever `kubectl` does.
 
-use crate::observed::{Claim, Observed, Pod, Set};
+use crate::observed::{Claim, Mark, Observed, Pod, Set};
 use crate::{Failure, Outcome};
 use balsa_wire::cluster::{ClusterAnswer, TransferLeadership};
 use bytes::Bytes;
@@ -105,7 +105,7 @@ impl Context {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
         let claims =
             claims.list(&ListParams::default()).await.map_err(|error| failed("list claims", &error))?;
-        let mark = self.mark().await?;
+        let mark = self.mark().await?.cluster;
         let mut observed = Observed {
             set: set.as_ref().map(read_set),
             pods: pods.iter().filter_map(|pod| self.read_pod(pod)).collect(),
@@ -257,9 +257,14 @@ impl Context {
         patched.map(|_| ()).map_err(|error| failed(doing, &error))
     }
 
-    /// The cluster that the mark of the founding names.
-    pub async fn mark(&self) -> Outcome<Option<String>> {
-        self.read_mark("cluster").await
+    /// The mark of the founding.
+    pub async fn mark(&self) -> Outcome<Mark> {
+        let mark = self.marks().get_opt(&self.mark_name()).await;
+        let mark = mark.map_err(|error| failed("read the mark", &error))?;
+        let mut data = mark.and_then(|mark| mark.data).unwrap_or_default();
+        let given_up = data.remove("given_up").unwrap_or_default();
+        let given_up = given_up.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned);
+        Ok(Mark { cluster: data.remove("cluster"), given_up: given_up.collect() })
     }
 
     /// Writes the mark of the founding.
@@ -267,20 +272,14 @@ impl Context {
         self.write_mark(json!({"cluster": cluster})).await
     }
 
-    /// Has the mark say that no disk of this cluster is to start again.
-    pub async fn give_up(&self, cluster: &str) -> Outcome<()> {
-        let before = self.read_mark("given_up").await?.unwrap_or_default();
-        let mut all: Vec<&str> = before.split(',').filter(|id| !id.is_empty()).collect();
-        if !all.contains(&cluster) {
-            all.push(cluster);
+    /// Has the mark say that no disk of this cluster is to start again; or that it is not given up after all.
+    pub async fn give_up(&self, cluster: &str, given_up: bool) -> Outcome<()> {
+        let mut all = self.mark().await?.given_up;
+        all.retain(|id| id != cluster);
+        if given_up {
+            all.push(cluster.to_owned());
         }
         self.write_mark(json!({"given_up": all.join(",")})).await
-    }
-
-    async fn read_mark(&self, key: &str) -> Outcome<Option<String>> {
-        let mark = self.marks().get_opt(&self.mark_name()).await;
-        let mark = mark.map_err(|error| failed("read the mark", &error))?;
-        Ok(mark.and_then(|mark| mark.data).and_then(|mut data| data.remove(key)))
     }
 
     async fn write_mark(&self, data: Value) -> Outcome<()> {

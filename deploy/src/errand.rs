@@ -6,7 +6,7 @@ use crate::{Failure, Outcome};
 use k8s_openapi::api::core::v1::{
     Container, ContainerStateTerminated, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
 };
-use kube::api::{AttachParams, DeleteParams, ObjectMeta, PostParams};
+use kube::api::{AttachParams, AttachedProcess, DeleteParams, ObjectMeta, PostParams};
 use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
@@ -17,6 +17,8 @@ use tokio::io::AsyncWriteExt;
 const REPORT: &str = "/dev/termination-log";
 /// Bytes of an input that are sent at once.
 const SEND_BYTES: usize = 64 << 10;
+/// How long a Pod whose input broke may take to say why.
+const BROKEN_PATIENCE: Duration = Duration::from_secs(10);
 /// A word of progress comes with each so many bytes.
 const PROGRESS_BYTES: u64 = 256 << 20;
 
@@ -51,14 +53,29 @@ impl<'a> Errand<'a> {
         progress: &mut Progress,
     ) -> Outcome<String> {
         self.start(arguments, patience, true).await?;
-        let sent = self.send(input, patience, progress).await;
-        let ended = self.wait_for_end(patience).await;
+        let ended = self.run_to_end(input, patience, progress).await;
         self.remove(patience).await?;
-        // What it says itself tells more than that its input broke.
-        match (sent, outcome(&ended?)) {
-            (_, Ok(said)) => Ok(said),
-            (Err(Failure(broke)), Err(Failure(why))) => Err(Failure(format!("{why} ({broke})"))),
-            (Ok(()), Err(why)) => Err(why),
+        outcome(&ended?)
+    }
+
+    /// It may end before it has read all of its input, and says why then.
+    async fn run_to_end(&self, input: &Path, patience: Duration, progress: &mut Progress) -> Outcome<Pod> {
+        let running = |phase: &str| matches!(phase, "Running" | "Succeeded" | "Failed");
+        self.wait_until(Some(patience), "start", running).await?;
+        let sent = tokio::select! {
+            ended = self.wait_until(None, "end", has_ended) => return ended,
+            sent = self.send(input, patience, progress) => sent,
+        };
+        match sent {
+            Ok(_attached) => {
+                // What is left in the pipe still goes through, and then there is work for as long as it takes.
+                progress.say("all is sent");
+                self.wait_until(None, "end", has_ended).await
+            }
+            Err(Failure(broke)) => {
+                let ended = self.wait_until(Some(BROKEN_PATIENCE), "end", has_ended).await;
+                ended.map_err(|_| Failure(broke))
+            }
         }
     }
 
@@ -80,11 +97,16 @@ impl<'a> Errand<'a> {
         (self.context.pod_name(self.ordinal), self.ordinal)
     }
 
-    async fn send(&self, input: &Path, patience: Duration, progress: &mut Progress) -> Outcome<()> {
-        self.wait_until(patience, "run", |phase| matches!(phase, "Running" | "Succeeded" | "Failed")).await?;
+    async fn send(
+        &self,
+        input: &Path,
+        patience: Duration,
+        progress: &mut Progress,
+    ) -> Outcome<AttachedProcess> {
         let broke = |error: &dyn Display| Failure(format!("{} was not sent: {error}", input.display()));
         let mut file = std::fs::File::open(input).map_err(|error| broke(&error))?;
-        let only_input = AttachParams::default().stdin(true).stdout(false).stderr(false);
+        let only_input =
+            AttachParams::default().stdin(true).stdout(false).stderr(false).max_stdin_buf_size(SEND_BYTES);
         let attached = self.context.pods().attach(&self.name, &only_input).await;
         let mut attached = attached.map_err(|error| broke(&error))?;
         let mut pipe = attached.stdin().ok_or_else(|| broke(&"its Pod takes no input"))?;
@@ -102,20 +124,20 @@ impl<'a> Errand<'a> {
             }
         }
         pipe.flush().await.map_err(|error| broke(&error))?;
-        self.wait_for_end(patience).await.map(|_| ()) // attached until then: what is left in the pipe still goes through
+        Ok(attached)
     }
 
     async fn wait_for_end(&self, patience: Duration) -> Outcome<Pod> {
-        self.wait_until(patience, "end", |phase| matches!(phase, "Succeeded" | "Failed")).await
+        self.wait_until(Some(patience), "end", has_ended).await
     }
 
     async fn wait_until(
         &self,
-        patience: Duration,
+        patience: Option<Duration>,
         what: &str,
         reached: impl Fn(&str) -> bool,
     ) -> Outcome<Pod> {
-        let until = Instant::now() + patience;
+        let started = Instant::now();
         loop {
             let pod =
                 self.context.pods().get(&self.name).await.map_err(|error| Failure(error.to_string()))?;
@@ -123,11 +145,14 @@ impl<'a> Errand<'a> {
             if reached(phase) {
                 return Ok(pod);
             }
-            if Instant::now() >= until {
+            if let Some(patience) = patience.filter(|patience| started.elapsed() >= *patience) {
+                let why = match phase {
+                    "Running" => "it works still: give it longer with --timeout",
+                    _ => "is the machine of its volume gone?",
+                };
+                let (name, seconds) = (&self.name, patience.as_secs());
                 return Err(Failure(format!(
-                    "Pod {} did not {what} within {} s (it is {phase}): is the machine of its volume gone?",
-                    self.name,
-                    patience.as_secs()
+                    "Pod {name} did not {what} within {seconds} s (it is {phase}): {why}"
                 )));
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -147,6 +172,10 @@ impl<'a> Errand<'a> {
         }
         Ok(())
     }
+}
+
+fn has_ended(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
 }
 
 /// What an errand's Pod said in its end: its termination message, which is part of the Pod. Its log may be out of reach.

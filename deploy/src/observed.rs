@@ -15,6 +15,22 @@ pub struct Observed {
     pub mark: Option<String>,
 }
 
+/// The mark of the founding, in the installation's ConfigMap.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Mark {
+    /// The cluster that lives here.
+    pub cluster: Option<String>,
+    /// Those that were given up, and must not come back.
+    pub given_up: Vec<String>,
+}
+
+impl Mark {
+    /// Whether this cluster was given up.
+    pub fn gave_up(&self, cluster: &str) -> bool {
+        self.given_up.iter().any(|given_up| given_up == cluster)
+    }
+}
+
 /// A StatefulSet.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Set {

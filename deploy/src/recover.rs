@@ -3,7 +3,7 @@
 //! 1. All Pods are stopped: `replicas: 0`, which removes no member.
 //! 2. On each volume a Pod runs the node's own `recover`, which changes nothing and says how far that member's log goes.
 //! 3. One that cannot be looked at may have most: then nothing is done, unless a person gave its slot up.
-//!    Nothing is done either where the volumes are a quorum: they need no more than to be started.
+//!    Where the volumes are a quorum, nothing is lost, and they are only started.
 //! 4. The mark of the founding says that the old cluster is given up: from here on no disk of it starts, whenever it is found
 //!    again.
 //! 5. On the volume that has most `recover` runs once more and makes a cluster of one of it; on the others `set-aside` keeps
@@ -15,7 +15,7 @@
 
 use crate::context::Context;
 use crate::errand::Errand;
-use crate::observed::{Observed, is_well};
+use crate::observed::{Mark, Observed, is_well};
 use crate::progress::Progress;
 use crate::scale::KEEP_VOLUMES;
 use crate::{Failure, Outcome};
@@ -162,8 +162,8 @@ fn quorum_may_be_there(observed: &Observed, replicas: u32) -> Option<String> {
     let unwanted: Vec<&u32> = voters.iter().filter(|slot| **slot >= replicas).filter(has_volume).collect();
     if let (1.., Some(slot)) = (replicas, unwanted.iter().max()) {
         return Some(format!(
-            "slot {slot} votes and has its volume, but only {replicas} replicas are wanted: bring its Pod back with `kubectl \
-             scale --replicas={}`",
+            "slot {slot} votes and has its volume, but only {replicas} replicas are wanted: bring its Pod back with `scale \
+             {}`",
             **slot + 1
         ));
     }
@@ -175,19 +175,21 @@ fn quorum_may_be_there(observed: &Observed, replicas: u32) -> Option<String> {
 pub struct Choice {
     /// The slot whose volume has most.
     pub survivor: u32,
-    /// It is to be made a cluster of one, and its old cluster is given up, where that is known already. `None`: the volumes
-    /// of its cluster are a quorum: a run before this one did that.
-    pub goes_on: Option<Option<String>>,
+    /// Its cluster; `None`: that one was given up before, and a cut-off recovery is to be ended.
+    pub cluster: Option<String>,
+    /// It is to be made a cluster of one, and its cluster is given up. If not, the volumes that are there are a quorum, and
+    /// need no more than to be started.
+    pub goes_on: bool,
     /// The slots whose volumes are set aside.
     pub aside: Vec<u32>,
-    /// How many voted.
-    pub voters: u32,
+    /// How many Pods that comes to.
+    pub size: u32,
 }
 
-/// Which of the volumes goes on: one that was chosen before; else of the latest generation, of the cluster that the mark
-/// names, that with the highest term, then index, of the last entry. Only where each was looked at, since one that could not
-/// be may have most; and only where they are no quorum.
-pub fn choose<'a>(looks: &'a [(u32, Outcome<RecoveryLook>)], mark: Option<&str>) -> Outcome<Choice> {
+/// Which of the volumes goes on: one that was chosen before; else of a cluster that was not given up, of the latest generation,
+/// of the cluster that the mark names, that with the highest term, then index, of the last entry. Only where each was looked
+/// at, since one that could not be may have most.
+pub fn choose<'a>(looks: &'a [(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Outcome<Choice> {
     let unseen: Vec<String> = looks
         .iter()
         .filter_map(|(ordinal, look)| Some(format!("slot {ordinal} ({})", look.as_ref().err()?)))
@@ -202,19 +204,38 @@ pub fn choose<'a>(looks: &'a [(u32, Outcome<RecoveryLook>)], mark: Option<&str>)
             slots.join(",")
         )));
     }
-    if let Some((survivor, _)) = looks.iter().find(|(_, look)| matches!(look, Ok(RecoveryLook::Begun))) {
-        let others: Vec<u32> = looks.iter().map(|(slot, _)| *slot).filter(|slot| slot != survivor).collect();
-        let voters = looks.iter().map(|(slot, _)| slot + 1).max().unwrap_or(1);
-        return Ok(Choice { survivor: *survivor, goes_on: Some(None), aside: others, voters });
-    }
     let member = |(slot, look): &'a (u32, Outcome<RecoveryLook>)| match look {
         Ok(RecoveryLook::Member(found)) => Some((*slot, found)),
         _ => None,
     };
     let members: Vec<(u32, &RecoveryAnswer)> = looks.iter().filter_map(member).collect();
+    let all_but =
+        |survivor: u32| looks.iter().map(|(slot, _)| *slot).filter(|slot| *slot != survivor).collect();
+    let slots = looks.iter().map(|(slot, _)| slot + 1).max().unwrap_or(1);
+    if let Some((survivor, _)) = looks.iter().find(|(_, look)| matches!(look, Ok(RecoveryLook::Begun))) {
+        let lives = |(_, found): &&(u32, &RecoveryAnswer)| {
+            mark.cluster.as_ref() == Some(&found.cluster) && !mark.gave_up(&found.cluster)
+        };
+        if let Some((slot, found)) = members.iter().find(lives) {
+            return Err(Failure(format!(
+                "slot {survivor} holds a recovery that was begun once and never ended, but slot {slot} is of cluster {}, which \
+                 lived since. Nothing was changed but that all Pods are stopped. Go on without that one with --give-up {survivor}",
+                found.cluster
+            )));
+        }
+        return Ok(Choice {
+            survivor: *survivor,
+            cluster: None,
+            goes_on: true,
+            aside: all_but(*survivor),
+            size: slots,
+        });
+    }
     let has_most = |(slot, found): &&(u32, &RecoveryAnswer)| {
-        let is_marked = mark == Some(found.cluster.as_str());
-        (found.generation, is_marked, found.last_term, found.last_index, std::cmp::Reverse(*slot))
+        let lives = !mark.gave_up(&found.cluster);
+        let is_marked = mark.cluster.as_ref() == Some(&found.cluster);
+        let last = (found.last_term, found.last_index);
+        (lives, found.generation, is_marked, last, std::cmp::Reverse(*slot))
     };
     let Some((survivor, found)) = members.iter().max_by_key(has_most) else {
         return Err(Failure(
@@ -228,24 +249,16 @@ pub fn choose<'a>(looks: &'a [(u32, Outcome<RecoveryLook>)], mark: Option<&str>)
     let voting =
         found.voters.iter().filter(|voter| own.iter().any(|(_, other)| other.node == **voter)).count();
     let is_quorum = voting > found.voters.len() / 2;
-    if is_quorum && foreign.is_empty() {
-        return Err(Failure(format!(
-            "{voting} of the {} voters of cluster {} have their volumes: that is a quorum, and nothing is lost. Nothing was \
-             changed but that all Pods are stopped: `scale {}` starts them, and their logs say what keeps them from serving. \
-             To go on all the same without some of them, give their slots up with --give-up",
-            found.voters.len(),
-            found.cluster,
-            own.iter().map(|(slot, _)| slot + 1).max().unwrap_or(1).max(count(found.voters.len()))
-        )));
-    }
     Ok(Choice {
         survivor: *survivor,
-        goes_on: (!is_quorum).then(|| Some(found.cluster.clone())),
+        cluster: Some(found.cluster.clone()),
+        goes_on: !is_quorum,
         aside: match is_quorum {
             true => foreign.iter().map(|(slot, _)| *slot).collect(),
-            false => looks.iter().map(|(slot, _)| *slot).filter(|slot| slot != survivor).collect(),
+            false => all_but(*survivor),
         },
-        voters: count(found.voters.len()).max(1),
+        // One that votes alone was recovered before, in a run that was cut off.
+        size: if found.voters.len() > 1 { count(found.voters.len()) } else { slots },
     })
 }
 
@@ -277,21 +290,40 @@ pub async fn execute(
             Ok(RecoveryLook::Begun) => {
                 format!("slot {ordinal} was chosen before, and its recovery was cut off")
             }
+            Ok(RecoveryLook::Restoring) => {
+                format!("slot {ordinal}: a restore into it was begun and has not ended")
+            }
             Ok(RecoveryLook::Nothing { why }) | Err(Failure(why)) => format!("slot {ordinal}: {why}"),
         });
         looks.push((*ordinal, look));
     }
-    let Choice { survivor, goes_on, aside, voters } = choose(&looks, context.mark().await?.as_deref())?;
+    let Choice { survivor, cluster, goes_on, aside, size } = choose(&looks, &context.mark().await?)?;
     let claim_of = |wanted: u32| plan.claims.iter().find(|(ordinal, _)| *ordinal == wanted);
-    if let (Some(old), Some((ordinal, claim))) = (goes_on, claim_of(survivor)) {
-        if let Some(old) = old {
-            context.give_up(&old).await?;
+    match (goes_on, cluster, claim_of(survivor)) {
+        (true, old, Some((ordinal, claim))) => {
+            if let Some(old) = &old {
+                context.give_up(old, true).await?;
+            }
+            let done = go_on_with(context, *ordinal, claim, patience).await.map_err(|Failure(why)| {
+                let mark = context.mark_name();
+                Failure(format!(
+                    "{why}. Until this is run again and ends, no node of the old cluster starts: the ConfigMap {mark} says \
+                     that it was given up"
+                ))
+            })?;
+            let new = done.new_cluster.unwrap_or_default();
+            context.give_up(&done.cluster, true).await?; // where it was begun before, only now is it known which that was
+            context.set_mark(&new).await?;
+            progress.say(&format!("slot {ordinal} goes on as cluster {new}"));
         }
-        let done = go_on_with(context, *ordinal, claim, patience).await?;
-        let new = done.new_cluster.unwrap_or_default();
-        context.give_up(&done.cluster).await?; // where it was begun before, only now is it known which that was
-        context.set_mark(&new).await?;
-        progress.say(&format!("slot {ordinal} goes on as cluster {new}"));
+        (_, Some(cluster), _) => {
+            progress.say(&format!(
+                "the volumes of a quorum of cluster {cluster} are there: nothing of it is lost, and it is only started"
+            ));
+            context.give_up(&cluster, false).await?; // as a run that was cut off may have
+            context.set_mark(&cluster).await?;
+        }
+        (_, None, _) => {}
     }
     let mut stuck = Vec::new();
     for (ordinal, claim) in aside.iter().chain(&plan.given_up).filter_map(|slot| claim_of(*slot)) {
@@ -310,7 +342,7 @@ pub async fn execute(
             }
         }
     }
-    let replicas = plan.replicas.unwrap_or(voters).max(survivor + 1);
+    let replicas = plan.replicas.unwrap_or(size).max(survivor + 1);
     wake(context, replicas, &stuck, patience, progress).await
 }
 
@@ -441,7 +473,7 @@ mod tests {
         let mut few = installation(3, "0 1? 2?", None);
         few.set.as_mut().unwrap().replicas = 1;
         few.pods.truncate(1);
-        assert!(refused(&few).contains("--replicas=3"));
+        assert!(refused(&few).contains("`scale 3`"));
     }
 
     fn found(cluster: &str, slot: u32, generation: u64, last: (u64, u64)) -> (u32, Outcome<RecoveryLook>) {
@@ -457,22 +489,34 @@ mod tests {
         (slot, Ok(RecoveryLook::Member(answer)))
     }
 
+    fn mark(cluster: &str, given_up: &[&str]) -> Mark {
+        let given_up = given_up.iter().map(|id| (*id).to_owned()).collect();
+        Mark { cluster: Some(cluster.into()), given_up }
+    }
+
     fn nothing(slot: u32) -> (u32, Outcome<RecoveryLook>) {
         (slot, Ok(RecoveryLook::Nothing { why: "it is blank".into() }))
     }
 
     #[test]
     fn the_volume_with_most_goes_on() {
-        let chosen = |looks: &[_], mark| choose(looks, mark).map(|choice| (choice.survivor, choice.aside));
+        let (none, mark) = (Mark::default(), mark("a", &[]));
+        let chosen =
+            |looks: &[_], mark: &Mark| choose(looks, mark).map(|choice| (choice.survivor, choice.aside));
         let a = |slot, term, index| found("a", slot, 0, (term, index));
-        assert_eq!(chosen(&[a(0, 3, 9), a(1, 4, 7)], None), Ok((1, vec![0])));
-        assert_eq!(chosen(&[nothing(0), a(1, 4, 8), a(2, 4, 8)], None), Ok((1, vec![0, 2])));
-        assert_eq!(choose(&[a(0, 3, 9)], None).unwrap().goes_on, Some(Some("a".into())));
+        assert_eq!(chosen(&[a(0, 3, 9), a(1, 4, 7)], &mark), Ok((1, vec![0])));
+        assert_eq!(chosen(&[nothing(0), a(1, 4, 8), a(2, 4, 8)], &mark), Ok((1, vec![0, 2])));
+        let first = choose(&[a(0, 3, 9)], &none).unwrap();
+        assert_eq!((first.goes_on, first.cluster.as_deref(), first.size), (true, Some("a"), 5));
         // Cut off in the middle: that one is ended.
-        let begun = choose(&[a(0, 9, 9), (1, Ok(RecoveryLook::Begun))], None).unwrap();
-        assert_eq!((begun.survivor, begun.goes_on, begun.aside), (1, Some(None), vec![0]));
-        assert!(choose(&[nothing(0)], None).unwrap_err().to_string().contains("no volume holds"));
-        let unseen = choose(&[a(0, 3, 9), (1, Err(Failure("its log is damaged".into())))], None);
+        let cut = [a(0, 9, 9), (1, Ok(RecoveryLook::Begun))];
+        let begun = choose(&cut, &super::tests::mark("a", &["a"])).unwrap();
+        assert_eq!((begun.survivor, begun.goes_on, begun.aside), (1, true, vec![0]));
+        // But not where another cluster lived since.
+        let why = choose(&cut, &mark).unwrap_err().to_string();
+        assert!(why.contains("cluster a, which lived since") && why.contains("--give-up 1"), "{why}");
+        assert!(choose(&[nothing(0)], &none).unwrap_err().to_string().contains("no volume holds"));
+        let unseen = choose(&[a(0, 3, 9), (1, Err(Failure("its log is damaged".into())))], &none);
         let why = unseen.unwrap_err().to_string();
         assert!(why.contains("slot 1 (its log is damaged)") && why.contains("--give-up 1"), "{why}");
     }
@@ -480,23 +524,30 @@ mod tests {
     #[test]
     fn a_later_generation_and_the_marked_cluster_come_before_terms() {
         let (old, new) = (found("a", 1, 0, (9, 5_000)), found("b", 0, 1, (6, 1_000_000_000_100)));
-        assert_eq!(choose(&[new.clone(), old.clone()], None).unwrap().survivor, 0);
+        assert_eq!(choose(&[new.clone(), old.clone()], &Mark::default()).unwrap().survivor, 0);
+        // A cluster that was given up comes last, whatever it has.
+        let (stray, lives) = (found("a", 1, 1, (9, 5_000)), found("b", 0, 0, (1, 1)));
+        assert_eq!(choose(&[lives, stray], &mark("b", &["a"])).unwrap().survivor, 0);
         let (this, that) = (found("b", 0, 1, (6, 100)), found("c", 1, 1, (9, 200)));
-        assert_eq!(choose(&[this, that], Some("b")).unwrap().survivor, 0);
+        assert_eq!(choose(&[this, that], &mark("b", &[])).unwrap().survivor, 0);
     }
 
     #[test]
     fn a_quorum_of_volumes_is_woken_and_not_recovered() {
         let a = |slot| found("a", slot, 0, (4, 8));
-        let why = choose(&[a(0), a(1), a(2), nothing(3)], None).unwrap_err().to_string();
-        assert!(why.contains("3 of the 5 voters") && why.contains("`scale 5` starts them"), "{why}");
-        assert!(choose(&[a(0), a(1)], None).is_ok());
+        let none = Mark::default();
+        let whole = choose(&[a(0), a(1), a(2), nothing(3)], &none).unwrap();
+        assert_eq!((whole.goes_on, whole.aside.len(), whole.size), (false, 0, 5));
+        assert!(choose(&[a(0), a(1)], &none).unwrap().goes_on);
         // A run that was cut off behind the survivor's recovery: the others are still to be set aside.
         let mut alone = found("b", 2, 1, (5, 1_000_000_000_000));
         if let Ok(RecoveryLook::Member(answer)) = &mut alone.1 {
             answer.voters = vec!["b2".into()];
         }
-        let rest = choose(&[a(0), a(1), alone], None).unwrap();
-        assert_eq!((rest.survivor, rest.goes_on, rest.aside), (2, None, vec![0, 1]));
+        let rest = choose(&[a(0), a(1), alone.clone()], &none).unwrap();
+        assert_eq!((rest.survivor, rest.goes_on, rest.aside), (2, false, vec![0, 1]));
+        // Or behind that, too: all others are blank, and are to be started.
+        let rest = choose(&[nothing(0), nothing(1), alone, nothing(3)], &none).unwrap();
+        assert_eq!((rest.goes_on, rest.aside.len(), rest.size), (false, 0, 4));
     }
 }

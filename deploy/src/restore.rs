@@ -1,7 +1,8 @@
 //! `restore`: a backup becomes a new cluster, in an installation that sleeps and whose volumes hold nothing.
 //!
 //! 1. The backup is read from its first byte to its last.
-//! 2. Each volume is looked at: one that holds a member's data, or cannot be looked at, ends it here. Nothing is overwritten.
+//! 2. Each volume is looked at: one that holds a member's data, or cannot be looked at, ends it here. Nothing is overwritten;
+//!    what a removed member left is set aside.
 //! 3. On the volume of slot 0, which is claimed where it is missing, a Pod runs the node's own `restore`, and is sent the backup
 //!    through the API server.
 //! 4. The mark of the founding names the new cluster, and says of the old one that it is given up; the Pods start, and the
@@ -63,7 +64,11 @@ pub fn plan(observed: &Observed, replicas: Option<u32>) -> Outcome<Plan> {
         )));
     }
     if let Some(pod) = observed.pods.first() {
-        return Err(Failure(format!("Pod {} has not stopped yet: run this again once it has", pod.ordinal)));
+        return Err(Failure(format!(
+            "Pod {} has not stopped yet: run this again once it has. A machine that does not \
+             answer keeps its Pod: if it is off for good, `kubectl delete pod NAME --force`",
+            pod.ordinal
+        )));
     }
     if replicas == Some(0) {
         return Err(Failure("--replicas 0: give 1 or more".into()));
@@ -102,14 +107,29 @@ pub async fn execute(
     for (ordinal, claim) in &plan.claims {
         progress.say(&format!("looking at {claim}"));
         let why = match look_at(context, *ordinal, claim, patience).await {
-            Ok(RecoveryLook::Nothing { .. }) => continue,
+            Ok(RecoveryLook::Restoring) if *ordinal == SLOT => continue,
+            Ok(RecoveryLook::Nothing { .. }) => {
+                // What a removed member left would keep its node from joining another cluster.
+                let said =
+                    Errand::new(context, *ordinal, claim).run(&["set-aside", "--yes"], patience).await?;
+                progress.say(&format!("{claim}: {}", said.trim()));
+                continue;
+            }
+            Ok(RecoveryLook::Member(found)) if *ordinal == SLOT => format!(
+                "it holds a member of cluster {}. If a restore was cut off, that is what it made: `scale {}` starts it",
+                found.cluster, plan.replicas
+            ),
             Ok(RecoveryLook::Member(found)) => format!("it holds a member of cluster {}", found.cluster),
+            Ok(RecoveryLook::Restoring) => "a restore into it was begun".to_owned(),
             Ok(RecoveryLook::Begun) => "a recovery of it was begun".to_owned(),
             Err(Failure(why)) => format!("what it holds is not known: {why}"),
         };
         return Err(Failure(format!(
-            "{claim} is not blank: {why}. Nothing was changed. Once it holds nothing that you want, delete the claim"
+            "{claim} is not blank: {why}. Nothing was overwritten. Once it holds nothing that you want, delete the claim"
         )));
+    }
+    if let Some(old) = context.mark().await?.cluster {
+        context.give_up(&old, true).await?; // no volume here is of it
     }
     let claim = context.ensure_claim(SLOT).await?;
     progress.say(&format!("restoring into {claim}"));
@@ -118,9 +138,6 @@ pub async fn execute(
     let done: RestorationAnswer = serde_json::from_str(&said)
         .map_err(|error| Failure(format!("the restore's answer is not understood ({error}): {said}")))?;
     let new = done.new_cluster.ok_or_else(|| Failure(format!("nothing was restored: {said}")))?;
-    if let Some(old) = context.mark().await?.filter(|old| *old != new) {
-        context.give_up(&old).await?;
-    }
     context.set_mark(&new).await?;
     progress.say(&format!("slot {SLOT} holds cluster {new}, at revision {}", done.new_revision));
     wake(context, plan.replicas, &[], patience, progress).await

@@ -70,7 +70,7 @@ pub fn plan(observed: &Observed, to: u32) -> Outcome<Plan> {
             return refuse(format!(
                 "the cluster sleeps, and {volumes} volumes are there: if all are members', {needed} are needed for a quorum, \
                  and only with one can members be removed. `scale {volumes}` wakes them all, and a smaller size comes then. If \
-                 the cluster fell asleep with {to}, `kubectl scale --replicas={to}` wakes it"
+                 the cluster fell asleep with {to}, `kubectl scale statefulset NAME --replicas={to}` wakes it"
             ));
         }
     }

@@ -252,12 +252,11 @@ fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, 
                 "No member answers, and there is a volume of slot {}, for which no Pod is wanted.",
                 claim.ordinal
             );
-            let next =
-                format!("If that slot was a member: `kubectl scale --replicas={}`.", claim.ordinal + 1);
+            let next = format!("If that slot was a member: `scale {}`.", claim.ordinal + 1);
             say(Severity::Critical, what, &next);
         } else if let Some(cluster) = &observed.mark {
-            let next = "If the volumes come back, so does the cluster. If all are lost: restore a backup, or delete the \
-                        data of the mark's ConfigMap to found an empty cluster.";
+            let next = "If the volumes come back, so does the cluster. If all are lost: restore a backup, or remove the \
+                        key `cluster` from the data of the mark's ConfigMap, and no other, to found an empty cluster.";
             say(
                 Severity::Critical,
                 format!("Cluster {cluster} was founded here, and none of its members answers."),
@@ -268,11 +267,7 @@ fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, 
         {
             let what =
                 format!("{founders} nodes are to found the cluster, and only {replicas} Pods are wanted.");
-            say(
-                Severity::Critical,
-                what,
-                &format!("`kubectl scale --replicas={founders}`; a smaller size can come after."),
-            );
+            say(Severity::Critical, what, &format!("`scale {founders}`; a smaller size can come after."));
         } else {
             say(Severity::Note, "The cluster is being founded.".into(), "");
         }
@@ -282,7 +277,7 @@ fn no_leader(observed: &Observed, replicas: u32, say: &mut impl FnMut(Severity, 
     let what = format!("There is no leader. {members} members answer, and {needed} of {voters} are needed.");
     let wanted = slots.iter().filter(|slot| **slot < replicas).count();
     let next = if wanted < needed {
-        "Fewer Pods are wanted than a quorum needs: `kubectl scale` back to the members' size."
+        "Fewer Pods are wanted than a quorum needs: `scale` back to the members' size."
     } else if members < needed {
         "Bring Pods and volumes back. If they are lost for good, `recover` says what it can save, and does it with --yes."
     } else {
@@ -468,7 +463,7 @@ mod tests {
         assert!(!diagnose(&unfounded).to_string().contains("are to found"));
         unfounded.set.as_mut().unwrap().initial_size = Some(3);
         let few = diagnose(&unfounded).to_string();
-        assert!(few.contains("only 1 Pods are wanted") && few.contains("--replicas=3"), "{few}");
+        assert!(few.contains("only 1 Pods are wanted") && few.contains("`scale 3`"), "{few}");
         let mut beyond = installation(1, "", None);
         beyond.claims = installation(3, "0 1 2", None).claims;
         let text = diagnose(&beyond).to_string();

@@ -111,6 +111,7 @@ fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
         (true, false) => match recovery {
             Ok(recovery) => to_json(&RecoveryLook::Member(recovery.to_answer())),
             Err(RepairError::Begun) => to_json(&RecoveryLook::Begun),
+            Err(RepairError::Restoring) => to_json(&RecoveryLook::Restoring),
             Err(error @ RepairError::Nothing(_)) => {
                 to_json(&RecoveryLook::Nothing { why: error.to_string() })
             }
@@ -155,7 +156,7 @@ fn restore(args: RestoreArgs) -> Result<(), String> {
     };
     let config = Config::from_settings(settings);
     let restored = match args.file.as_os_str() == "-" {
-        true => Incoming::take(&mut std::io::stdin().lock(), &config.data)
+        true => Incoming::take(&mut std::io::stdin().lock(), &config)
             .and_then(|incoming| repair::restore(&config, incoming.path(), args.repair.yes)),
         false => repair::restore(&config, &args.file, args.repair.yes),
     };

@@ -11,6 +11,8 @@ pub enum RecoveryLook {
     Member(RecoveryAnswer),
     /// A recovery that was begun and has not ended: it has chosen this folder, and is to be ended here.
     Begun,
+    /// A restore that was begun and has not ended: it has no data of its own.
+    Restoring,
     /// Nothing that could go on, for certain.
     Nothing {
         /// Why that is certain.

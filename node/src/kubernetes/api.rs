@@ -40,7 +40,7 @@ pub struct Api {
 }
 
 /// The mark that a cluster leaves when it is founded: outside its volumes, so that it outlives them.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Mark {
     /// The cluster that was founded; `None`: none was.
     pub cluster: Option<ClusterId>,

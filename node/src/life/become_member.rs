@@ -112,6 +112,7 @@ pub async fn become_member(
     if let Some(command) = repair::under_way(folder)? {
         return Err(MemberError::UnderRepair(command));
     }
+    repair::sweep(folder)?;
     let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;
     match identity::load(folder)? {
         Some(known) if known.removed => {

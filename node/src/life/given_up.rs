@@ -3,6 +3,7 @@
 
 use crate::engine::status::ClusterId;
 use crate::kubernetes::Api;
+use crate::kubernetes::api::Mark;
 use std::time::Duration;
 
 /// How often the mark is read: a node may have been out of reach while its cluster was given up.
@@ -16,14 +17,42 @@ pub async fn given_up(own: ClusterId, api: Option<&Api>) -> String {
         if let Ok(mark) = api.mark().await
             && mark.given_up.contains(&own)
         {
-            let goes_on = mark.cluster.map_or_else(|| "another".to_owned(), |cluster| cluster.to_string());
-            return format!(
-                "this data folder belongs to cluster {own}, which was given up (ConfigMap {}): cluster {goes_on} was \
-                 recovered from what was left. Once it holds nothing that you want, delete this Pod's \
-                 PersistentVolumeClaim and the Pod: it joins then",
-                api.mark_name()
-            );
+            return sentence(own, &mark, &api.mark_name());
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn sentence(own: ClusterId, mark: &Mark, mark_name: &str) -> String {
+    let what =
+        format!("this data folder belongs to cluster {own}, which was given up (ConfigMap {mark_name})");
+    match mark.cluster {
+        Some(other) if !mark.given_up.contains(&other) => format!(
+            "{what}: cluster {other} goes on in its place. Once this folder holds nothing that you want, delete this Pod's \
+             PersistentVolumeClaim and the Pod: it joins then"
+        ),
+        _ => format!(
+            "{what}, but the recovery that gave it up has not ended, and no other goes on yet. Delete nothing: run \
+             `kubectl balsa recover --yes` once more"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_delete_anything_before_another_cluster_goes_on() {
+        let told = |cluster: Option<u64>, given_up: &[u64]| {
+            let given_up = given_up.iter().copied().map(ClusterId).collect();
+            let mut mark = Mark::default();
+            (mark.cluster, mark.given_up) = (cluster.map(ClusterId), given_up);
+            sentence(ClusterId(1), &mark, "kv-founding")
+        };
+        assert!(told(Some(2), &[1]).contains("0002 goes on in its place"), "{}", told(Some(2), &[1]));
+        for unfinished in [told(Some(1), &[1]), told(None, &[1]), told(Some(3), &[3, 1])] {
+            assert!(unfinished.contains("Delete nothing"), "{unfinished}");
+        }
     }
 }

@@ -16,6 +16,7 @@ mod set_aside;
 
 pub use clear_aside::clear_aside;
 pub use incoming::Incoming;
+pub(crate) use incoming::sweep;
 pub use recover::{Recovery, recover};
 pub use restore::{Restoration, restore};
 pub use set_aside::set_aside;
@@ -81,6 +82,9 @@ pub enum RepairError {
     /// A recovery has chosen this folder already.
     #[error("a recovery of this folder was begun and has not ended: say --yes")]
     Begun,
+    /// A restore works on this folder already.
+    #[error("a restore into this data folder was begun and has not ended: there is nothing to recover")]
+    Restoring,
     /// There is nothing to repair, or it must not be.
     #[error("{0}")]
     Refused(String),

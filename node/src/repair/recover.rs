@@ -181,7 +181,7 @@ impl Work<'_> {
     /// What is here, before anything was done, and how the cluster knows this node.
     fn look(&self) -> Result<(Recovery, Member), RepairError> {
         if under_way(&self.0.folder)?.is_some() {
-            return Err(RepairError::Nothing("a restore into this data folder was begun and has not ended"));
+            return Err(RepairError::Restoring);
         }
         let Some(own) = identity::load(&self.0.folder)? else {
             return Err(match self.0.has_log()? {

@@ -168,6 +168,16 @@ pub fn restore(config: &Config, file: &Path, really: bool) -> Result<Restoration
     Err(RepairError::Refused(format!("{FILE} vanished while it was worked on")))
 }
 
+/// Refuses a folder into which no restore can go: one that is not blank, where none was begun.
+pub(super) fn refuse_where_it_must_not_be(config: &Config) -> Result<(), RepairError> {
+    let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
+    let work = Work { place: Place { config, folder, file: FILE }, file: Path::new("") };
+    match work.place.begun::<Begun>()? {
+        Some(_) => Ok(()),
+        None => work.refuse_what_is_not_blank(),
+    }
+}
+
 struct Work<'a> {
     place: Place<'a>,
     /// The backup.

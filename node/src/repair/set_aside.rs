@@ -37,13 +37,15 @@ pub fn set_aside(path: &Path, really: bool) -> Result<Option<PathBuf>, RepairErr
     // From here on the identity is never used again, whatever is cut off.
     let own = Identity { removed: true, ..own };
     identity::save(&folder, &own)?;
-    removal::move_data(&folder, &own)?;
     if under_way(&folder)?.is_some() {
-        // A recovery that was cut off is given up with the rest: its record would call for its end on what comes next.
+        // A recovery that was cut off is given up with the rest. Its record goes first: it must never call for its end on a
+        // folder whose data is gone.
+        folder.disk.create_dir_all(&kept.path)?;
         folder.disk.rename(&path.join(recover::FILE), &kept.path.join(recover::FILE))?;
         folder.disk.sync_dir(&kept.path)?;
         folder.disk.sync_dir(path)?;
     }
+    removal::move_data(&folder, &own)?;
     identity::discard(&folder)?;
     Ok(Some(kept.path))
 }

@@ -89,7 +89,11 @@ async fn restore_here(
     deploy(namespace, &["scale", "0"]).await?;
     refuses(namespace, &["restore", backup, "--yes"], "is not blank: it holds a member").await?;
     says(namespace, &["recover"], "The cluster sleeps").await?;
-    refuses(namespace, &["recover", "--yes"], "that is a quorum, and nothing is lost").await?;
+    // All volumes are there: nothing is recovered, and the same cluster wakes.
+    deploy(namespace, &["recover", "--yes"]).await?;
+    release.wait_until_whole(FOUNDERS, PATIENCE).await?;
+    ensure(status(namespace).await?["cluster"] == *old, || "recover made another of a whole cluster".into())?;
+    deploy(namespace, &["scale", "0"]).await?;
     namespace.kubectl(&["delete", "persistentvolumeclaims", "--all"]).await?;
     says(namespace, &["restore", backup], "Say --yes").await?;
     let started = Instant::now();
