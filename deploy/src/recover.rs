@@ -13,14 +13,17 @@
 //! Cut off at any moment it can be run again: the volume that was chosen says so, and once it went on it is of a later
 //! generation than the others.
 
+mod choice;
+
 use crate::context::Context;
 use crate::errand::Errand;
-use crate::observed::{Mark, Observed, is_well};
+use crate::observed::{Observed, is_well};
 use crate::progress::Progress;
 use crate::scale::KEEP_VOLUMES;
 use crate::{Failure, Outcome};
 use balsa_wire::cluster::{ClusterAnswer, Phase};
 use balsa_wire::repair::{RecoveryAnswer, RecoveryLook};
+use choice::{Choice, choose};
 use std::fmt;
 use std::time::Duration;
 
@@ -170,102 +173,6 @@ fn quorum_may_be_there(observed: &Observed, replicas: u32) -> Option<String> {
     None
 }
 
-/// What follows from the volumes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Choice {
-    /// The slot whose volume has most.
-    pub survivor: u32,
-    /// Its cluster; `None`: that one was given up before, and a cut-off recovery is to be ended.
-    pub cluster: Option<String>,
-    /// It is to be made a cluster of one, and its cluster is given up. If not, the volumes that are there are a quorum, and
-    /// need no more than to be started.
-    pub goes_on: bool,
-    /// The slots whose volumes are set aside.
-    pub aside: Vec<u32>,
-    /// How many Pods that comes to.
-    pub size: u32,
-}
-
-/// Which of the volumes goes on: one that was chosen before; else of a cluster that was not given up, of the latest generation,
-/// of the cluster that the mark names, that with the highest term, then index, of the last entry. Only where each was looked
-/// at, since one that could not be may have most.
-pub fn choose<'a>(looks: &'a [(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Outcome<Choice> {
-    let unseen: Vec<String> = looks
-        .iter()
-        .filter_map(|(ordinal, look)| Some(format!("slot {ordinal} ({})", look.as_ref().err()?)))
-        .collect();
-    if !unseen.is_empty() {
-        let slots: Vec<String> =
-            looks.iter().filter(|(_, look)| look.is_err()).map(|(ordinal, _)| ordinal.to_string()).collect();
-        return Err(Failure(format!(
-            "not every volume could be looked at, and one that could not may have most: {}. Nothing was changed but that \
-             all Pods are stopped. Run this again when it can be; or, if what it holds is lost, with --give-up {}",
-            unseen.join(", "),
-            slots.join(",")
-        )));
-    }
-    let member = |(slot, look): &'a (u32, Outcome<RecoveryLook>)| match look {
-        Ok(RecoveryLook::Member(found)) => Some((*slot, found)),
-        _ => None,
-    };
-    let members: Vec<(u32, &RecoveryAnswer)> = looks.iter().filter_map(member).collect();
-    let all_but =
-        |survivor: u32| looks.iter().map(|(slot, _)| *slot).filter(|slot| *slot != survivor).collect();
-    let slots = looks.iter().map(|(slot, _)| slot + 1).max().unwrap_or(1);
-    if let Some((survivor, _)) = looks.iter().find(|(_, look)| matches!(look, Ok(RecoveryLook::Begun))) {
-        let lives = |(_, found): &&(u32, &RecoveryAnswer)| {
-            mark.cluster.as_ref() == Some(&found.cluster) && !mark.gave_up(&found.cluster)
-        };
-        if let Some((slot, found)) = members.iter().find(lives) {
-            return Err(Failure(format!(
-                "slot {survivor} holds a recovery that was begun once and never ended, but slot {slot} is of cluster {}, which \
-                 lived since. Nothing was changed but that all Pods are stopped. Go on without that one with --give-up {survivor}",
-                found.cluster
-            )));
-        }
-        return Ok(Choice {
-            survivor: *survivor,
-            cluster: None,
-            goes_on: true,
-            aside: all_but(*survivor),
-            size: slots,
-        });
-    }
-    let has_most = |(slot, found): &&(u32, &RecoveryAnswer)| {
-        let lives = !mark.gave_up(&found.cluster);
-        let is_marked = mark.cluster.as_ref() == Some(&found.cluster);
-        let last = (found.last_term, found.last_index);
-        (lives, found.generation, is_marked, last, std::cmp::Reverse(*slot))
-    };
-    let Some((survivor, found)) = members.iter().max_by_key(has_most) else {
-        return Err(Failure(
-            "no volume holds what can be recovered. Nothing was changed but that all Pods are stopped: `scale` starts them, \
-             a backup restores"
-                .into(),
-        ));
-    };
-    let (own, foreign): (Vec<_>, Vec<_>) =
-        members.iter().partition(|(_, other)| other.cluster == found.cluster);
-    let voting =
-        found.voters.iter().filter(|voter| own.iter().any(|(_, other)| other.node == **voter)).count();
-    let is_quorum = voting > found.voters.len() / 2;
-    Ok(Choice {
-        survivor: *survivor,
-        cluster: Some(found.cluster.clone()),
-        goes_on: !is_quorum,
-        aside: match is_quorum {
-            true => foreign.iter().map(|(slot, _)| *slot).collect(),
-            false => all_but(*survivor),
-        },
-        // One that votes alone was recovered before, in a run that was cut off.
-        size: if found.voters.len() > 1 { count(found.voters.len()) } else { slots },
-    })
-}
-
-fn count(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
-}
-
 /// Does it.
 pub async fn execute(
     context: &Context,
@@ -287,7 +194,7 @@ pub async fn execute(
             Ok(RecoveryLook::Member(RecoveryAnswer { last_term, last_index, .. })) => {
                 format!("slot {ordinal}: last entry term {last_term}, index {last_index}")
             }
-            Ok(RecoveryLook::Begun) => {
+            Ok(RecoveryLook::Begun(_)) => {
                 format!("slot {ordinal} was chosen before, and its recovery was cut off")
             }
             Ok(RecoveryLook::Restoring) => {
@@ -297,33 +204,32 @@ pub async fn execute(
         });
         looks.push((*ordinal, look));
     }
-    let Choice { survivor, cluster, goes_on, aside, size } = choose(&looks, &context.mark().await?)?;
+    let choice = choose(&looks, &context.mark().await?)?;
+    let Choice { survivor, cluster, goes_on, abandoned, aside, .. } = &choice;
     let claim_of = |wanted: u32| plan.claims.iter().find(|(ordinal, _)| *ordinal == wanted);
-    match (goes_on, cluster, claim_of(survivor)) {
-        (true, old, Some((ordinal, claim))) => {
-            if let Some(old) = &old {
-                context.give_up(old, true).await?;
-            }
+    for cluster in abandoned {
+        context.give_up(cluster, true).await?;
+    }
+    match (*goes_on, claim_of(*survivor)) {
+        (true, Some((ordinal, claim))) => {
             let done = go_on_with(context, *ordinal, claim, patience).await.map_err(|Failure(why)| {
                 let mark = context.mark_name();
                 Failure(format!(
-                    "{why}. Until this is run again and ends, no node of the old cluster starts: the ConfigMap {mark} says \
-                     that it was given up"
+                    "{why}. Until this is run again and ends, no node of cluster {cluster} starts: the ConfigMap {mark} says that \
+                     it was given up. If it fails in the same way again, go on without this volume: --give-up {ordinal}"
                 ))
             })?;
             let new = done.new_cluster.unwrap_or_default();
-            context.give_up(&done.cluster, true).await?; // where it was begun before, only now is it known which that was
             context.set_mark(&new).await?;
             progress.say(&format!("slot {ordinal} goes on as cluster {new}"));
         }
-        (_, Some(cluster), _) => {
+        _ => {
             progress.say(&format!(
                 "the volumes of a quorum of cluster {cluster} are there: nothing of it is lost, and it is only started"
             ));
-            context.give_up(&cluster, false).await?; // as a run that was cut off may have
-            context.set_mark(&cluster).await?;
+            context.give_up(cluster, false).await?; // as a run that was cut off may have
+            context.set_mark(cluster).await?;
         }
-        (_, None, _) => {}
     }
     let mut stuck = Vec::new();
     for (ordinal, claim) in aside.iter().chain(&plan.given_up).filter_map(|slot| claim_of(*slot)) {
@@ -342,7 +248,7 @@ pub async fn execute(
             }
         }
     }
-    let replicas = plan.replicas.unwrap_or(size).max(survivor + 1);
+    let replicas = choice.replicas(plan.replicas);
     wake(context, replicas, &stuck, patience, progress).await
 }
 
@@ -474,80 +380,5 @@ mod tests {
         few.set.as_mut().unwrap().replicas = 1;
         few.pods.truncate(1);
         assert!(refused(&few).contains("`scale 3`"));
-    }
-
-    fn found(cluster: &str, slot: u32, generation: u64, last: (u64, u64)) -> (u32, Outcome<RecoveryLook>) {
-        let answer = RecoveryAnswer {
-            cluster: cluster.into(),
-            node: format!("{cluster}{slot}"),
-            last_term: last.0,
-            last_index: last.1,
-            generation,
-            voters: (0..5).map(|slot| format!("{cluster}{slot}")).collect(),
-            ..RecoveryAnswer::default()
-        };
-        (slot, Ok(RecoveryLook::Member(answer)))
-    }
-
-    fn mark(cluster: &str, given_up: &[&str]) -> Mark {
-        let given_up = given_up.iter().map(|id| (*id).to_owned()).collect();
-        Mark { cluster: Some(cluster.into()), given_up }
-    }
-
-    fn nothing(slot: u32) -> (u32, Outcome<RecoveryLook>) {
-        (slot, Ok(RecoveryLook::Nothing { why: "it is blank".into() }))
-    }
-
-    #[test]
-    fn the_volume_with_most_goes_on() {
-        let (none, mark) = (Mark::default(), mark("a", &[]));
-        let chosen =
-            |looks: &[_], mark: &Mark| choose(looks, mark).map(|choice| (choice.survivor, choice.aside));
-        let a = |slot, term, index| found("a", slot, 0, (term, index));
-        assert_eq!(chosen(&[a(0, 3, 9), a(1, 4, 7)], &mark), Ok((1, vec![0])));
-        assert_eq!(chosen(&[nothing(0), a(1, 4, 8), a(2, 4, 8)], &mark), Ok((1, vec![0, 2])));
-        let first = choose(&[a(0, 3, 9)], &none).unwrap();
-        assert_eq!((first.goes_on, first.cluster.as_deref(), first.size), (true, Some("a"), 5));
-        // Cut off in the middle: that one is ended.
-        let cut = [a(0, 9, 9), (1, Ok(RecoveryLook::Begun))];
-        let begun = choose(&cut, &super::tests::mark("a", &["a"])).unwrap();
-        assert_eq!((begun.survivor, begun.goes_on, begun.aside), (1, true, vec![0]));
-        // But not where another cluster lived since.
-        let why = choose(&cut, &mark).unwrap_err().to_string();
-        assert!(why.contains("cluster a, which lived since") && why.contains("--give-up 1"), "{why}");
-        assert!(choose(&[nothing(0)], &none).unwrap_err().to_string().contains("no volume holds"));
-        let unseen = choose(&[a(0, 3, 9), (1, Err(Failure("its log is damaged".into())))], &none);
-        let why = unseen.unwrap_err().to_string();
-        assert!(why.contains("slot 1 (its log is damaged)") && why.contains("--give-up 1"), "{why}");
-    }
-
-    #[test]
-    fn a_later_generation_and_the_marked_cluster_come_before_terms() {
-        let (old, new) = (found("a", 1, 0, (9, 5_000)), found("b", 0, 1, (6, 1_000_000_000_100)));
-        assert_eq!(choose(&[new.clone(), old.clone()], &Mark::default()).unwrap().survivor, 0);
-        // A cluster that was given up comes last, whatever it has.
-        let (stray, lives) = (found("a", 1, 1, (9, 5_000)), found("b", 0, 0, (1, 1)));
-        assert_eq!(choose(&[lives, stray], &mark("b", &["a"])).unwrap().survivor, 0);
-        let (this, that) = (found("b", 0, 1, (6, 100)), found("c", 1, 1, (9, 200)));
-        assert_eq!(choose(&[this, that], &mark("b", &[])).unwrap().survivor, 0);
-    }
-
-    #[test]
-    fn a_quorum_of_volumes_is_woken_and_not_recovered() {
-        let a = |slot| found("a", slot, 0, (4, 8));
-        let none = Mark::default();
-        let whole = choose(&[a(0), a(1), a(2), nothing(3)], &none).unwrap();
-        assert_eq!((whole.goes_on, whole.aside.len(), whole.size), (false, 0, 5));
-        assert!(choose(&[a(0), a(1)], &none).unwrap().goes_on);
-        // A run that was cut off behind the survivor's recovery: the others are still to be set aside.
-        let mut alone = found("b", 2, 1, (5, 1_000_000_000_000));
-        if let Ok(RecoveryLook::Member(answer)) = &mut alone.1 {
-            answer.voters = vec!["b2".into()];
-        }
-        let rest = choose(&[a(0), a(1), alone.clone()], &none).unwrap();
-        assert_eq!((rest.survivor, rest.goes_on, rest.aside), (2, false, vec![0, 1]));
-        // Or behind that, too: all others are blank, and are to be started.
-        let rest = choose(&[nothing(0), nothing(1), alone, nothing(3)], &none).unwrap();
-        assert_eq!((rest.goes_on, rest.aside.len(), rest.size), (false, 0, 4));
     }
 }

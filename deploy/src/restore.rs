@@ -121,7 +121,7 @@ pub async fn execute(
             ),
             Ok(RecoveryLook::Member(found)) => format!("it holds a member of cluster {}", found.cluster),
             Ok(RecoveryLook::Restoring) => "a restore into it was begun".to_owned(),
-            Ok(RecoveryLook::Begun) => "a recovery of it was begun".to_owned(),
+            Ok(RecoveryLook::Begun(_)) => "a recovery of it was begun".to_owned(),
             Err(Failure(why)) => format!("what it holds is not known: {why}"),
         };
         return Err(Failure(format!(

@@ -110,7 +110,7 @@ fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
         }
         (true, false) => match recovery {
             Ok(recovery) => to_json(&RecoveryLook::Member(recovery.to_answer())),
-            Err(RepairError::Begun) => to_json(&RecoveryLook::Begun),
+            Err(RepairError::Begun(left)) => to_json(&RecoveryLook::Begun(left.to_answer())),
             Err(RepairError::Restoring) => to_json(&RecoveryLook::Restoring),
             Err(error @ RepairError::Nothing(_)) => {
                 to_json(&RecoveryLook::Nothing { why: error.to_string() })

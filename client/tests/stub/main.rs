@@ -94,7 +94,7 @@ async fn a_refusal_is_not_applied_and_says_why() {
 
 #[tokio::test]
 async fn at_the_deadline_the_truth_depends_on_what_was_sent() {
-    let nobody = dead_address().await;
+    let (_held, nobody) = dead_address();
     let unreachable = client(&[&nobody], SHORT, ExactlyOnce::IdempotencyKey);
     assert!(matches!(unreachable.clear().await.unwrap_err(), WriteError::NotApplied(Cause::NoAnswer { .. })));
 
@@ -121,7 +121,7 @@ async fn a_change_of_members_is_not_repeated_in_doubt() {
 
 #[tokio::test]
 async fn a_dead_endpoint_and_a_dead_leader_are_not_noticed() {
-    let nobody = dead_address().await;
+    let (_held, nobody) = dead_address();
     let item = r#"{"key":"a","value":1,"revision":3,"create_revision":3,"version":1}"#;
     let stub = Stub::start([Reply::ok(item).leader(&nobody)]).await;
     for addresses in [[stub.address(), nobody.as_str()], [nobody.as_str(), stub.address()]] {

@@ -3,7 +3,7 @@
 use balsa_client::wire::problem::{CONTENT_TYPE, Code, Outcome, Problem};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// What to do with a request once all of it is there.
 #[derive(Clone, Debug)]
@@ -87,10 +87,12 @@ impl Stub {
     }
 }
 
-/// Where nobody listens.
-pub(crate) async fn dead_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().to_string()
+/// An address at which nobody listens for as long as the socket is held: one that is only free may be somebody's in a moment.
+pub(crate) fn dead_address() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    (socket, address)
 }
 
 async fn talk(mut stream: TcpStream, script: Arc<Vec<Reply>>, heads: Arc<Mutex<Vec<String>>>) {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum RecoveryLook {
     /// A member whose data can go on.
     Member(RecoveryAnswer),
-    /// A recovery that was begun and has not ended: it has chosen this folder, and is to be ended here.
-    Begun,
+    /// A recovery that was begun and has not ended, and what the folder held then.
+    Begun(RecoveryAnswer),
     /// A restore that was begun and has not ended: it has no data of its own.
     Restoring,
     /// Nothing that could go on, for certain.
@@ -38,9 +38,12 @@ pub struct RecoveryAnswer {
     /// How often this data was recovered or restored: a higher one succeeds a lower one, whatever the terms say.
     #[serde(default)]
     pub generation: u64,
-    /// The identities that vote, by the end of its log; empty in the middle of a change of them.
+    /// The identities that vote, by the end of its log.
     #[serde(default)]
     pub voters: Vec<String>,
+    /// In the middle of a change of them, those that voted before: a quorum is a majority of both.
+    #[serde(default)]
+    pub outgoing: Vec<String>,
     /// The cluster that it goes on as; `None`: nothing was done.
     pub new_cluster: Option<String>,
     /// The identity that it goes on under.

@@ -94,6 +94,13 @@ pub enum MemberError {
         "`{0}` of this data folder was begun and has not ended: run `balsa-node {0} --yes` on it once more"
     )]
     UnderRepair(&'static str),
+    /// The same, where the deploy tool is at hand and other members may live.
+    #[error(
+        "`{0}` of this data folder was begun and has not ended: `kubectl balsa {0} --yes` ends it, and not a hand. Where that \
+         says that another cluster lives: once this folder holds nothing that you want, delete this Pod's \
+         PersistentVolumeClaim and the Pod"
+    )]
+    UnderRepairOnKubernetes(&'static str),
     /// The disk failed.
     #[error("the data folder cannot be read: {0}")]
     Io(#[from] std::io::Error),
@@ -110,7 +117,10 @@ pub async fn become_member(
     lobby: &Lobby,
 ) -> Result<Member, MemberError> {
     if let Some(command) = repair::under_way(folder)? {
-        return Err(MemberError::UnderRepair(command));
+        return Err(match settings.kubernetes {
+            None => MemberError::UnderRepair(command),
+            Some(_) => MemberError::UnderRepairOnKubernetes(command),
+        });
     }
     repair::sweep(folder)?;
     let has_log = Log::exists(&boot::log_folder(folder)).map_err(BootError::from)?;

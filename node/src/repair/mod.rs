@@ -81,7 +81,7 @@ pub enum RepairError {
     Nothing(&'static str),
     /// A recovery has chosen this folder already.
     #[error("a recovery of this folder was begun and has not ended: say --yes")]
-    Begun,
+    Begun(Box<Recovery>),
     /// A restore works on this folder already.
     #[error("a restore into this data folder was begun and has not ended: there is nothing to recover")]
     Restoring,

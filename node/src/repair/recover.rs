@@ -27,7 +27,7 @@ use crate::life::identity::{self, hex_id};
 use balsa_log::{Folder, Log, LogIdentity, RealDisk, Recovered};
 use balsa_raft::membership::Membership;
 use balsa_raft::{EntryKind, Index, NodeId, Term};
-use balsa_store::SUCCESSION_STEP;
+use balsa_store::{SUCCESSION_STEP, Store};
 use balsa_wire::repair::RecoveryAnswer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -47,6 +47,9 @@ struct Begun {
     old_node: u64,
     #[serde(flatten)]
     heir: Heir,
+    /// Term and index of the last entry that was there.
+    #[serde(default)]
+    last: (u64, u64),
     /// Known once all of the log is applied.
     leap: Option<Leap>,
 }
@@ -64,8 +67,10 @@ pub struct Recovery {
     pub last: (Term, Index),
     /// The revision of its state, before the rest of its log is applied.
     pub revision: u64,
-    /// Who votes, by the end of its log; empty in the middle of a change of that.
+    /// Who votes, by the end of its log.
     pub voters: Vec<NodeId>,
+    /// Who voted before, in the middle of a change of that.
+    pub outgoing: Vec<NodeId>,
     /// The other members of its cluster, as slot and address: they are given up.
     pub others: Vec<(u32, String)>,
     /// The new cluster and its node; `None`: nothing was done yet.
@@ -84,6 +89,7 @@ impl Recovery {
             revision: self.revision,
             generation: self.last.1.0 / SUCCESSION_STEP,
             voters: self.voters.iter().map(ToString::to_string).collect(),
+            outgoing: self.outgoing.iter().map(ToString::to_string).collect(),
             new_cluster: self.new.map(|(cluster, _)| cluster.to_string()),
             new_node: self.new.map(|(_, node)| node.to_string()),
         }
@@ -154,14 +160,16 @@ pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
     let _lock = FolderLock::try_take(&config.data)?;
     let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
     let work = Work(Place { config, folder, file: FILE });
-    if work.begun()?.is_none() {
+    let begun = work.begun()?;
+    if let (Some(begun), false) = (&begun, really) {
+        return Err(RepairError::Begun(Box::new(work.left_of(begun))));
+    }
+    if begun.is_none() {
         let (found, member) = work.look()?;
         if !really {
             return Ok(found);
         }
         work.begin(&found, member)?;
-    } else if !really {
-        return Err(RepairError::Begun);
     }
     while let Some(begun) = work.begun()? {
         if work.take_step(&begun)? == Step::End {
@@ -209,17 +217,16 @@ impl Work<'_> {
             .entries
             .last()
             .map_or((recovered.start.term, recovered.start.index), |entry| (entry.term, entry.index));
+        let store = self.open_store_of(&recovered)?;
         let others = directory.members.iter().filter(|other| other.id != own.node.0);
         let found = Recovery {
             old_cluster,
             old_node: own.node,
             slot: member.slot,
             last,
-            revision: self.0.open_store()?.position().revision,
-            voters: match membership.is_joint() {
-                true => Vec::new(),
-                false => membership.voters.iter().copied().collect(),
-            },
+            revision: store.position().revision,
+            voters: membership.voters.iter().copied().collect(),
+            outgoing: membership.outgoing.iter().copied().collect(),
             others: others.map(|other| (other.slot, other.peer_address.clone())).collect(),
             new: None,
         };
@@ -232,6 +239,7 @@ impl Work<'_> {
             old_cluster: found.old_cluster.0,
             old_node: found.old_node.0,
             heir: Heir::mint(found.slot, peer_address, client_address),
+            last: (found.last.0.0, found.last.1.0),
             leap: None,
         })
     }
@@ -262,11 +270,7 @@ impl Work<'_> {
 
     fn apply_log(&self, begun: &Begun) -> Result<(), RepairError> {
         let recovered = self.open_log(LogIdentity { cluster: begun.old_cluster, node: begun.old_node })?;
-        let mut store = self.0.open_store()?;
-        if store.applied_index() < recovered.start.index.0 {
-            let (store, log) = (Index(store.applied_index()), recovered.start.index);
-            return Err(BootError::StateMissing { store, log }.into());
-        }
+        let mut store = self.open_store_of(&recovered)?;
         for entry in &recovered.entries {
             match entry.kind {
                 _ if entry.index.0 <= store.applied_index() => {}
@@ -309,6 +313,31 @@ impl Work<'_> {
         Ok(opened.map(|(_, recovered)| recovered).map_err(BootError::from)?)
     }
 
+    /// The store, which must hold all that the log has let go of.
+    fn open_store_of(&self, recovered: &Recovered) -> Result<Store, RepairError> {
+        let store = self.0.open_store()?;
+        if store.applied_index() < recovered.start.index.0 {
+            let (store, log) = (Index(store.applied_index()), recovered.start.index);
+            return Err(BootError::StateMissing { store, log }.into());
+        }
+        Ok(store)
+    }
+
+    /// What the folder held when its recovery was begun.
+    fn left_of(&self, begun: &Begun) -> Recovery {
+        Recovery {
+            old_cluster: ClusterId(begun.old_cluster),
+            old_node: NodeId(begun.old_node),
+            slot: begun.heir.slot,
+            last: (Term(begun.last.0), Index(begun.last.1)),
+            revision: 0,
+            voters: Vec::new(),
+            outgoing: Vec::new(),
+            others: Vec::new(),
+            new: None,
+        }
+    }
+
     fn done(&self, begun: &Begun) -> Recovery {
         let leap = begun.leap.map_or((0, 0, 0), |leap| (leap.term, leap.applied_index, leap.revision));
         Recovery {
@@ -318,6 +347,7 @@ impl Work<'_> {
             last: (Term(leap.0), Index(leap.1)),
             revision: leap.2,
             voters: vec![NodeId(begun.heir.new_node)],
+            outgoing: Vec::new(),
             others: Vec::new(),
             new: Some(begun.heir.names()),
         }

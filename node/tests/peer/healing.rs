@@ -1,6 +1,6 @@
 //! What breaks is told at once and heals by itself: restarts, moved addresses, lost names, silence.
 
-use crate::support::{Event, Node, RawStream, config, frame, hello, until, within};
+use crate::support::{Event, Nobody, Node, RawStream, config, frame, hello, until, within};
 use balsa_node::peer::{PeerConfig, Resolver};
 use balsa_raft::NodeId;
 use bytes::Bytes;
@@ -89,10 +89,8 @@ async fn a_failed_lookup_falls_back_to_the_address_that_last_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_addresses_of_a_name_are_tried() {
     let (mut two, three) = (Node::start(2).await, Node::start(3).await);
-    let dead = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
-    };
+    let nobody = Nobody::home();
+    let dead = nobody.address();
     // Nobody, another node, and the right one.
     let addresses: Vec<SocketAddr> = vec![dead, three.address, two.address];
     let resolver = Resolver::new(move |_| std::future::ready(Ok(addresses.clone())));
@@ -128,10 +126,8 @@ async fn a_peer_that_dials_us_is_dialled_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_moved_is_dialled_where_it_came_from_while_its_name_is_behind() {
-    let dead = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
-    };
+    let nobody = Nobody::home();
+    let dead = nobody.address();
     let behind = Resolver::new(move |_| std::future::ready(Ok(vec![dead])));
     let mut one = Node::start_with(1, config(), behind).await;
     let mut two = Node::start(2).await;

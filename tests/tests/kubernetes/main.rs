@@ -135,6 +135,14 @@ async fn a_cluster_that_was_given_up_stops_and_does_not_come_back() -> Outcome<(
         cluster.process(node).wait_for_end(PATIENCE).await?;
     }
     assert_eq!(api.state().mark, Some(mark));
+    // One whose recovery was cut off says who is to end it: another cluster may live by now.
+    let record = cluster.process(0).recipe().data.join("recovering.json");
+    std::fs::write(&record, "{}").unwrap();
+    cluster.restart(0)?;
+    cluster.process(0).wait_for_end(PATIENCE).await?;
+    let said = cluster.process(0).last_words(3);
+    assert!(said.contains("`kubectl balsa recover --yes` ends it"), "{said}");
+    std::fs::remove_file(&record).unwrap();
     api.state().mark = None;
     for node in 0..3 {
         cluster.restart(node)?;

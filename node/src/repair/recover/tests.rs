@@ -158,7 +158,9 @@ fn cut_off_after_any_step_the_next_run_ends_it_under_the_same_identity() {
         }
         let begun = work.begun().unwrap().unwrap();
         assert!(under_way(&work.0.folder).unwrap().is_some(), "no node may start on it after {cut} steps");
-        assert!(recover(&config, false).unwrap_err().to_string().contains("was begun"));
+        let told = recover(&config, false).unwrap_err();
+        assert!(told.to_string().contains("was begun"), "{told}");
+        assert!(matches!(&told, RepairError::Begun(left) if left.last == (Term(4), Index(5))), "{told:?}");
         let done = recover(&config, true).unwrap();
         assert_eq!(done.new, Some(begun.heir.names()));
         assert_eq!(check(home.path()).node.0, begun.heir.new_node, "after {cut} steps");
