@@ -264,22 +264,19 @@ impl Context {
         let mut data = mark.and_then(|mark| mark.data).unwrap_or_default();
         let given_up = data.remove("given_up").unwrap_or_default();
         let given_up = given_up.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned);
-        Ok(Mark { cluster: data.remove("cluster"), given_up: given_up.collect() })
+        let (cluster, heir) = (data.remove("cluster"), data.remove("heir"));
+        Ok(Mark { cluster, given_up: given_up.collect(), heir })
     }
 
-    /// Writes the mark of the founding.
+    /// Writes which cluster lives here; that ends what was about to be made.
     pub async fn set_mark(&self, cluster: &str) -> Outcome<()> {
-        self.write_mark(json!({"cluster": cluster})).await
+        self.write_mark(json!({"cluster": cluster, "heir": null})).await
     }
 
-    /// Has the mark say that no disk of this cluster is to start again; or that it is not given up after all.
-    pub async fn give_up(&self, cluster: &str, given_up: bool) -> Outcome<()> {
-        let mut all = self.mark().await?.given_up;
-        all.retain(|id| id != cluster);
-        if given_up {
-            all.push(cluster.to_owned());
-        }
-        self.write_mark(json!({"given_up": all.join(",")})).await
+    /// Has the mark say which clusters were given up, so that no disk of theirs starts again, and which one is about to be
+    /// made. All at once: a part of it would say something else.
+    pub async fn give_up(&self, given_up: &[String], heir: Option<&str>) -> Outcome<()> {
+        self.write_mark(json!({"given_up": given_up.join(","), "heir": heir})).await
     }
 
     async fn write_mark(&self, data: Value) -> Outcome<()> {

@@ -22,9 +22,27 @@ pub struct Mark {
     pub cluster: Option<String>,
     /// Those that were given up, and must not come back.
     pub given_up: Vec<String>,
+    /// The one that a recovery was about to make: it may be there, on a volume that nobody has seen since.
+    pub heir: Option<String>,
 }
 
 impl Mark {
+    /// All that were given up, once these are, too, and `lives` is not.
+    pub fn with_given_up<'a>(
+        &self,
+        more: impl IntoIterator<Item = &'a String>,
+        lives: Option<&str>,
+    ) -> Vec<String> {
+        let mut all = self.given_up.clone();
+        for cluster in more {
+            if !all.contains(cluster) {
+                all.push(cluster.clone());
+            }
+        }
+        all.retain(|cluster| Some(cluster.as_str()) != lives);
+        all
+    }
+
     /// Whether this cluster was given up.
     pub fn gave_up(&self, cluster: &str) -> bool {
         self.given_up.iter().any(|given_up| given_up == cluster)

@@ -204,15 +204,15 @@ pub async fn execute(
         });
         looks.push((*ordinal, look));
     }
-    let choice = choose(&looks, &context.mark().await?)?;
+    let mark = context.mark().await?;
+    let choice = choose(&looks, &mark)?;
     let Choice { survivor, cluster, goes_on, abandoned, aside, .. } = &choice;
     let claim_of = |wanted: u32| plan.claims.iter().find(|(ordinal, _)| *ordinal == wanted);
-    for cluster in abandoned {
-        context.give_up(cluster, true).await?;
-    }
     match (*goes_on, claim_of(*survivor)) {
         (true, Some((ordinal, claim))) => {
-            let done = go_on_with(context, *ordinal, claim, patience).await.map_err(|Failure(why)| {
+            let heir = choice.heir.clone().map_or_else(mint_cluster, Ok)?;
+            context.give_up(&mark.with_given_up(abandoned, None), Some(&heir)).await?;
+            let done = go_on_with(context, *ordinal, claim, &heir, patience).await.map_err(|Failure(why)| {
                 let mark = context.mark_name();
                 Failure(format!(
                     "{why}. Until this is run again and ends, no node of cluster {cluster} starts: the ConfigMap {mark} says that \
@@ -227,7 +227,8 @@ pub async fn execute(
             progress.say(&format!(
                 "the volumes of a quorum of cluster {cluster} are there: nothing of it is lost, and it is only started"
             ));
-            context.give_up(cluster, false).await?; // as a run that was cut off may have
+            // A run that was cut off may have given it up.
+            context.give_up(&mark.with_given_up(abandoned, Some(cluster)), None).await?;
             context.set_mark(cluster).await?;
         }
     }
@@ -291,14 +292,24 @@ pub(crate) async fn look_at(
     serde_json::from_str(&said).map_err(not_understood)
 }
 
-/// Makes a cluster of the volume.
+/// An id for the cluster that is about to be made.
+fn mint_cluster() -> Outcome<String> {
+    match getrandom::u64() {
+        Ok(id) => Ok(format!("{:016x}", id.max(1))),
+        Err(error) => Err(Failure(format!("the system has no randomness for a new cluster's id: {error}"))),
+    }
+}
+
+/// Makes a cluster of the volume, under this id.
 async fn go_on_with(
     context: &Context,
     ordinal: u32,
     claim: &str,
+    heir: &str,
     patience: Duration,
 ) -> Outcome<RecoveryAnswer> {
-    let said = Errand::new(context, ordinal, claim).run(&["recover", "--json", "--yes"], patience).await?;
+    let arguments = ["recover", "--json", "--yes", "--new-cluster", heir];
+    let said = Errand::new(context, ordinal, claim).run(&arguments, patience).await?;
     let done: RecoveryAnswer = serde_json::from_str(&said).map_err(|error| {
         Failure(format!("the recovery of slot {ordinal} is not understood ({error}): {said}"))
     })?;

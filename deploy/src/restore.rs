@@ -128,9 +128,8 @@ pub async fn execute(
             "{claim} is not blank: {why}. Nothing was overwritten. Once it holds nothing that you want, delete the claim"
         )));
     }
-    if let Some(old) = context.mark().await?.cluster {
-        context.give_up(&old, true).await?; // no volume here is of it
-    }
+    let mark = context.mark().await?;
+    context.give_up(&mark.with_given_up(mark.cluster.iter().chain(&mark.heir), None), None).await?; // no volume is of them
     let claim = context.ensure_claim(SLOT).await?;
     progress.say(&format!("restoring into {claim}"));
     let arguments = ["restore", "-", "--json", "--yes"];

@@ -40,6 +40,9 @@ enum Command {
         /// Print it as JSON
         #[arg(long)]
         json: bool,
+        /// The new cluster's id, 16 hexadecimal digits; nothing: a random one. For tools that record it before anything is done
+        #[arg(long, value_name = "ID", value_parser = parse_cluster)]
+        new_cluster: Option<u64>,
     },
     /// Make a new cluster of one of a backup, in a blank data folder
     Restore(RestoreArgs),
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(*args),
         Command::PreStop(args) => pre_stop(*args),
-        Command::Recover { repair, json } => recover(repair, json),
+        Command::Recover { repair, json, new_cluster } => recover(repair, json, new_cluster),
         Command::Restore(args) => restore(args),
         Command::SetAside(args) => set_aside(&args),
         Command::ClearAside(args) => clear_aside(&args),
@@ -100,9 +103,16 @@ struct RepairArgs {
     report: Option<PathBuf>,
 }
 
-fn recover(args: RepairArgs, json: bool) -> Result<(), String> {
+fn parse_cluster(text: &str) -> Result<u64, String> {
+    match u64::from_str_radix(text, 16) {
+        Ok(id) if id > 0 && text.len() == 16 => Ok(id),
+        _ => Err("it takes 16 hexadecimal digits, and not only zeros".to_owned()),
+    }
+}
+
+fn recover(args: RepairArgs, json: bool, new_cluster: Option<u64>) -> Result<(), String> {
     let config = Config::from_settings(Settings { data: Some(args.data), ..Settings::default() });
-    let recovery = repair::recover(&config, args.yes);
+    let recovery = repair::recover(&config, args.yes, new_cluster);
     let said = match (json, args.yes) {
         (false, _) => recovery.map(|recovery| recovery.to_string()).map_err(|error| error.to_string()),
         (true, true) => {

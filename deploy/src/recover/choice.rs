@@ -14,6 +14,8 @@ pub(super) struct Choice {
     pub(super) cluster: String,
     /// It is to be made a cluster of one. If not, the volumes that are there are a quorum, and need no more than to be started.
     pub(super) goes_on: bool,
+    /// The cluster that it becomes, where that was chosen before.
+    pub(super) heir: Option<String>,
     /// Clusters that must not come back.
     pub(super) abandoned: Vec<String>,
     /// The slots whose volumes are set aside.
@@ -40,11 +42,6 @@ struct Volume<'a> {
 }
 
 impl Volume<'_> {
-    /// How much it has: of a later generation all, whatever the terms say.
-    fn rank(&self) -> (u64, u64, u64) {
-        (self.found.generation, self.found.last_term, self.found.last_index)
-    }
-
     fn holds(&self, voter: &str) -> bool {
         self.found.node == voter && !self.begun
     }
@@ -69,10 +66,13 @@ pub(super) fn choose(looks: &[(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Out
     }
     let lives = |volume: &&Volume<'_>| !mark.gave_up(&volume.found.cluster);
     let is_marked = |volume: &&Volume<'_>| mark.cluster.as_ref() == Some(&volume.found.cluster);
-    let has_most = |volume: &&Volume<'_>| {
-        let (generation, term, index) = volume.rank();
-        (lives(volume), generation, is_marked(volume), term, index, Reverse(volume.slot))
+    // Of those that were given up the marked one lived last; of the others a later generation has all, whatever the terms say.
+    let rank = |volume: &&Volume<'_>| {
+        let RecoveryAnswer { generation, last_term, last_index, .. } = volume.found;
+        let (lives, is_marked) = (lives(volume), is_marked(volume));
+        (lives, !lives && is_marked, *generation, is_marked, *last_term, *last_index)
     };
+    let has_most = |volume: &&Volume<'_>| (rank(volume), Reverse(volume.slot));
     let Some(most) = volumes.iter().max_by_key(has_most) else {
         return Err(unchanged(
             "no volume holds what can be recovered",
@@ -81,10 +81,8 @@ pub(super) fn choose(looks: &[(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Out
     };
     let chosen = volumes.iter().filter(|volume| volume.begun).max_by_key(has_most);
     if let Some(begun) = chosen {
-        let lived_since = |other: &&Volume<'_>| lives(other) && is_marked(other) && !lives(&begun);
-        let against = |other: &&Volume<'_>| {
-            other.slot != begun.slot && (other.begun || other.rank() > begun.rank() || lived_since(other))
-        };
+        let against =
+            |other: &&Volume<'_>| other.slot != begun.slot && (other.begun || rank(other) > rank(&begun));
         if let Some(other) = volumes.iter().find(against) {
             let (begun, other, cluster) = (begun.slot, other.slot, &other.found.cluster);
             return Err(unchanged(
@@ -120,27 +118,38 @@ pub(super) fn choose(looks: &[(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Out
     };
     let RecoveryAnswer { voters, outgoing, .. } = goes.found;
     let is_quorum = is_majority(voters) && (outgoing.is_empty() || is_majority(outgoing));
+    let votes = |volume: &&Volume<'_>| match is_quorum {
+        true => voters.iter().chain(outgoing).any(|voter| volume.holds(voter)),
+        false => volume.slot == goes.slot,
+    };
     let is_own =
         |slot: u32| volumes.iter().any(|volume| volume.slot == slot && volume.found.cluster == *cluster);
     let stays = |slot: u32| if is_quorum { is_own(slot) } else { slot == goes.slot };
     let slots = || looks.iter().map(|(slot, _)| *slot);
     let mut abandoned: Vec<String> = volumes.iter().map(|volume| volume.found.cluster.clone()).collect();
-    abandoned.extend(mark.cluster.clone());
-    abandoned.retain(|other| !is_quorum || other != cluster);
+    abandoned.extend(mark.cluster.iter().chain(&mark.heir).cloned());
+    let heir = goes.found.new_cluster.clone().filter(|_| goes.begun);
+    abandoned.retain(|other| (!is_quorum || other != cluster) && heir.as_ref() != Some(other));
     abandoned.sort_unstable();
     abandoned.dedup();
     Ok(Choice {
         survivor: goes.slot,
         cluster: cluster.clone(),
         goes_on: !is_quorum,
+        heir,
         abandoned,
         aside: slots().filter(|slot| !stays(*slot)).collect(),
-        // One that votes alone was recovered before, in a run that was cut off.
-        size: match u32::try_from(voters.len()) {
-            Ok(size @ 2..) => size,
+        // In the old cluster; one that votes alone was recovered before, in a run that was cut off.
+        size: match volumes.iter().map(|volume| volume.found.voters.len()).max().map(u32::try_from) {
+            Some(Ok(size @ 2..)) => size,
             _ => slots().max().map_or(1, |slot| slot + 1),
         },
-        size_min: slots().filter(|slot| stays(*slot)).max().map_or(1, |slot| slot + 1),
+        size_min: volumes
+            .iter()
+            .filter(|volume| votes(volume))
+            .map(|volume| volume.slot + 1)
+            .max()
+            .unwrap_or(1),
     })
 }
 
@@ -185,7 +194,8 @@ mod tests {
     }
 
     fn begun(cluster: &str, slot: u32, last: (u64, u64)) -> Look {
-        let left = RecoveryAnswer { voters: Vec::new(), ..answer(cluster, slot, 0, last) };
+        let heir = Some(format!("heir-of-{cluster}"));
+        let left = RecoveryAnswer { new_cluster: heir, ..answer(cluster, slot, 0, last) };
         (slot, Ok(RecoveryLook::Begun(left)))
     }
 
@@ -202,7 +212,7 @@ mod tests {
 
     fn mark(cluster: &str, given_up: &[&str]) -> Mark {
         let given_up = given_up.iter().map(|id| (*id).to_owned()).collect();
-        Mark { cluster: Some(cluster.into()), given_up }
+        Mark { cluster: Some(cluster.into()), given_up, heir: None }
     }
 
     fn refusal(looks: &[Look], mark: &Mark) -> String {
@@ -265,12 +275,42 @@ mod tests {
         let given_up = mark("a", &["a"]);
         assert!(choose(&[a(0), a(1)], &given_up).unwrap().goes_on);
         let middle = choose(&[a(0), begun("a", 1, (4, 8))], &given_up).unwrap();
-        assert_eq!((middle.survivor, middle.goes_on, middle.aside), (1, true, vec![0]));
+        assert_eq!((middle.survivor, middle.goes_on, middle.aside.clone()), (1, true, vec![0]));
+        assert_eq!((middle.heir.as_deref(), middle.replicas(None)), (Some("heir-of-a"), 5));
         let behind = choose(&[a(0), a(1), alone("b", 2)], &given_up).unwrap();
-        assert_eq!((behind.survivor, behind.goes_on, behind.aside), (2, false, vec![0, 1]));
+        assert_eq!((behind.survivor, behind.goes_on, behind.aside.clone()), (2, false, vec![0, 1]));
+        assert_eq!(behind.replicas(None), 5, "as many as voted");
         assert_eq!((behind.cluster.as_str(), behind.abandoned), ("b", vec!["a".to_owned()]));
         let end = choose(&[nothing(0), nothing(1), alone("b", 2), nothing(3)], &mark("b", &["a"])).unwrap();
         assert_eq!((end.goes_on, end.aside.clone(), end.replicas(None)), (false, vec![0, 1, 3], 4));
+    }
+
+    #[test]
+    fn what_may_have_been_made_and_was_not_seen_since_is_given_up() {
+        let unseen = Mark { heir: Some("b".into()), ..mark("a", &["a"]) };
+        let a = |slot| member("a", slot, 0, (4, 8));
+        let again = choose(&[a(1)], &unseen).unwrap();
+        assert_eq!((again.goes_on, again.abandoned), (true, vec!["a".to_owned(), "b".to_owned()]));
+        let quorum = choose(&[a(1), a(2), a(3)], &unseen).unwrap();
+        assert_eq!((quorum.goes_on, quorum.abandoned), (false, vec!["b".to_owned()]));
+        let seen = choose(&[a(1), alone("b", 0)], &unseen).unwrap();
+        assert_eq!((seen.cluster.as_str(), seen.abandoned), ("b", vec!["a".to_owned()]));
+        let mut begun = [a(1), begun("a", 0, (4, 8))];
+        if let Ok(RecoveryLook::Begun(left)) = &mut begun[1].1 {
+            left.new_cluster = Some("b".into());
+        }
+        assert_eq!(choose(&begun, &unseen).unwrap().abandoned, ["a"]);
+    }
+
+    #[test]
+    fn of_clusters_that_were_given_up_the_marked_one_lived_last() {
+        let both = mark("a", &["a", "b"]);
+        let back = choose(&[member("a", 0, 0, (4, 8)), alone("b", 1)], &both).unwrap();
+        assert_eq!((back.survivor, back.goes_on), (0, true));
+        assert_eq!(choose(&[begun("a", 0, (4, 8)), alone("b", 1)], &both).unwrap().survivor, 0);
+        // A removed member that never learned of it makes no cluster larger.
+        let stale = [0, 1, 2, 7].map(|slot| member("a", slot, 0, (4, 8)));
+        assert_eq!(choose(&stale, &mark("a", &[])).unwrap().replicas(Some(3)), 3);
     }
 
     #[test]

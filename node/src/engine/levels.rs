@@ -60,9 +60,13 @@ impl<T: Tickets> Engine<T> {
         self.levels.raising = None;
     }
 
-    /// As leader: raises the level to what all members reach.
+    /// As leader: raises the level to what all members reach. Not before all is applied that was there when it took over: that
+    /// may have raised it.
     pub(super) fn maybe_raise_level(&mut self) {
         if !self.raft.is_leader() || self.levels.raising.is_some() || self.raft.is_changing_membership() {
+            return;
+        }
+        if self.raft.term_at(self.applied) != Some(self.raft.term()) {
             return;
         }
         let reached = |member: &directory::Member| self.level_here_and_now(NodeId(member.id));

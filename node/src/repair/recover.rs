@@ -50,6 +50,9 @@ struct Begun {
     /// Term and index of the last entry that was there.
     #[serde(default)]
     last: (u64, u64),
+    /// Who voted.
+    #[serde(default)]
+    voters: Vec<u64>,
     /// Known once all of the log is applied.
     leap: Option<Leap>,
 }
@@ -155,8 +158,9 @@ fn next_step(facts: Facts) -> Step {
     }
 }
 
-/// Recovers the member in the data folder of `config`, or says what it would do.
-pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
+/// Recovers the member in the data folder of `config`, or says what it would do. A recovery that begins takes `new_cluster` as
+/// the new cluster's id, where one is given.
+pub fn recover(config: &Config, really: bool, new_cluster: Option<u64>) -> Result<Recovery, RepairError> {
     let _lock = FolderLock::try_take(&config.data)?;
     let folder = Folder { disk: Arc::new(RealDisk), path: config.data.clone() };
     let work = Work(Place { config, folder, file: FILE });
@@ -169,7 +173,7 @@ pub fn recover(config: &Config, really: bool) -> Result<Recovery, RepairError> {
         if !really {
             return Ok(found);
         }
-        work.begin(&found, member)?;
+        work.begin(&found, member, new_cluster)?;
     }
     while let Some(begun) = work.begun()? {
         if work.take_step(&begun)? == Step::End {
@@ -233,12 +237,15 @@ impl Work<'_> {
         Ok((found, member))
     }
 
-    fn begin(&self, found: &Recovery, member: Member) -> Result<(), RepairError> {
+    fn begin(&self, found: &Recovery, member: Member, new_cluster: Option<u64>) -> Result<(), RepairError> {
         let Member { peer_address, client_address, .. } = member;
+        let mut heir = Heir::mint(found.slot, peer_address, client_address);
+        heir.new_cluster = new_cluster.unwrap_or(heir.new_cluster);
         self.0.record(&Begun {
             old_cluster: found.old_cluster.0,
             old_node: found.old_node.0,
-            heir: Heir::mint(found.slot, peer_address, client_address),
+            heir,
+            voters: found.voters.iter().map(|voter| voter.0).collect(),
             last: (found.last.0.0, found.last.1.0),
             leap: None,
         })
@@ -331,10 +338,10 @@ impl Work<'_> {
             slot: begun.heir.slot,
             last: (Term(begun.last.0), Index(begun.last.1)),
             revision: 0,
-            voters: Vec::new(),
+            voters: begun.voters.iter().copied().map(NodeId).collect(),
             outgoing: Vec::new(),
             others: Vec::new(),
-            new: None,
+            new: Some(begun.heir.names()),
         }
     }
 

@@ -56,6 +56,23 @@ fn the_level_is_raised_once_all_members_reach_it_and_a_write_that_waits_goes_on(
 }
 
 #[test]
+fn a_leader_that_has_not_applied_its_log_does_not_raise_what_that_may_have_raised_already() {
+    let mut node = Node::start(3);
+    node.unapplied = Some(Vec::new());
+    let mut node = node.takes_over(3);
+    introduces(&mut node, 2, 2);
+    introduces(&mut node, 3, 2);
+    let last = node.engine.raft().last_index();
+    node.pass(300, &[2, 3]);
+    assert_eq!(node.engine.raft().last_index(), last);
+    for (index, outlook) in node.unapplied.take().unwrap() {
+        node.give(Event::Applied { index, outlook });
+    }
+    node.pass(300, &[2, 3]);
+    assert_eq!(level(&node), 2);
+}
+
+#[test]
 fn who_holds_the_level_back_is_named_at_once_and_no_more_after_its_upgrade() {
     let mut node = Node::leading(3);
     introduces(&mut node, 2, 2);

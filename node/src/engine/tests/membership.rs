@@ -17,6 +17,8 @@ pub(super) struct Node {
     peers: Vec<NodeId>,
     refused: Vec<NodeId>,
     removed: Vec<bool>,
+    /// What is applied only once the test says so; `None`: all is at once.
+    pub(super) unapplied: Option<Vec<(Index, Outlook)>>,
 }
 
 fn member(id: u64, promote: bool) -> Member {
@@ -56,6 +58,7 @@ impl Node {
             peers: Vec::new(),
             refused: Vec::new(),
             removed: Vec::new(),
+            unapplied: None,
         };
         node.settle();
         node
@@ -139,7 +142,10 @@ impl Node {
                     Effect::Apply(committed) => {
                         let index = committed.last().unwrap().entry.index;
                         self.outlook = after(self.outlook, &committed);
-                        more.push(Event::Applied { index, outlook: self.outlook });
+                        match &mut self.unapplied {
+                            Some(later) => later.push((index, self.outlook)),
+                            None => more.push(Event::Applied { index, outlook: self.outlook }),
+                        }
                     }
                     Effect::Send { to, message } => self.sent.push((to, message)),
                     Effect::AnswerAdmin(ticket, answer) => {
