@@ -211,7 +211,7 @@ pub async fn execute(
     match (*goes_on, claim_of(*survivor)) {
         (true, Some((ordinal, claim))) => {
             let heir = choice.heir.clone().map_or_else(mint_cluster, Ok)?;
-            context.give_up(&mark.with_given_up(abandoned, None), Some(&heir)).await?;
+            context.give_up(&mark.with_given_up(abandoned, Some(heir.as_str())), Some(&heir)).await?;
             let done = go_on_with(context, *ordinal, claim, &heir, patience).await.map_err(|Failure(why)| {
                 let mark = context.mark_name();
                 Failure(format!(
@@ -228,7 +228,7 @@ pub async fn execute(
                 "the volumes of a quorum of cluster {cluster} are there: nothing of it is lost, and it is only started"
             ));
             // A run that was cut off may have given it up.
-            context.give_up(&mark.with_given_up(abandoned, Some(cluster)), None).await?;
+            context.give_up(&mark.with_given_up(abandoned, Some(cluster)), mark.heir.as_deref()).await?;
             context.set_mark(cluster).await?;
         }
     }

@@ -98,8 +98,11 @@ pub(super) fn choose(looks: &[(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Out
     }
     let goes = chosen.unwrap_or(most);
     let cluster = &goes.found.cluster;
-    if let Some(living) = mark.cluster.as_ref().filter(|living| *living != cluster && !mark.gave_up(living))
-        && mark.gave_up(cluster)
+    // In the order in which they were given up: one behind it, too, lived since.
+    let gave_up_at = |wanted: &String| mark.given_up.iter().position(|given_up| given_up == wanted);
+    if let (Some(living), Some(at)) =
+        (mark.cluster.as_ref().filter(|living| *living != cluster), gave_up_at(cluster))
+        && gave_up_at(living).is_none_or(|living_at| living_at > at)
     {
         return Err(unchanged(
             &format!(
@@ -117,7 +120,8 @@ pub(super) fn choose(looks: &[(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Out
         voters.iter().filter(there).count() > voters.len() / 2
     };
     let RecoveryAnswer { voters, outgoing, .. } = goes.found;
-    let is_quorum = is_majority(voters) && (outgoing.is_empty() || is_majority(outgoing));
+    // One that was begun is ended: whatever has more speaks against it above.
+    let is_quorum = !goes.begun && is_majority(voters) && (outgoing.is_empty() || is_majority(outgoing));
     let votes = |volume: &&Volume<'_>| match is_quorum {
         true => voters.iter().chain(outgoing).any(|voter| volume.holds(voter)),
         false => volume.slot == goes.slot,
@@ -130,7 +134,9 @@ pub(super) fn choose(looks: &[(u32, Outcome<RecoveryLook>)], mark: &Mark) -> Out
     abandoned.extend(mark.cluster.iter().chain(&mark.heir).cloned());
     let heir = goes.found.new_cluster.clone().filter(|_| goes.begun);
     abandoned.retain(|other| (!is_quorum || other != cluster) && heir.as_ref() != Some(other));
-    abandoned.sort_unstable();
+    // Who lived last comes last.
+    let is = |wanted: &Option<String>, id: &String| wanted.as_ref() == Some(id);
+    abandoned.sort_by_key(|id| (is(&mark.heir, id), is(&mark.cluster, id), id.clone()));
     abandoned.dedup();
     Ok(Choice {
         survivor: goes.slot,
@@ -300,6 +306,12 @@ mod tests {
             left.new_cluster = Some("b".into());
         }
         assert_eq!(choose(&begun, &unseen).unwrap().abandoned, ["a"]);
+        // It is ended also where a quorum has come back, none of which has more.
+        let back = [a(0), a(1), a(2), a(3)];
+        let [_, one, two, three] = back;
+        let ended = choose(&[begun[1].clone(), one, two, three], &unseen).unwrap();
+        assert_eq!((ended.goes_on, ended.survivor, ended.heir.as_deref()), (true, 0, Some("b")));
+        assert_eq!(ended.aside, [1, 2, 3]);
     }
 
     #[test]
@@ -330,6 +342,11 @@ mod tests {
         for looks in [vec![a(0)], vec![a(0), a(1), a(2)]] {
             let why = refusal(&looks, &mark("b", &["a"]));
             assert!(why.contains("cluster b lived since cluster a") && why.contains("`given_up`"), "{why}");
+            let unfinished = refusal(&looks, &mark("b", &["a", "b"]));
+            assert!(
+                unfinished.contains("cluster b lived since"),
+                "given up by a run that was cut off: {unfinished}"
+            );
             let back = choose(&looks, &mark("b", &[])).unwrap();
             assert!(back.abandoned.contains(&"b".to_owned()), "{back:?}");
         }
