@@ -185,3 +185,18 @@ fn brief(member: &Member) -> String {
     let silent = if member.health == Health::Unreachable { " (silent)" } else { "" };
     format!("{}{learner}{silent}", member.slot)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Mark;
+
+    #[test]
+    fn what_goes_on_is_not_among_the_given_up_and_the_order_stays() {
+        let given_up = ["a", "b"].map(str::to_owned).into();
+        let mark = Mark { cluster: Some("a".into()), given_up, heir: Some("c".into()) };
+        let more = ["c", "a"].map(str::to_owned);
+        assert_eq!(mark.with_given_up(&more, None), ["a", "b", "c"]);
+        assert_eq!(mark.with_given_up(&more, Some("b")), ["a", "c"]);
+        assert!(mark.gave_up("b") && !mark.gave_up("c"));
+    }
+}
