@@ -6,7 +6,7 @@
 //! leader's time goes on from the newest stamp in its log: what was left of a lease then is left of it still. So that this
 //! stamp is never old, a leader without writes proposes the same entry now and then, while there is anything to end.
 //!
-//! Never early; late by a tick, a commit, and what ends before it: [`SLICE`] leases and keys a tick, 25,600 a second as the
+//! Never early; late by a tick, a commit, and what ends before it: [`SLICE`] leases and keys a tick, 12,800 a second as the
 //! tick is by default. So most of the time is left for writes, however many leases end at once. A change of leader adds the
 //! time without one, and at most [`UNLOGGED_MS`] of the time before.
 
@@ -16,7 +16,7 @@ use balsa_raft::Index;
 use balsa_store::command::{Expire, Operation};
 
 /// Leases that end with one entry, and keys that are deleted with them.
-const SLICE: u32 = 256;
+const SLICE: u32 = 128;
 
 /// How much of cluster time may be unknown to the log while something is to end, in ms.
 const UNLOGGED_MS: u64 = 1_000;
