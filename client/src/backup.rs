@@ -4,13 +4,18 @@ use crate::client::plain;
 use crate::error::{Cause, ReadError};
 use crate::transport::Retry;
 use crate::{Client, transport};
-use balsa_wire::backup::{Header, Reader, Totals};
+use balsa_wire::backup::{BackupAnswer, BackupError, Header, Reader, Totals};
 use bytes::Bytes;
 use reqwest::Method;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long the next bytes are waited for.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of a file that are read at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// A backup that is arriving. Dropped, it is given up.
 #[derive(Debug)]
@@ -88,4 +93,31 @@ async fn next_bytes(answer: &mut reqwest::Response, endpoint: &str) -> Result<Op
 /// The failure where an endpoint sends what is no sound backup.
 fn foreign(endpoint: &str, what: &dyn std::fmt::Display) -> ReadError {
     ReadError { cause: Cause::Foreign { endpoint: endpoint.to_owned(), what: what.to_string() } }
+}
+
+/// Why a backup in a file is not known to be whole.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Unreadable(io::Error),
+    /// It holds no backup, or not a whole one.
+    #[error(transparent)]
+    Bad(BackupError),
+}
+
+/// Reads a backup in a file from its first byte to its last; gives what it is of. No node is asked.
+pub fn verify(file: &Path) -> Result<BackupAnswer, VerifyError> {
+    let mut file = File::open(file).map_err(VerifyError::Unreadable)?;
+    let (mut reader, mut buffer, mut header) = (Reader::default(), vec![0; READ_BYTES], None);
+    loop {
+        let bytes = match file.read(&mut buffer).map_err(VerifyError::Unreadable)? {
+            0 => break,
+            bytes => &buffer[..bytes],
+        };
+        header = reader.check(bytes).map_err(VerifyError::Bad)?.or(header);
+    }
+    reader.finish().map_err(VerifyError::Bad)?;
+    let backup = header.ok_or(VerifyError::Bad(BackupError::NotABackup))?; // a whole one has a header
+    Ok(BackupAnswer { backup, bytes: reader.taken() })
 }

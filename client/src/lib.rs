@@ -57,7 +57,7 @@ pub mod bench;
 pub mod cli;
 pub mod failover;
 
-pub use backup::Backup;
+pub use backup::{Backup, VerifyError, verify as verify_backup};
 pub use balsa_wire as wire;
 pub use client::{Builder, Client, ExactlyOnce};
 pub use error::{BuildError, Cause, ReadError, WriteError};

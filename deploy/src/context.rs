@@ -102,9 +102,11 @@ impl Context {
             self.sets().get_opt(&self.name).await.map_err(|error| failed("read the StatefulSet", &error))?;
         let pods = self.pods().list(&ListParams::default()).await;
         let pods = pods.map_err(|error| failed("list Pods", &error))?;
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
-        let claims =
-            claims.list(&ListParams::default()).await.map_err(|error| failed("list claims", &error))?;
+        let claims = self
+            .claims()
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| failed("list claims", &error))?;
         let mark = self.mark().await?.cluster;
         let mut observed = Observed {
             set: set.as_ref().map(read_set),
@@ -285,6 +287,10 @@ impl Context {
         patched.map(|_| ()).map_err(|error| failed("write the mark", &error))
     }
 
+    fn claims(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
     fn marks(&self) -> Api<ConfigMap> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -299,8 +305,8 @@ impl Context {
         };
         let template = claim.metadata.name.take().unwrap_or_default();
         let name = format!("{template}-{}", self.pod_name(ordinal));
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
         let doing = format!("claim a volume as {name}");
+        let claims = self.claims();
         if claims.get_opt(&name).await.map_err(|error| failed(&doing, &error))?.is_none() {
             (claim.metadata.name, claim.status) = (Some(name.clone()), None);
             let made = claims.create(&PostParams::default(), &claim).await;

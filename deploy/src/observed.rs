@@ -153,6 +153,12 @@ impl Observed {
         self.pods.iter().filter(runs).filter_map(|pod| Some((pod, pod.silence.as_deref()?)))
     }
 
+    /// The volumes that are there, as ordinal and claim.
+    pub fn volumes(&self) -> Vec<(u32, String)> {
+        let bound = self.claims.iter().filter(|claim| claim.bound);
+        bound.map(|claim| (claim.ordinal, claim.name.clone())).collect()
+    }
+
     /// The slots of the voters, as far as anybody says.
     pub fn voters(&self) -> Vec<u32> {
         let voters = self.members().iter().filter(|member| member.membership == MembershipKind::Voter);

@@ -105,12 +105,7 @@ pub fn plan(observed: &Observed, replicas: Option<u32>, given_up: &[u32]) -> Out
             "recovery stops all Pods, and their volumes would go with them: {KEEP_VOLUMES}"
         )));
     }
-    let claims: Vec<(u32, String)> = observed
-        .claims
-        .iter()
-        .filter(|claim| claim.bound)
-        .map(|claim| (claim.ordinal, claim.name.clone()))
-        .collect();
+    let claims = observed.volumes();
     if claims.iter().all(|(ordinal, _)| given_up.contains(ordinal)) {
         return Err(Failure("no volume is left: restore a backup".into()));
     }

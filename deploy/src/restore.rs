@@ -16,17 +16,14 @@ use crate::observed::Observed;
 use crate::progress::Progress;
 use crate::recover::{look_at, wake};
 use crate::{Failure, Outcome};
-use balsa_wire::backup::{BackupAnswer, Reader};
+use balsa_wire::backup::BackupAnswer;
 use balsa_wire::repair::{RecoveryLook, RestorationAnswer};
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 /// The slot whose volume gets the backup.
 const SLOT: u32 = 0;
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 20;
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,27 +70,12 @@ pub fn plan(observed: &Observed, replicas: Option<u32>) -> Outcome<Plan> {
     if replicas == Some(0) {
         return Err(Failure("--replicas 0: give 1 or more".into()));
     }
-    let bound = observed.claims.iter().filter(|claim| claim.bound);
-    let claims = bound.map(|claim| (claim.ordinal, claim.name.clone())).collect();
-    Ok(Plan { claims, replicas: replicas.or(set.initial_size).unwrap_or(1).max(1) })
+    Ok(Plan { claims: observed.volumes(), replicas: replicas.or(set.initial_size).unwrap_or(1).max(1) })
 }
 
 /// Reads all of the backup; gives what it is of.
 pub fn check(file: &Path) -> Outcome<BackupAnswer> {
-    let failed = |error: &dyn fmt::Display| Failure(format!("{}: {error}", file.display()));
-    let mut input = std::fs::File::open(file).map_err(|error| failed(&error))?;
-    let (mut reader, mut header, mut buffer) = (Reader::default(), None, vec![0; READ_BYTES]);
-    loop {
-        match input.read(&mut buffer).map_err(|error| failed(&error))? {
-            0 => break,
-            bytes => {
-                header = reader.check(&buffer[..bytes]).map_err(|error| failed(&error))?.or(header);
-            }
-        }
-    }
-    reader.finish().map_err(|error| failed(&error))?;
-    let backup = header.ok_or_else(|| failed(&"a backup without a header"))?;
-    Ok(BackupAnswer { backup, bytes: reader.taken() })
+    balsa_client::verify_backup(file).map_err(|error| Failure(format!("{}: {error}", file.display())))
 }
 
 /// Does it.

@@ -64,7 +64,7 @@ pub fn plan(observed: &Observed, to: u32) -> Outcome<Plan> {
         }
     }
     if from == 0 {
-        let volumes = observed.claims.iter().filter(|claim| claim.bound).count();
+        let volumes = observed.volumes().len();
         let needed = volumes / 2 + 1;
         if volumes > 0 && (to as usize) < needed {
             return refuse(format!(

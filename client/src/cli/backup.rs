@@ -3,17 +3,14 @@
 use super::Stop;
 use super::args::BackupArgs;
 use super::output::Output;
-use crate::{Client, WholeFile};
-use balsa_wire::backup::{BackupAnswer, Reader};
-use std::fs::File;
-use std::io::{self, Read as _, Write};
+use crate::{Client, VerifyError, WholeFile, verify_backup};
+use balsa_wire::backup::BackupAnswer;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 20;
 
 /// Takes a backup, or verifies one that is in a file.
 pub(super) async fn run(client: &Client, output: &Output, args: BackupArgs) -> Result<(), Stop> {
@@ -83,19 +80,10 @@ impl Progress {
 
 /// Checks a backup in a file, from its first byte to its last; no node is asked.
 pub(super) fn verify(path: &Path, output: &Output) -> Result<(), Stop> {
-    let failed = |error: io::Error| Stop::Usage(format!("cannot read {}: {error}", path.display()));
-    let bad = |error: &dyn std::fmt::Display| Stop::Test(format!("{}: {error}", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut reader, mut buffer, mut header) = (Reader::default(), vec![0; READ_BYTES], None);
-    loop {
-        let bytes = match file.read(&mut buffer).map_err(failed)? {
-            0 => break,
-            bytes => &buffer[..bytes],
-        };
-        header = reader.check(bytes).map_err(|error| bad(&error))?.or(header);
-    }
-    reader.finish().map_err(|error| bad(&error))?;
-    let backup = header.ok_or_else(|| bad(&"a backup without a header"))?;
-    output.backup(&BackupAnswer { backup, bytes: reader.taken() });
+    let whole = verify_backup(path).map_err(|error| match error {
+        VerifyError::Unreadable(error) => Stop::Usage(format!("cannot read {}: {error}", path.display())),
+        VerifyError::Bad(error) => Stop::Test(format!("{}: {error}", path.display())),
+    })?;
+    output.backup(&whole);
     Ok(())
 }

@@ -43,7 +43,7 @@ struct Volume<'a> {
 
 impl Volume<'_> {
     fn holds(&self, voter: &str) -> bool {
-        self.found.node == voter && !self.begun
+        self.found.node == voter
     }
 }
 

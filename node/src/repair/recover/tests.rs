@@ -64,6 +64,14 @@ fn member(home: &Path) {
     store.flush().unwrap();
 }
 
+/// A recovery of the member in `config`'s folder, begun and no further.
+fn begun(config: &Config) -> Work<'_> {
+    let work = Work(Place { config, folder: folder(&config.data), file: FILE });
+    let (found, member) = work.look().unwrap();
+    work.begin(&found, member, None).unwrap();
+    work
+}
+
 /// That the folder holds a bootable cluster of one with all that the log held.
 fn check(home: &Path) -> Identity {
     let folder = folder(home);
@@ -128,9 +136,7 @@ fn a_recovery_that_was_cut_off_can_be_set_aside_and_leaves_a_blank_folder() {
         let home = tempfile::tempdir().unwrap();
         member(home.path());
         let config = config(home.path());
-        let work = Work(Place { config: &config, folder: folder(home.path()), file: FILE });
-        let (found, member) = work.look().unwrap();
-        work.begin(&found, member, None).unwrap();
+        let work = begun(&config);
         for _ in 0..cut {
             let begun = work.begun().unwrap().unwrap();
             work.take_step(&begun).unwrap();
@@ -150,9 +156,7 @@ fn cut_off_after_any_step_the_next_run_ends_it_under_the_same_identity() {
         let home = tempfile::tempdir().unwrap();
         member(home.path());
         let config = config(home.path());
-        let work = Work(Place { config: &config, folder: folder(home.path()), file: FILE });
-        let (found, member) = work.look().unwrap();
-        work.begin(&found, member, None).unwrap();
+        let work = begun(&config);
         for step in &steps[..cut] {
             let begun = work.begun().unwrap().unwrap();
             assert_eq!(work.take_step(&begun).unwrap(), *step);
