@@ -34,6 +34,7 @@ pub struct Lab {
 impl Lab {
     /// Finds the cluster, or starts it, and sees that it has the image.
     pub async fn find() -> Outcome<Lab> {
+        crate::binary::deploy()?; // it may have to be built: not while something is timed
         let image = std::env::var("BALSA_IMAGE").map_err(|_| Failure("BALSA_IMAGE names no image".into()))?;
         let old_image = std::env::var("BALSA_IMAGE_OLD").ok();
         let mut lab = Lab { environment: Vec::new(), script: None, image, old_image };
