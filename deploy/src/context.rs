@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// How long a node may take to answer.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the API server may take to answer. What it was asked to do may be done all the same: whoever asks again must bear
+/// that.
+const API_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the next bytes of a long answer are waited for.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The name of the node's container.
@@ -35,6 +38,7 @@ pub struct Context {
     pub name: String,
     /// The port on which nodes serve clients.
     pub port: u16,
+    api_timeout: Duration,
 }
 
 /// A long answer of a node, as it arrives.
@@ -83,7 +87,7 @@ impl Context {
         };
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| failed("make a client", &error))?;
-        Ok(Context { client, namespace, name, port })
+        Ok(Context { client, namespace, name, port, api_timeout: API_TIMEOUT })
     }
 
     /// The StatefulSets.
@@ -96,17 +100,32 @@ impl Context {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// Waits for an answer of the API server, but not for ever.
+    pub(crate) async fn answer<T>(
+        &self,
+        doing: &str,
+        asked: impl Future<Output = kube::Result<T>>,
+    ) -> Outcome<T> {
+        match tokio::time::timeout(self.api_timeout, asked).await {
+            Ok(answered) => answered.map_err(|error| failed(doing, &error)),
+            Err(_) => {
+                let silent = format!("the API server does not answer in {:?}", self.api_timeout);
+                Err(failed(doing, &silent))
+            }
+        }
+    }
+
+    /// The installation's StatefulSet.
+    pub async fn set(&self) -> Outcome<StatefulSet> {
+        self.answer("read the StatefulSet", self.sets().get(&self.name)).await
+    }
+
     /// All there is to know now.
     pub async fn observe(&self) -> Outcome<Observed> {
-        let set =
-            self.sets().get_opt(&self.name).await.map_err(|error| failed("read the StatefulSet", &error))?;
-        let pods = self.pods().list(&ListParams::default()).await;
-        let pods = pods.map_err(|error| failed("list Pods", &error))?;
-        let claims = self
-            .claims()
-            .list(&ListParams::default())
-            .await
-            .map_err(|error| failed("list claims", &error))?;
+        let set = self.answer("read the StatefulSet", self.sets().get_opt(&self.name)).await?;
+        let all = ListParams::default();
+        let pods = self.answer("list Pods", self.pods().list(&all)).await?;
+        let claims = self.answer("list claims", self.claims().list(&all)).await?;
         let mark = self.mark().await?.cluster;
         let mut observed = Observed {
             set: set.as_ref().map(read_set),
@@ -250,19 +269,18 @@ impl Context {
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": partition}},
             "template": {"spec": {"containers": [container]}},
         }});
-        let patched = self.sets().patch(&self.name, &patch_params(), &Patch::Strategic(patch)).await;
-        patched.map(|_| ()).map_err(|error| failed("set the image", &error))
+        let (sets, how, patch) = (self.sets(), patch_params(), Patch::Strategic(patch));
+        self.answer("set the image", sets.patch(&self.name, &how, &patch)).await.map(|_| ())
     }
 
     async fn patch_set(&self, doing: &str, patch: Value) -> Outcome<()> {
-        let patched = self.sets().patch(&self.name, &patch_params(), &Patch::Merge(patch)).await;
-        patched.map(|_| ()).map_err(|error| failed(doing, &error))
+        let (sets, how, patch) = (self.sets(), patch_params(), Patch::Merge(patch));
+        self.answer(doing, sets.patch(&self.name, &how, &patch)).await.map(|_| ())
     }
 
     /// The mark of the founding.
     pub async fn mark(&self) -> Outcome<Mark> {
-        let mark = self.marks().get_opt(&self.mark_name()).await;
-        let mark = mark.map_err(|error| failed("read the mark", &error))?;
+        let mark = self.answer("read the mark", self.marks().get_opt(&self.mark_name())).await?;
         let mut data = mark.and_then(|mark| mark.data).unwrap_or_default();
         let given_up = data.remove("given_up").unwrap_or_default();
         let given_up = given_up.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned);
@@ -282,9 +300,8 @@ impl Context {
     }
 
     async fn write_mark(&self, data: Value) -> Outcome<()> {
-        let patch = Patch::Merge(json!({"data": data}));
-        let patched = self.marks().patch(&self.mark_name(), &patch_params(), &patch).await;
-        patched.map(|_| ()).map_err(|error| failed("write the mark", &error))
+        let (marks, how, patch) = (self.marks(), patch_params(), Patch::Merge(json!({"data": data})));
+        self.answer("write the mark", marks.patch(&self.mark_name(), &how, &patch)).await.map(|_| ())
     }
 
     fn claims(&self) -> Api<PersistentVolumeClaim> {
@@ -297,8 +314,7 @@ impl Context {
 
     /// Sees to it that there is a claim of a volume for this ordinal, as the StatefulSet would make it; gives its name.
     pub async fn ensure_claim(&self, ordinal: u32) -> Outcome<String> {
-        let set =
-            self.sets().get(&self.name).await.map_err(|error| failed("read the StatefulSet", &error))?;
+        let set = self.set().await?;
         let templates = set.spec.and_then(|spec| spec.volume_claim_templates).unwrap_or_default();
         let Some(mut claim) = templates.into_iter().next() else {
             return Err(Failure("the StatefulSet has no template of a volume's claim".into()));
@@ -307,10 +323,9 @@ impl Context {
         let name = format!("{template}-{}", self.pod_name(ordinal));
         let doing = format!("claim a volume as {name}");
         let claims = self.claims();
-        if claims.get_opt(&name).await.map_err(|error| failed(&doing, &error))?.is_none() {
+        if self.answer(&doing, claims.get_opt(&name)).await?.is_none() {
             (claim.metadata.name, claim.status) = (Some(name.clone()), None);
-            let made = claims.create(&PostParams::default(), &claim).await;
-            made.map_err(|error| failed(&doing, &error))?;
+            self.answer(&doing, claims.create(&PostParams::default(), &claim)).await?;
         }
         Ok(name)
     }
@@ -318,8 +333,8 @@ impl Context {
     /// Deletes a Pod, as a drain would or with no grace at all.
     pub async fn delete_pod(&self, ordinal: u32, by_force: bool) -> Outcome<()> {
         let grace = DeleteParams { grace_period_seconds: by_force.then_some(0), ..DeleteParams::default() };
-        let deleted = self.pods().delete(&self.pod_name(ordinal), &grace).await;
-        deleted.map(|_| ()).map_err(|error| failed(&format!("delete {}", self.pod_name(ordinal)), &error))
+        let pod = self.pod_name(ordinal);
+        self.answer(&format!("delete {pod}"), self.pods().delete(&pod, &grace)).await.map(|_| ())
     }
 }
 
@@ -371,4 +386,25 @@ fn trouble(status: &core::PodStatus, container: Option<&core::ContainerStatus>) 
         .flatten()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     unmet.map(|condition| condition.message.clone().unwrap_or_else(|| "it cannot be scheduled".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_says_nothing_is_not_waited_for_without_end() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", silent.local_addr().unwrap());
+        let context = Context {
+            client: Client::try_from(Config::new(address.parse().unwrap())).unwrap(),
+            namespace: "n".into(),
+            name: "kv".into(),
+            port: 3000,
+            api_timeout: Duration::from_millis(20),
+        };
+        let said = context.observe().await;
+        let why = "cannot read the StatefulSet: the API server does not answer in 20ms";
+        assert_eq!(said, Err(Failure(why.into())));
+    }
 }

@@ -81,16 +81,19 @@ impl<'a> Errand<'a> {
 
     async fn start(&self, arguments: &[&str], patience: Duration, has_input: bool) -> Outcome<()> {
         self.remove(patience).await?; // what a run that was cut off left
-        let set =
-            self.context.sets().get(&self.context.name).await.map_err(|error| Failure(error.to_string()))?;
+        let set = self.context.set().await?;
         let template = set.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
         let mut pod = errand_pod(&self.name, self.claim, self.member(), template, arguments)?;
         for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
             (container.stdin, container.stdin_once) = (Some(has_input), Some(has_input));
         }
         let pods = self.context.pods();
-        pods.create(&PostParams::default(), &pod).await.map_err(|error| Failure(error.to_string()))?;
-        Ok(())
+        self.answer("make", pods.create(&PostParams::default(), &pod)).await.map(|_| ())
+    }
+
+    /// Waits for what the API server answers about the Pod.
+    async fn answer<T>(&self, doing: &str, asked: impl Future<Output = kube::Result<T>>) -> Outcome<T> {
+        self.context.answer(&format!("{doing} Pod {}", self.name), asked).await
     }
 
     fn member(&self) -> (String, u32) {
@@ -107,7 +110,8 @@ impl<'a> Errand<'a> {
         let mut file = std::fs::File::open(input).map_err(|error| broke(&error))?;
         let only_input =
             AttachParams::default().stdin(true).stdout(false).stderr(false).max_stdin_buf_size(SEND_BYTES);
-        let attached = self.context.pods().attach(&self.name, &only_input).await;
+        let pods = self.context.pods();
+        let attached = self.answer("attach to", pods.attach(&self.name, &only_input)).await;
         let mut attached = attached.map_err(|error| broke(&error))?;
         let mut pipe = attached.stdin().ok_or_else(|| broke(&"its Pod takes no input"))?;
         let (mut buffer, mut sent) = (vec![0; SEND_BYTES], 0);
@@ -139,8 +143,7 @@ impl<'a> Errand<'a> {
     ) -> Outcome<Pod> {
         let started = Instant::now();
         loop {
-            let pod =
-                self.context.pods().get(&self.name).await.map_err(|error| Failure(error.to_string()))?;
+            let pod = self.answer("look at", self.context.pods().get(&self.name)).await?;
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
             if reached(phase) {
                 return Ok(pod);
@@ -163,11 +166,11 @@ impl<'a> Errand<'a> {
         let until = Instant::now() + patience;
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let pods = self.context.pods();
-        while pods.get_opt(&self.name).await.map_err(|error| Failure(error.to_string()))?.is_some() {
+        while self.answer("look at", pods.get_opt(&self.name)).await?.is_some() {
             if Instant::now() > until {
                 return Err(Failure(format!("Pod {} does not go", self.name)));
             }
-            let _ = pods.delete(&self.name, &now).await; // gone meanwhile, or asked again
+            let _ = self.answer("delete", pods.delete(&self.name, &now)).await; // gone meanwhile, or asked again
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(())
