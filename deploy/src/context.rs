@@ -87,7 +87,12 @@ impl Context {
         };
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| failed("make a client", &error))?;
-        Ok(Context { client, namespace, name, port, api_timeout: API_TIMEOUT })
+        Ok(Context::new(client, namespace, name, port))
+    }
+
+    /// By a client that is there.
+    pub fn new(client: Client, namespace: String, name: String, port: u16) -> Context {
+        Context { client, namespace, name, port, api_timeout: API_TIMEOUT }
     }
 
     /// The StatefulSets.
@@ -396,13 +401,9 @@ mod tests {
     async fn an_api_server_that_says_nothing_is_not_waited_for_without_end() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", silent.local_addr().unwrap());
-        let context = Context {
-            client: Client::try_from(Config::new(address.parse().unwrap())).unwrap(),
-            namespace: "n".into(),
-            name: "kv".into(),
-            port: 3000,
-            api_timeout: Duration::from_millis(20),
-        };
+        let client = Client::try_from(Config::new(address.parse().unwrap())).unwrap();
+        let mut context = Context::new(client, "n".into(), "kv".into(), 3000);
+        context.api_timeout = Duration::from_millis(20);
         let said = context.observe().await;
         let why = "cannot read the StatefulSet: the API server does not answer in 20ms";
         assert_eq!(said, Err(Failure(why.into())));

@@ -36,7 +36,7 @@ async fn start(name: &str) -> Cluster {
     tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
     let config = Config::new(format!("http://{address}").parse().unwrap());
     let client = Client::try_from(config).unwrap();
-    let context = Context { client, namespace: "ns".into(), name: name.into(), port: 3000 };
+    let context = Context::new(client, "ns".into(), name.into(), 3000);
     Cluster { context, patches }
 }
 
