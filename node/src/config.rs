@@ -215,8 +215,8 @@ settings! {
         log_hold_bytes: u64 = 256 << 20, "BALSA_LOG_HOLD_BYTES", "BYTES";
         /// How fast snapshots are sent, all together, in bytes a second [default: 67108864]
         snapshot_bytes_per_second: u64 = 64 << 20, "BALSA_SNAPSHOT_BYTES_PER_SECOND", "BYTES";
-        /// How fast backups are sent, all together, in bytes a second [default: 67108864]
-        backup_bytes_per_second: u64 = 64 << 20, "BALSA_BACKUP_BYTES_PER_SECOND", "BYTES";
+        /// How fast backups are sent, all together, in bytes a second [default: 83886080]
+        backup_bytes_per_second: u64 = 80 << 20, "BALSA_BACKUP_BYTES_PER_SECOND", "BYTES";
         /// How long a member to which a snapshot is on its way may be silent and still go on with it, in milliseconds
         /// [default: 60000]
         snapshot_patience_ms: u64 = 60_000, "BALSA_SNAPSHOT_PATIENCE_MS", "MS";

@@ -32,8 +32,6 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 256 << 10;
 /// Parts of frames between the thread and the connection; full, the thread waits.
 const PARTS: usize = 8;
-/// How much the thread yields to all others of the machine, of 19.
-const NICENESS: i32 = 10;
 
 const BACKUP_REVISION: HeaderName = HeaderName::from_static(header::BACKUP_REVISION);
 
@@ -144,8 +142,7 @@ impl Thread {
     }
 
     fn run(mut self, mut writer: Writer, first: Bytes, parts: &mpsc::Sender<Part>) -> Result<(), String> {
-        // Where the system does not let it, it is only less considerate.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        balsa_store::give_way();
         let send = |part| parts.blocking_send(part).map_err(|_| "the client went away".to_owned());
         send(Part::More(first))?;
         while let Some(chunk) = self.source.next_chunk(CHUNK_BYTES).map_err(|error| error.to_string())? {

@@ -46,7 +46,7 @@ impl Default for Limits {
             writes_in_flight: 16_384,
             write_bytes_in_flight: 64 << 20,
             request_timeout: Duration::from_secs(5),
-            backup_bytes_per_second: 64 << 20,
+            backup_bytes_per_second: 80 << 20,
         }
     }
 }

@@ -127,6 +127,7 @@ pub fn start(
     // Without the writer, which owns the other end of this thread's queue.
     let (flushed, metrics) = (apply_lane.queue().clone(), wiring.metrics.clone());
     threads.push(spawn("balsa-flush", fatal.clone(), move || {
+        balsa_store::give_way();
         flush_thread::run(&flush_queue, &flushed, &store_room, &metrics)
     })?);
     let applying = apply_lane.clone();

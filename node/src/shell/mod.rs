@@ -5,7 +5,7 @@
 //! | `balsa-engine` | the [`EventLoop`]: [`Engine`](crate::engine::Engine), peers' streams | takes events in batches, carries effects out |
 //! | `balsa-log` | the log | *persist*: one fdatasync for all writes at hand |
 //! | `balsa-apply` | its turn as the store's single writer | *apply*, *respond*, where that may read the disk |
-//! | `balsa-flush` | nothing | writes frozen overlays into the embedded engine; waits where the disk has no room |
+//! | `balsa-flush` | nothing | writes frozen overlays into the embedded engine, giving way to all others; waits where the disk has no room |
 //!
 //! Queues: clients' requests are bounded and refused when full; peers' messages are bounded and push back on their
 //! connections when full; what the threads tell one another is bounded by what the engine lets out at once (uncommitted

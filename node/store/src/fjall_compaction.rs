@@ -21,6 +21,7 @@ use std::time::Duration;
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree, Database, Keyspace};
 
+use crate::background::give_way;
 use crate::error::EngineError;
 use crate::fjall_engine::{engine_error, free_bytes};
 
@@ -108,6 +109,7 @@ struct Worker {
 
 impl Worker {
     fn run(&self, requests: &Receiver<Keyspace>) {
+        give_way();
         let mut untidy = None;
         let mut left_gone = 0;
         loop {

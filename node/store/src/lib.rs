@@ -47,12 +47,14 @@ mod succession;
 mod sweep;
 mod walk_back;
 
+mod background;
 pub mod engine;
 mod fjall_compaction;
 mod fjall_engine;
 mod fjall_manifest;
 mod memory_engine;
 
+pub use background::give_way;
 pub use config::StoreConfig;
 pub use error::{ApplyError, EngineError, StoreError};
 pub use fjall_engine::FjallEngine;
