@@ -99,6 +99,19 @@ pub struct Pod {
     pub silence: Option<String>,
 }
 
+impl Pod {
+    /// Its ordinal, and where it is, in words.
+    pub fn place(&self) -> String {
+        self.node
+            .as_ref()
+            .map_or_else(|| self.ordinal.to_string(), |node| format!("{} on {node}", self.ordinal))
+    }
+}
+
+/// What to do about a Pod that does not stop.
+pub const STOPS_NOT: &str =
+    "A machine that does not answer keeps its Pod. If it is off for good: `kubectl delete pod NAME --force`";
+
 /// A claim of a volume.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Claim {

@@ -17,7 +17,7 @@ mod choice;
 
 use crate::context::Context;
 use crate::errand::Errand;
-use crate::observed::{Observed, is_well};
+use crate::observed::{Observed, Pod, STOPS_NOT, is_well};
 use crate::progress::Progress;
 use crate::scale::KEEP_VOLUMES;
 use crate::{Failure, Outcome};
@@ -316,14 +316,9 @@ async fn go_on_with(
 
 /// What to do about Pods that do not stop.
 fn what_stops_a_pod(observed: &Observed) -> String {
-    let pod = |pod: &crate::observed::Pod| match &pod.node {
-        Some(node) => format!("{} on {node}", pod.ordinal),
-        None => pod.ordinal.to_string(),
-    };
-    let left: Vec<String> = observed.pods.iter().map(pod).collect();
+    let left: Vec<String> = observed.pods.iter().map(Pod::place).collect();
     format!(
-        "Left: Pod {}. A machine that does not answer keeps its Pod. If it is off for good, delete the Pod with `kubectl delete \
-         pod NAME --force`; if its volume went with it, give its slot up with --give-up. Then run this again",
+        "Left: Pod {}. {STOPS_NOT}; if its volume went with it, give its slot up with --give-up. Then run this again",
         left.join(", ")
     )
 }

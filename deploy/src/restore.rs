@@ -12,7 +12,7 @@
 
 use crate::context::Context;
 use crate::errand::Errand;
-use crate::observed::Observed;
+use crate::observed::{Observed, STOPS_NOT};
 use crate::progress::Progress;
 use crate::recover::{look_at, wake};
 use crate::{Failure, Outcome};
@@ -62,9 +62,8 @@ pub fn plan(observed: &Observed, replicas: Option<u32>) -> Outcome<Plan> {
     }
     if let Some(pod) = observed.pods.first() {
         return Err(Failure(format!(
-            "Pod {} has not stopped yet: run this again once it has. A machine that does not \
-             answer keeps its Pod: if it is off for good, `kubectl delete pod NAME --force`",
-            pod.ordinal
+            "Pod {} has not stopped yet: run this again once it has. {STOPS_NOT}",
+            pod.place()
         )));
     }
     if replicas == Some(0) {
@@ -135,7 +134,7 @@ mod tests {
         assert!(awake.contains("3 Pods are wanted"), "{awake}");
         let mut asleep = installation(3, "0 1 2", None);
         asleep.set.as_mut().unwrap().replicas = 0;
-        assert!(plan(&asleep, None).unwrap_err().to_string().contains("Pod 0 has not stopped"));
+        assert!(plan(&asleep, None).unwrap_err().to_string().contains("has not stopped"));
         asleep.pods.clear();
         assert!(plan(&asleep, Some(0)).is_err());
         assert_eq!(plan(&asleep, Some(5)).unwrap().replicas, 5);

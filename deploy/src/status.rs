@@ -2,7 +2,7 @@
 //!
 //! [`diagnose`] is pure: what it finds follows from [`Observed`] alone.
 
-use crate::observed::{LAG_MAX, Observed};
+use crate::observed::{LAG_MAX, Observed, Pod, STOPS_NOT};
 use balsa_wire::cluster::{Health, MembershipKind, Phase};
 use serde::Serialize;
 use std::fmt;
@@ -142,7 +142,7 @@ fn health(health: Health) -> &'static str {
     }
 }
 
-fn pod_state(pod: &crate::observed::Pod) -> String {
+fn pod_state(pod: &Pod) -> String {
     let state = match &pod.trouble {
         _ if pod.being_deleted => "stopping",
         Some(_) => "in trouble",
@@ -170,10 +170,8 @@ fn findings(observed: &Observed) -> Vec<Finding> {
     }
     if set.replicas == 0 {
         for pod in &observed.pods {
-            let on = pod.node.as_deref().map(|node| format!(" on {node}")).unwrap_or_default();
-            let what = format!("Pod {}{on} has not stopped yet.", pod.ordinal);
-            let next = "A machine that does not answer keeps its Pod. If it is off for good: `kubectl delete pod NAME --force`.";
-            say(Severity::Warning, what, next);
+            let what = format!("Pod {} has not stopped yet.", pod.place());
+            say(Severity::Warning, what, &format!("{STOPS_NOT}."));
         }
         say(Severity::Note, "The cluster sleeps: no Pods are wanted.".into(), "Wake it with `scale N`.");
         return found;
