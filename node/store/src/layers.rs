@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::command::Value;
 use crate::engine::EngineSnapshot;
 use crate::error::StoreError;
+use crate::hot_rows::HotRows;
 use crate::overlay::{Lineage, Overlay, OverlayRow};
 use crate::rows::{self, ChangeAt, ChangeKind, HistoryRow, KeyRow, TABLE_HISTORY, TABLE_KEYS};
 
@@ -19,7 +20,7 @@ pub(crate) struct Layers {
     pub(crate) active: Arc<Overlay>,
     /// Being flushed.
     pub(crate) frozen: Option<Arc<Overlay>>,
-    pub(crate) engine: Arc<dyn EngineSnapshot>,
+    pub(crate) engine: Arc<HotRows>,
 }
 
 /// Whether values are wanted. Large ones lie elsewhere than the rest of their rows, and of many keys they would fill the

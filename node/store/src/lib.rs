@@ -41,6 +41,7 @@ mod side;
 
 mod flush;
 mod history;
+mod hot_rows;
 mod reader;
 mod snapshot;
 mod succession;

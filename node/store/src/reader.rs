@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::command::Value;
-use crate::engine::RowIter;
+use crate::engine::{EngineSnapshot, RowIter};
 use crate::error::StoreError;
 use crate::layers::{self, Layers, Resolved, Values};
 use crate::lease_table::Table;

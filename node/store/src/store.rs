@@ -23,6 +23,7 @@ use crate::digest;
 use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
 use crate::flush::{FlushJob, Frozen, LiveTally, Progress};
+use crate::hot_rows::HotRows;
 use crate::layers::Layers;
 use crate::leases::{LeaseLimits, Leases};
 use crate::overlay::{Arena, NewestIndex};
@@ -101,7 +102,7 @@ impl Store {
             place_bytes: config.lock_bytes_limit,
         };
         let leases = Leases::open(&*snapshot, limits)?;
-        let layers = Layers { active: Arc::default(), frozen: None, engine: snapshot };
+        let layers = Layers { active: Arc::default(), frozen: None, engine: HotRows::of(snapshot) };
         let published = Arc::new(ArcSwap::from_pointee(Published {
             layers: layers.clone(),
             position: durable.position,
@@ -369,7 +370,7 @@ impl Store {
         self.frozen = Some(Arc::clone(&frozen));
         Some(FlushJob {
             engine: Arc::clone(&self.engine),
-            beneath: Arc::clone(&self.layers.engine),
+            beneath: self.layers.engine.all(),
             durable: self.durable.clone(),
             frozen,
             retired: std::cell::Cell::new(self.retired.take()),
@@ -405,7 +406,7 @@ impl Store {
         self.flushes += 1;
         self.retired = frozen;
         self.layers.frozen = None;
-        self.layers.engine = self.engine.snapshot();
+        self.layers.engine = HotRows::of(self.engine.snapshot());
         // Readers of a state older than what was flushed need the engine as it was before: it has only the newest
         // change of a key. They get the new one with the next publication.
         let published = self.published.load().position;
@@ -418,7 +419,7 @@ impl Store {
     /// Starts to stream the durable state, at [`Store::durable_index`]. For a newer one flush first
     /// ([`Store::force_rotate`]). The stream goes on from its state whatever is applied beside it.
     pub fn begin_snapshot(&self) -> SnapshotSource {
-        SnapshotSource::new(Arc::clone(&self.layers.engine), &self.durable)
+        SnapshotSource::new(self.layers.engine.all(), &self.durable)
     }
 
     /// Starts to receive a snapshot. The state stays as it is, and may change, until [`Store::install_snapshot`].

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::engine::RowIter;
+use crate::engine::{EngineSnapshot, RowIter};
 use crate::error::StoreError;
 use crate::layers::{Layers, Resolved, Values};
 use crate::reader::{Found, Moment};
