@@ -127,16 +127,18 @@ impl Context {
 
     /// All there is to know now.
     pub async fn observe(&self) -> Outcome<Observed> {
-        let set = self.answer("read the StatefulSet", self.sets().get_opt(&self.name)).await?;
-        let all = ListParams::default();
-        let pods = self.answer("list Pods", self.pods().list(&all)).await?;
-        let claims = self.answer("list claims", self.claims().list(&all)).await?;
-        let mark = self.mark().await?.cluster;
+        let (sets, pods, claims, all) = (self.sets(), self.pods(), self.claims(), ListParams::default());
+        let (set, pods, claims, mark) = tokio::try_join!(
+            self.answer("read the StatefulSet", sets.get_opt(&self.name)),
+            self.answer("list Pods", pods.list(&all)),
+            self.answer("list claims", claims.list(&all)),
+            self.mark(),
+        )?;
         let mut observed = Observed {
             set: set.as_ref().map(read_set),
             pods: pods.iter().filter_map(|pod| self.read_pod(pod)).collect(),
             claims: claims.iter().filter_map(|claim| self.read_claim(claim)).collect(),
-            mark,
+            mark: mark.cluster,
         };
         observed.pods.sort_by_key(|pod| pod.ordinal);
         observed.claims.sort_by_key(|claim| claim.ordinal);

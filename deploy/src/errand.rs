@@ -19,6 +19,10 @@ const REPORT: &str = "/dev/termination-log";
 const SEND_BYTES: usize = 64 << 10;
 /// How long a Pod whose input broke may take to say why.
 const BROKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the API server may be silent while an errand goes on that may take as long as it takes.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
+/// How often an errand's Pod is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 /// A word of progress comes with each so many bytes.
 const PROGRESS_BYTES: u64 = 256 << 20;
 
@@ -88,7 +92,11 @@ impl<'a> Errand<'a> {
             (container.stdin, container.stdin_once) = (Some(has_input), Some(has_input));
         }
         let pods = self.context.pods();
-        self.answer("make", pods.create(&PostParams::default(), &pod)).await.map(|_| ())
+        let made = self.answer("make", pods.create(&PostParams::default(), &pod)).await;
+        if made.is_err() {
+            let _ = self.remove(patience).await; // it may be there all the same, and nobody would look after it
+        }
+        made.map(|_| ())
     }
 
     /// Waits for what the API server answers about the Pod.
@@ -141,9 +149,20 @@ impl<'a> Errand<'a> {
         what: &str,
         reached: impl Fn(&str) -> bool,
     ) -> Outcome<Pod> {
-        let started = Instant::now();
+        let (started, pods) = (Instant::now(), self.context.pods());
+        let mut heard = started;
         loop {
-            let pod = self.answer("look at", self.context.pods().get(&self.name)).await?;
+            // What the Pod does goes on while the API server is silent for a while.
+            let pod = match self.answer("look at", pods.get_opt(&self.name)).await {
+                Ok(Some(pod)) => pod,
+                Ok(None) => return Err(Failure(format!("somebody has deleted Pod {}", self.name))),
+                Err(failure) if heard.elapsed() >= patience.unwrap_or(SILENCE_MAX) => return Err(failure),
+                Err(_) => {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                    continue;
+                }
+            };
+            heard = Instant::now();
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
             if reached(phase) {
                 return Ok(pod);
@@ -158,7 +177,7 @@ impl<'a> Errand<'a> {
                     "Pod {name} did not {what} within {seconds} s (it is {phase}): {why}"
                 )));
             }
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
@@ -166,14 +185,18 @@ impl<'a> Errand<'a> {
         let until = Instant::now() + patience;
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let pods = self.context.pods();
-        while self.answer("look at", pods.get_opt(&self.name)).await?.is_some() {
-            if Instant::now() > until {
-                return Err(Failure(format!("Pod {} does not go", self.name)));
+        loop {
+            match self.answer("look at", pods.get_opt(&self.name)).await {
+                Ok(None) => return Ok(()),
+                Err(failure) if Instant::now() > until => return Err(failure),
+                Ok(Some(_)) if Instant::now() > until => {
+                    return Err(Failure(format!("Pod {} does not go", self.name)));
+                }
+                Ok(Some(_)) | Err(_) => {}
             }
             let _ = self.answer("delete", pods.delete(&self.name, &now)).await; // gone meanwhile, or asked again
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        Ok(())
     }
 }
 
@@ -257,7 +280,13 @@ fn errand_pod(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::extract::Request;
+    use http::{Method, StatusCode};
     use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, EnvVar, EnvVarSource, PodStatus};
+    use kube::{Client, Config};
+    use serde_json::json;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn an_errand_runs_the_node_s_own_binary_on_the_volume() {
@@ -316,5 +345,43 @@ mod tests {
             PodStatus { message: Some("The node was low on memory".into()), ..PodStatus::default() };
         let evicted = outcome(&Pod { status: Some(evicted), ..Pod::default() }).unwrap_err().to_string();
         assert!(evicted.contains("low on memory"), "{evicted}");
+    }
+
+    /// Answers as an API server that fails once while the errand's Pod works.
+    async fn failing_once(asked: Arc<AtomicUsize>, request: Request) -> (StatusCode, String) {
+        let not_found = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "not found", "reason": "NotFound", "code": 404});
+        let container = json!({"name": CONTAINER, "image": "i"});
+        let set = json!({"metadata": {"name": "kv"}, "spec": {"serviceName": "kv", "selector": {},
+            "template": {"spec": {"containers": [container]}}}});
+        let ended = json!({"name": CONTAINER, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "message": "all done"}}});
+        let pod = json!({"metadata": {"name": "kv-1-recover"},
+            "status": {"phase": "Succeeded", "containerStatuses": [ended]}});
+        match (request.method(), request.uri().path().contains("statefulsets")) {
+            (&Method::GET, true) => (StatusCode::OK, set.to_string()),
+            (&Method::GET, false) => match asked.fetch_add(1, Ordering::Relaxed) {
+                1 => (StatusCode::INTERNAL_SERVER_ERROR, "no leader".into()),
+                2 => (StatusCode::OK, pod.to_string()),
+                _ => (StatusCode::NOT_FOUND, not_found.to_string()),
+            },
+            _ => (StatusCode::CREATED, pod.to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_errand_goes_on_while_the_api_server_fails_for_a_moment() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&asked);
+        let routes = axum::Router::new().fallback(move |request| failing_once(Arc::clone(&seen), request));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        let client = Client::try_from(Config::new(address.parse().unwrap())).unwrap();
+        let context = Context::new(client, "ns".into(), "kv".into(), 3000);
+        let errand = Errand::new(&context, 1, "data-kv-1");
+        let said = errand.run(&["recover"], Duration::from_secs(10)).await;
+        assert_eq!(said, Ok("all done".to_owned()));
+        assert_eq!(asked.load(Ordering::Relaxed), 4, "before it, the failure, its end, and that it is gone");
     }
 }

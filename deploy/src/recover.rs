@@ -179,7 +179,8 @@ pub async fn execute(
     context.set_replicas(0).await?;
     let stopped = |seen: &Observed| seen.pods.iter().all(|pod| plan.given_up.contains(&pod.ordinal));
     if let Err(Failure(why)) = progress.wait(context, "all Pods to stop", patience, stopped).await {
-        return Err(Failure(format!("{why}. {}", what_stops_a_pod(&context.observe().await?))));
+        let left = context.observe().await.map_or_else(|Failure(more)| more, |seen| what_stops_a_pod(&seen));
+        return Err(Failure(format!("{why}. {left}")));
     }
     let mut looks = Vec::new();
     for (ordinal, claim) in plan.claims.iter().filter(|(ordinal, _)| !plan.given_up.contains(ordinal)) {

@@ -118,7 +118,7 @@ pub fn next(observed: &Observed, image: &str) -> Outcome<Step> {
 pub async fn execute(context: &Context, image: &str, patience: Duration) -> Outcome<()> {
     let mut progress = Progress::start();
     loop {
-        let observed = context.observe().await?;
+        let observed = progress.wait(context, "a look at the installation", patience, |_| true).await?;
         match next(&observed, image)? {
             Step::Done => {
                 progress.say(&format!("done: all Pods run {image}; {}", observed.summary()));
