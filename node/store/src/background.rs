@@ -1,10 +1,11 @@
 //! Threads whose work may wait.
 
-/// How much such a thread gives way, of 19.
-const NICENESS: i32 = 10;
+/// How much such a thread gives way, of 19: beside another that would have all of a processor it still has a quarter. It must
+/// not have much less, since in the end writes wait for a flush.
+const NICENESS: i32 = 5;
 
 /// Has the calling thread give way to all others of the machine wherever they want the same processor: for what goes on beside
-/// the answers to clients and takes long. It still gets a share, so that what waits for it in the end does not wait for ever.
+/// the answers to clients and takes long.
 pub fn give_way() {
     use rustix::process::{getpriority_process, setpriority_process};
     // Linux keeps this for each thread. A system that does not let it is only less smooth.

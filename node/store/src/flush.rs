@@ -15,6 +15,7 @@ use prost::Message;
 
 use crate::engine::{Change, EngineSnapshot, StateEngine};
 use crate::error::{EngineError, StoreError};
+use crate::hot_rows::Remembered;
 use crate::layers;
 use crate::overlay::{Lineage, NewestIndex, Overlay, OverlayRow};
 use crate::position::{Durable, Position};
@@ -194,6 +195,9 @@ fn is_wrong_guess(
     }
 }
 
+/// An overlay that was flushed, and what was remembered of the engine beneath it.
+pub(crate) type Retired = (Arc<Frozen>, Remembered);
+
 /// A flush to be run on another thread, at most one at a time.
 pub struct FlushJob {
     pub(crate) engine: Arc<dyn StateEngine>,
@@ -201,8 +205,8 @@ pub struct FlushJob {
     /// What the engine holds before.
     pub(crate) durable: Durable,
     pub(crate) frozen: Arc<Frozen>,
-    /// The overlay that was flushed before, to be freed.
-    pub(crate) retired: Cell<Option<Arc<Frozen>>>,
+    /// What the flush before has left, to be freed.
+    pub(crate) retired: Cell<Option<Retired>>,
     /// Rows to look at for removal, at least.
     pub(crate) sweep_rows: usize,
 }

@@ -1,5 +1,5 @@
-//! A snapshot of the engine that remembers the rows of keys that are read again and again: to find one in the engine takes
-//! several blocks, their checks, and a search in each.
+//! A snapshot of the engine, and with it some rows of keys that were read: to find one in the engine takes several blocks,
+//! their checks, and a search in each.
 //!
 //! What is remembered is of this one snapshot, which never changes, and goes with it: nothing ever has to be taken out, and
 //! nothing can be out of date. The next flush brings another snapshot, which begins with nothing.
@@ -13,24 +13,26 @@ use quick_cache::sync::Cache;
 
 use crate::engine::{EngineSnapshot, RowIter};
 use crate::error::EngineError;
-use crate::rows::TABLE_KEYS;
 
-/// Memory for the rows of one snapshot. Seldom are there two at once.
-const BYTES_MAX: u64 = 8 << 20;
+/// Memory for the rows of one snapshot, about. There are two at once: those of the one before are freed by the next flush.
+const BYTES_MAX: u64 = 6 << 20;
 /// What a row takes beside its bytes, about.
-const ROW_BYTES: usize = 128;
+const ROW_BYTES: usize = 200;
 /// How many rows there is room for at first.
 const ROWS_EXPECTED: usize = 1024;
 
-/// The rows of an engine at one moment, some of them in memory.
+/// The rows of an engine at one moment. What goes through many of them once reads them as from any other snapshot; one that
+/// may be wanted again is read with [`HotRows::get_hot`].
 pub(crate) struct HotRows {
     engine: Arc<dyn EngineSnapshot>,
-    /// By the engine's key; `None`: there is no such row. Many snapshots are never asked, and need no room.
-    rows: OnceLock<Cache<Bytes, Option<Bytes>, Weight>>,
+    remembered: Remembered,
 }
 
+/// Rows by the engine's key; `None`: there is no such row. Many snapshots are never asked, and need no room.
+pub(crate) type Remembered = Arc<OnceLock<Cache<Bytes, Option<Bytes>, Weight>>>;
+
 #[derive(Clone)]
-struct Weight;
+pub(crate) struct Weight;
 
 impl Weighter<Bytes, Option<Bytes>> for Weight {
     fn weight(&self, key: &Bytes, row: &Option<Bytes>) -> u64 {
@@ -40,28 +42,35 @@ impl Weighter<Bytes, Option<Bytes>> for Weight {
 
 impl HotRows {
     pub(crate) fn of(engine: Arc<dyn EngineSnapshot>) -> Arc<HotRows> {
-        Arc::new(HotRows { engine, rows: OnceLock::new() })
+        Arc::new(HotRows { engine, remembered: Remembered::default() })
     }
 
-    /// The rows without those in memory, for what goes through many once.
-    pub(crate) fn all(&self) -> Arc<dyn EngineSnapshot> {
-        Arc::clone(&self.engine)
-    }
-}
-
-impl EngineSnapshot for HotRows {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        if key.first() != Some(&TABLE_KEYS) {
-            return self.engine.get(key);
-        }
-        let rows = self.rows.get_or_init(|| Cache::with_weighter(ROWS_EXPECTED, BYTES_MAX, Weight));
+    /// The value of a key, which is remembered: it is likely to be wanted again.
+    pub(crate) fn get_hot(&self, key: &Bytes) -> Result<Option<Bytes>, EngineError> {
+        let rows = self.remembered.get_or_init(|| Cache::with_weighter(ROWS_EXPECTED, BYTES_MAX, Weight));
         if let Some(row) = rows.get(key) {
             return Ok(row);
         }
         // A copy: what the engine gives may be a part of a block, which would be kept whole.
         let row = self.engine.get(key)?.map(|row| Bytes::copy_from_slice(&row));
-        rows.insert(Bytes::copy_from_slice(key), row.clone());
+        rows.insert(key.clone(), row.clone());
         Ok(row)
+    }
+
+    /// The snapshot alone, for who keeps it long.
+    pub(crate) fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
+        Arc::clone(&self.engine)
+    }
+
+    /// What is remembered, for who frees it: that takes a while.
+    pub(crate) fn remembered(&self) -> Remembered {
+        Arc::clone(&self.remembered)
+    }
+}
+
+impl EngineSnapshot for HotRows {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.engine.get(key)
     }
 
     fn scan(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> RowIter {
@@ -76,7 +85,7 @@ impl EngineSnapshot for HotRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::{TABLE_HISTORY, row_key};
+    use crate::rows::{TABLE_KEYS, row_key};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Has a row for each key but those that end in `x`, and counts how often it is asked.
@@ -104,15 +113,15 @@ mod tests {
         let hot = HotRows::of(engine.clone());
         for key in ["a", "x"] {
             let key = row_key(TABLE_KEYS, key.as_bytes());
-            let first = hot.get(&key).unwrap();
+            let first = hot.get_hot(&key).unwrap();
             assert_eq!(first.is_some(), !key.ends_with(b"x"));
-            assert_eq!(hot.get(&key).unwrap(), first);
+            assert_eq!(hot.get_hot(&key).unwrap(), first);
         }
         assert_eq!(engine.0.load(Ordering::Relaxed), 2);
-        let change = row_key(TABLE_HISTORY, b"1");
-        hot.get(&change).unwrap();
-        hot.get(&change).unwrap();
-        assert_eq!(engine.0.load(Ordering::Relaxed), 4, "other rows are not kept");
+        let once = row_key(TABLE_KEYS, b"b");
+        hot.get(&once).unwrap();
+        hot.get_hot(&once).unwrap();
+        assert_eq!(engine.0.load(Ordering::Relaxed), 4, "what is read once is not kept");
     }
 
     #[test]
@@ -120,9 +129,9 @@ mod tests {
         let hot = HotRows::of(Arc::new(Counting::default()));
         for number in 0..3 * BYTES_MAX / 1000 {
             let key = row_key(TABLE_KEYS, number.to_string().as_bytes());
-            assert_eq!(hot.get(&key).unwrap().unwrap().len(), key.len() + 1000);
+            assert_eq!(hot.get_hot(&key).unwrap().unwrap().len(), key.len() + 1000);
         }
-        let kept = hot.rows.get().unwrap().weight();
+        let kept = hot.remembered.get().unwrap().weight();
         assert!(kept > BYTES_MAX / 2 && kept <= BYTES_MAX, "{kept} bytes");
     }
 }

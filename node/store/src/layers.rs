@@ -106,7 +106,9 @@ impl Layers {
 
     /// The newest change of `key` that was flushed.
     pub(crate) fn newest_flushed(&self, key: &[u8], values: Values) -> Result<Option<Resolved>, StoreError> {
-        let Some(row) = newest_in_engine(&*self.engine, key)? else { return Ok(None) };
+        let row_key = rows::row_key(TABLE_KEYS, key);
+        let Some(row) = self.engine.get_hot(&row_key)? else { return Ok(None) };
+        let row = rows::decode(&row_key, row)?;
         resolve_engine_row(&*self.engine, key, row, values).map(Some)
     }
 

@@ -1,4 +1,4 @@
-//! Reading: published states of the store, from any thread, without a lock.
+//! Reading: published states of the store, from any thread, and no writer is ever waited for.
 //!
 //! A [`View`] stands still for as long as it is held: it bounds its walk of the overlays by its revision, and holds the
 //! engine's snapshot that belongs to them. Holding one for long keeps that overlay and that snapshot in memory.

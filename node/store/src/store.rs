@@ -22,7 +22,7 @@ use crate::config::StoreConfig;
 use crate::digest;
 use crate::engine::StateEngine;
 use crate::error::{ApplyError, StoreError};
-use crate::flush::{FlushJob, Frozen, LiveTally, Progress};
+use crate::flush::{FlushJob, Frozen, LiveTally, Progress, Retired};
 use crate::hot_rows::HotRows;
 use crate::layers::Layers;
 use crate::leases::{LeaseLimits, Leases};
@@ -46,7 +46,7 @@ pub struct Store {
     /// Being flushed.
     pub(crate) frozen: Option<Arc<Frozen>>,
     /// Was flushed. Freeing its many rows takes milliseconds, which the next flush has and this thread has not.
-    retired: Option<Arc<Frozen>>,
+    retired: Option<Retired>,
     /// What the engine holds.
     pub(crate) durable: Durable,
     pub(crate) replies: Replies,
@@ -370,7 +370,7 @@ impl Store {
         self.frozen = Some(Arc::clone(&frozen));
         Some(FlushJob {
             engine: Arc::clone(&self.engine),
-            beneath: self.layers.engine.all(),
+            beneath: self.layers.engine.snapshot(),
             durable: self.durable.clone(),
             frozen,
             retired: std::cell::Cell::new(self.retired.take()),
@@ -404,7 +404,7 @@ impl Store {
         };
         self.durable = durable;
         self.flushes += 1;
-        self.retired = frozen;
+        self.retired = frozen.map(|frozen| (frozen, self.layers.engine.remembered()));
         self.layers.frozen = None;
         self.layers.engine = HotRows::of(self.engine.snapshot());
         // Readers of a state older than what was flushed need the engine as it was before: it has only the newest
@@ -419,7 +419,7 @@ impl Store {
     /// Starts to stream the durable state, at [`Store::durable_index`]. For a newer one flush first
     /// ([`Store::force_rotate`]). The stream goes on from its state whatever is applied beside it.
     pub fn begin_snapshot(&self) -> SnapshotSource {
-        SnapshotSource::new(self.layers.engine.all(), &self.durable)
+        SnapshotSource::new(self.layers.engine.snapshot(), &self.durable)
     }
 
     /// Starts to receive a snapshot. The state stays as it is, and may change, until [`Store::install_snapshot`].
