@@ -156,8 +156,14 @@ impl<'a> Errand<'a> {
             let pod = match self.answer("look at", pods.get_opt(&self.name)).await {
                 Ok(Some(pod)) => pod,
                 Ok(None) => return Err(Failure(format!("somebody has deleted Pod {}", self.name))),
-                Err(failure) if heard.elapsed() >= patience.unwrap_or(SILENCE_MAX) => return Err(failure),
-                Err(_) => {
+                Err(failure) => {
+                    let is_over = match patience {
+                        Some(patience) => started.elapsed() >= patience,
+                        None => heard.elapsed() >= SILENCE_MAX,
+                    };
+                    if is_over {
+                        return Err(failure);
+                    }
                     tokio::time::sleep(LOOK_INTERVAL).await;
                     continue;
                 }
@@ -186,13 +192,13 @@ impl<'a> Errand<'a> {
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let pods = self.context.pods();
         loop {
-            match self.answer("look at", pods.get_opt(&self.name)).await {
+            let left = match self.answer("look at", pods.get_opt(&self.name)).await {
                 Ok(None) => return Ok(()),
-                Err(failure) if Instant::now() > until => return Err(failure),
-                Ok(Some(_)) if Instant::now() > until => {
-                    return Err(Failure(format!("Pod {} does not go", self.name)));
-                }
-                Ok(Some(_)) | Err(_) => {}
+                Ok(Some(_)) => Failure(format!("Pod {} does not go", self.name)),
+                Err(failure) => failure,
+            };
+            if Instant::now() > until {
+                return Err(left);
             }
             let _ = self.answer("delete", pods.delete(&self.name, &now)).await; // gone meanwhile, or asked again
             tokio::time::sleep(LOOK_INTERVAL).await;

@@ -134,7 +134,7 @@ mod tests {
         assert!(awake.contains("3 Pods are wanted"), "{awake}");
         let mut asleep = installation(3, "0 1 2", None);
         asleep.set.as_mut().unwrap().replicas = 0;
-        assert!(plan(&asleep, None).unwrap_err().to_string().contains("has not stopped"));
+        assert!(plan(&asleep, None).unwrap_err().to_string().contains("Pod 0 on node-0 has not stopped"));
         asleep.pods.clear();
         assert!(plan(&asleep, Some(0)).is_err());
         assert_eq!(plan(&asleep, Some(5)).unwrap().replicas, 5);
